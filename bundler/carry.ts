@@ -1,0 +1,245 @@
+/**
+ * The laptop's work, step by step: plan → pull → pack. Each step is a function of what the step before kept in the store,
+ * so that an interrupted run goes on where it was. Nothing here knows of arguments or terminals.
+ */
+import { closeSync, openSync, readFileSync, readSync } from 'node:fs'
+import { join } from 'node:path'
+import { statfs } from 'node:fs/promises'
+import { formatBytes } from '../manifests/console.ts'
+import { sha256Of, type Sha256 } from '../manifests/digest.ts'
+import { GapferryError } from '../manifests/errors.ts'
+import { checkRpm, MAX_RPM_HEADER_BYTES } from '../manifests/rpm-package.ts'
+import { MAX_TREE_BYTES, parseTree } from '../manifests/tree.ts'
+import type { BlobStore } from '../storage/blobs.ts'
+import { replaceFile } from '../storage/durable.ts'
+import type { Ledger, SignedBundle } from '../storage/ledger.ts'
+import { composeSite, contentDigest } from './compose.ts'
+import type { Fleet } from './config.ts'
+import { groupContent, type FetchedBlob } from './content.ts'
+import type { Fetcher } from './fetch.ts'
+import type { SiteSigner } from './keys.ts'
+import { downloadsOf, makePlan, type Download, type Plan, type PlannedFile, type PlannedPackage } from './plan.ts'
+import type { Progress } from '../manifests/progress.ts'
+import { signBundle } from './sign.ts'
+import { fetchFile } from './upstream-files.ts'
+
+export interface Laptop {
+  fleet: Fleet
+  store: BlobStore
+  ledger: Ledger
+  fetcher: Fetcher
+  progress: Progress
+  nowMs: () => number
+  signal: AbortSignal
+}
+
+const PLAN_FILE = 'plan.json'
+/** Room that stays free on the laptop's disk. */
+const RESERVE_BYTES = 100_000_000
+
+/** Looks at the upstreams and keeps the plan. @param site  only this one */
+export async function planFleet(laptop: Laptop, sources: Parameters<typeof makePlan>[2], site?: string): Promise<Plan> {
+  const plan = await makePlan(laptop.fleet, site, sources)
+  keepPlan(laptop.fleet, plan)
+  return plan
+}
+
+function keepPlan(fleet: Fleet, plan: Plan): void {
+  replaceFile(join(fleet.storeDir, PLAN_FILE), Buffer.from(JSON.stringify(plan)))
+}
+
+/** The plan that `plan` or `pull` kept last. @throws PLAN_UNFETCHED when there is none */
+export function keptPlan(fleet: Fleet): Plan {
+  try {
+    return JSON.parse(readFileSync(join(fleet.storeDir, PLAN_FILE), 'utf8')) as Plan
+  } catch (cause) {
+    throw new GapferryError('PLAN_UNFETCHED', `${fleet.storeDir} holds no plan`, { hint: 'gapferry pull', cause })
+  }
+}
+
+/** The plan's downloads, parted by what the store has already. */
+export function partDownloads(laptop: Laptop, plan: Plan): { here: Download[]; toFetch: Download[] } {
+  const here: Download[] = []
+  const toFetch: Download[] = []
+  for (const one of downloadsOf(plan)) (fetchedBlob(laptop, one) === undefined ? toFetch : here).push(one)
+  return { here, toFetch }
+}
+
+export interface PullResult {
+  fetched: { count: number; bytes: number }
+  here: { count: number; bytes: number }
+}
+
+/** Fetches what the store does not have. Every file that arrived whole is kept, whatever becomes of the others.
+ *  @throws BUDGET_EXCEEDED, SPACE_SHORT before a byte is spent; what the fetcher throws; RPM_MISMATCH */
+export async function pull(laptop: Laptop, plan: Plan): Promise<PullResult> {
+  const { here, toFetch } = partDownloads(laptop, plan)
+  const total = sumBytes(toFetch)
+  refuseOverBudget(laptop.fleet, total)
+  await refuseShortSpace(laptop.fleet.storeDir, total)
+  const step = laptop.progress.step('pull', total)
+  let spent = 0
+  try {
+    await laptop.fetcher.all(
+      toFetch,
+      (one, signal) =>
+        fetchOne(laptop, plan, one, signal, (bytes) => {
+          spent += bytes
+          step.add(bytes)
+        }),
+      laptop.signal,
+    )
+  } finally {
+    step.end()
+    keepPlan(laptop.fleet, plan)
+  }
+  return { fetched: { count: toFetch.length, bytes: spent }, here: { count: here.length, bytes: sumBytes(here) } }
+}
+
+async function fetchOne(
+  laptop: Laptop,
+  plan: Plan,
+  one: Download,
+  signal: AbortSignal,
+  onBytes: (bytes: number) => void,
+): Promise<void> {
+  const { store, ledger, fetcher } = laptop
+  if (one.kind === 'package') {
+    const { sha256 } = await fetcher.toBlob(one.remote, store, signal, onBytes)
+    const { isSigned } = checkRpm(readHead(store.pathOf(sha256)), one.package)
+    const { algorithm, hex } = one.package.checksum
+    ledger.rememberFetched(algorithm, hex, { sha256, verdict: isSigned ? 'unchecked' : 'unsigned' })
+    return
+  }
+  const { sha256, bytes } = await fetchFile(one.file, { fetcher, store, memory: ledger, signal }, onBytes)
+  for (const file of plan.sites.flatMap((site) => site.groups).flatMap((group) => group.files)) {
+    if (file.url === one.file.url) Object.assign(file, { sha256, bytes })
+  }
+}
+
+export interface ComposedBundle {
+  bundle: SignedBundle
+  /** false: nothing changed since `bundle` was signed */
+  isNew: boolean
+  /** digest → bytes of every document that the metadata names */
+  documents: Map<Sha256, Buffer>
+  /** every blob that any tree names, with its size */
+  wanted: Map<Sha256, number>
+  paths: number
+}
+
+/** Composes and signs a site's bundle from the kept plan and the store; no network. The bundle that is the site's newest is
+ *  returned again where nothing changed, because a bundle is signed once.
+ *  @param unlock  asks for the keys, and only when something has to be signed
+ *  @throws PLAN_UNFETCHED, PATH_CHANGED, PATH_CONFLICT, KEY_* */
+export async function composeBundle(
+  laptop: Laptop,
+  site: Plan['sites'][number],
+  keys: { roots: Buffer[]; siteKeyArmored: string; unlock: () => Promise<SiteSigner> },
+  options: { renew: boolean; bundler: string },
+): Promise<ComposedBundle> {
+  const { store, ledger } = laptop
+  const nowMs = laptop.nowMs()
+  const sources = {
+    store,
+    nowMs,
+    siteKey: keys.siteKeyArmored,
+    fetchedPackage: (one: PlannedPackage) => demand(fetchedPackage(laptop, one), one.nevra),
+    fetchedFile: (file: PlannedFile) => demand(fetchedFile(laptop, file), file.as),
+  }
+  const groups = []
+  for (const group of site.groups) groups.push(await groupContent(group, sources))
+  const content = contentDigest(groups)
+  const last = ledger.lastBundle(site.name)
+  if (last !== undefined && last.content === content && !options.renew) return describe(store, last, false)
+  const number = (last?.number ?? 0) + 1
+  const signer = await keys.unlock()
+  const context = { site: site.name, number, nowMs, store, signDetached: signer.signDetached.bind(signer) }
+  const composed = await composeSite(context, groups, last, (group) => ledger.promises(site.name, group))
+  const targets = new Map(
+    [...composed.targets].map(([name, bytes]) => [name, { sha256: sha256Of(bytes), bytes: bytes.length }]),
+  )
+  const metadata = signBundle({
+    site: site.name,
+    number,
+    roots: keys.roots,
+    targets,
+    signer,
+    nowMs,
+    bundler: options.bundler,
+  })
+  const trees = new Map([...targets].map(([name, { sha256 }]) => [name, sha256]))
+  const bundle: SignedBundle = { site: site.name, number, createdAtMs: nowMs, content, metadata, trees }
+  ledger.rememberBundle(bundle, composed.promises)
+  return describe(store, bundle, true)
+}
+
+function describe(store: BlobStore, bundle: SignedBundle, isNew: boolean): ComposedBundle {
+  const documents = new Map<Sha256, Buffer>()
+  const wanted = new Map<Sha256, number>()
+  let paths = 0
+  for (const [target, sha256] of bundle.trees) {
+    const bytes = store.read(sha256, MAX_TREE_BYTES)
+    documents.set(sha256, bytes)
+    if (target === 'site') continue
+    const tree = parseTree(bytes, target)
+    if (tree.role === 'current') paths += tree.entries.size
+    for (const entry of tree.entries.values()) wanted.set(entry.sha256, entry.bytes)
+  }
+  return { bundle, isNew, documents, wanted, paths }
+}
+
+function fetchedBlob(laptop: Laptop, one: Download): FetchedBlob | undefined {
+  return one.kind === 'file' ? fetchedFile(laptop, one.file) : fetchedPackage(laptop, one.package)
+}
+
+function fetchedPackage({ ledger, store }: Laptop, { checksum }: PlannedPackage): FetchedBlob | undefined {
+  const row = ledger.fetched(checksum.algorithm, checksum.hex)
+  const bytes = row === undefined ? undefined : store.sizeOf(row.sha256)
+  return row === undefined || bytes === undefined ? undefined : { ...row, bytes }
+}
+
+/** A vendor file is here when what the plan found it to be is: declared, unchanged since the last time, or just fetched. */
+function fetchedFile({ store }: Laptop, file: PlannedFile): FetchedBlob | undefined {
+  const sha256 = file.sha256
+  const bytes = sha256 === undefined ? undefined : store.sizeOf(sha256)
+  return sha256 === undefined || bytes === undefined ? undefined : { sha256, bytes, verdict: 'unchecked' }
+}
+
+function demand(blob: FetchedBlob | undefined, item: string): FetchedBlob {
+  if (blob === undefined)
+    throw new GapferryError('PLAN_UNFETCHED', `${item} is planned and not fetched`, { hint: 'gapferry pull' })
+  return blob
+}
+
+function refuseOverBudget(fleet: Fleet, bytes: number): void {
+  if (bytes <= fleet.budgetBytes) return
+  throw new GapferryError(
+    'BUDGET_EXCEEDED',
+    `the plan needs ${formatBytes(bytes)}, the budget is ${formatBytes(fleet.budgetBytes)}; nothing was fetched`,
+    { hint: `narrow include or newest in ${fleet.file}, or raise its budget; gapferry plan --items shows every item` },
+  )
+}
+
+async function refuseShortSpace(dir: string, bytes: number): Promise<void> {
+  const { bavail, bsize } = await statfs(dir)
+  const free = bavail * bsize
+  if (bytes + RESERVE_BYTES <= free) return
+  throw new GapferryError('SPACE_SHORT', `${dir}: ${formatBytes(bytes)} to fetch, ${formatBytes(free)} free`, {
+    hint: 'make room, or put the store elsewhere',
+  })
+}
+
+function readHead(file: string): Buffer {
+  const buffer = Buffer.alloc(MAX_RPM_HEADER_BYTES)
+  const fd = openSync(file, 'r')
+  try {
+    return buffer.subarray(0, readSync(fd, buffer, 0, buffer.length, 0))
+  } finally {
+    closeSync(fd)
+  }
+}
+
+function sumBytes(downloads: Download[]): number {
+  return downloads.reduce((total, one) => total + one.bytes, 0)
+}

@@ -1,0 +1,214 @@
+/**
+ * The commands of `gapferry`: arguments → the laptop's steps → what a person or a script reads.
+ * Standard output carries results, standard error the talk.
+ */
+import { mkdirSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { Option, type Command } from 'commander'
+import { formatBytes, plural } from '../manifests/console.ts'
+import { GapferryError } from '../manifests/errors.ts'
+import { examples, print, type GlobalOptions, type Surroundings } from '../manifests/program.ts'
+import { parseSize } from '../manifests/settings.ts'
+import { partDownloads, planFleet, pull, keptPlan, type Laptop, type PullResult } from './carry.ts'
+import { loadFleet, PRESETS } from './config.ts'
+import { initialize } from './init.ts'
+import { openLaptop, planSources, upstreamHosts } from './laptop.ts'
+import { packPlan } from './deliver.ts'
+import type { Plan } from './plan.ts'
+import { explainItem, renderPacked, renderPlan, type PlanFigures } from './render.ts'
+import { addVerifyCommands } from './verify-commands.ts'
+
+interface SiteOption {
+  site?: string
+}
+interface PackOptions extends SiteOption {
+  to: string
+  partSize?: string
+  renew?: boolean
+  passphraseFd?: string
+}
+
+export function addCommands(program: Command, around: Surroundings): void {
+  addInit(program, around)
+  addPlan(program, around)
+  addPull(program, around)
+  addPack(program, around)
+  addBundle(program, around)
+  addVerifyCommands(program, around)
+  addUpstreams(program, around)
+}
+
+function addInit(program: Command, around: Surroundings): void {
+  program
+    .command('init')
+    .description('write gapferry.yaml where there is none, and make the store and the keys of each site')
+    .argument('[DIR]', 'where', '.')
+    .addOption(new Option('--preset <NAME>', 'what the group’s boxes are').choices([...PRESETS]).default('pbxact-16'))
+    .option('--site <NAME>', 'name of the isolated network', 'hq')
+    .option('--group <NAME>', 'name of the group of boxes', 'pbxact16')
+    .option('--origin <URL>', 'where the boxes will reach the mirror', 'http://mirror.hq.lan:8416')
+    .option('--no-passphrase', 'keep the keys unencrypted (a lab only)')
+    .option('--passphrase-fd <N>', 'read the passphrase from this file descriptor')
+    .addHelpText(
+      'after',
+      '\nExample:\n  gapferry init lap --site hq --preset pbxact-16 --origin http://mirror.hq.lan:8416\n',
+    )
+    .action(async (dir: string, options: InitOptions, command: Command) => {
+      const { json } = command.optsWithGlobals<GlobalOptions>()
+      const made = await initialize(resolve(around.cwd, dir), options, around)
+      if (json === true) return print(around, JSON.stringify(made))
+      for (const site of made.sites) {
+        print(around, `site ${site.name}: ${site.isNew ? 'keys made' : 'keys are there'}`)
+        print(around, `  root         ${site.rootFile}`)
+        print(around, `  fingerprint  ${site.fingerprint}`)
+      }
+      print(around, `settings: ${made.config}`)
+    })
+}
+
+interface InitOptions {
+  preset: string
+  site: string
+  group: string
+  origin: string
+  passphrase: boolean
+  passphraseFd?: string
+}
+
+function addPlan(program: Command, around: Surroundings): void {
+  program
+    .command('plan')
+    .description('look at the upstreams and show what would be carried, and why')
+    .option('--site <NAME>', 'only this site')
+    .option('--items', 'list every item with its reason')
+    .option('--explain <ITEM>', 'why this package or path is carried')
+    .addHelpText('after', examples(program, 'plan --items', 'plan --explain asterisk18'))
+    .action(async (options: SiteOption & { items?: boolean; explain?: string }, command: Command) => {
+      await withLaptop(around, command, async (laptop, json) => {
+        const plan = await planFleet(laptop, planSources(laptop), options.site)
+        const figures = figuresOf(laptop, plan)
+        if (options.explain !== undefined) return print(around, explain(plan, options.explain))
+        print(
+          around,
+          json ? JSON.stringify({ ...plan, ...figures }) : renderPlan(plan, figures, options.items === true),
+        )
+      })
+    })
+}
+
+function addPull(program: Command, around: Surroundings): void {
+  program
+    .command('pull')
+    .description('plan, then fetch what the store does not have')
+    .option('--site <NAME>', 'only this site')
+    .addHelpText('after', examples(program, 'pull'))
+    .action(async (options: SiteOption, command: Command) => {
+      await withLaptop(around, command, async (laptop, json) => {
+        const result = await planAndPull(laptop, options.site)
+        print(around, json ? JSON.stringify(result) : renderPull(result))
+      })
+    })
+}
+
+function addPack(program: Command, around: Surroundings): void {
+  packOptions(program.command('pack'))
+    .description('sign what was pulled and write it to a stick, without any network')
+    .addHelpText('after', examples(program, 'pack --to /media/stick --part-size 4GB'))
+    .action(async (options: PackOptions, command: Command) => {
+      await withLaptop(around, command, (laptop, json) => packAndPrint(around, laptop, json, options))
+    })
+}
+
+function addBundle(program: Command, around: Surroundings): void {
+  packOptions(program.command('bundle'))
+    .description('plan, pull and pack: the main job in one command')
+    .addHelpText('after', examples(program, 'bundle --to /media/stick'))
+    .action(async (options: PackOptions, command: Command) => {
+      await withLaptop(around, command, async (laptop, json) => {
+        const result = await planAndPull(laptop, options.site, json ? undefined : (text) => print(around, `${text}\n`))
+        if (!json) print(around, `${renderPull(result)}\n`)
+        await packAndPrint(around, laptop, json, options)
+      })
+    })
+}
+
+function addUpstreams(program: Command, around: Surroundings): void {
+  program
+    .command('upstreams')
+    .description('hosts and ports that the laptop must reach, for its firewall')
+    .addHelpText('after', examples(program, 'upstreams'))
+    .action((_options: object, command: Command) => {
+      const { config, json } = command.optsWithGlobals<GlobalOptions>()
+      const hosts = upstreamHosts(loadFleet(resolve(around.cwd, config ?? 'gapferry.yaml')))
+      const text = hosts.map((one) => `${one.host}:${one.port}  ${one.reasons.join(', ')}`).join('\n')
+      print(around, json === true ? JSON.stringify({ upstreams: hosts }) : text)
+    })
+}
+
+function packOptions(command: Command): Command {
+  return command
+    .requiredOption('--to <DIR>', 'the stick; parts go to DIR/gapferry/<site>/')
+    .option('--site <NAME>', 'only this site')
+    .option('--part-size <SIZE>', 'cut into parts of at most this size, as in 4GB')
+    .option('--renew', 'sign a new bundle even where nothing changed')
+    .option('--passphrase-fd <N>', 'read the passphrase from this file descriptor')
+}
+
+async function planAndPull(
+  laptop: Laptop,
+  site: string | undefined,
+  show?: (text: string) => void,
+): Promise<PullResult> {
+  const plan = await planFleet(laptop, planSources(laptop), site)
+  show?.(renderPlan(plan, figuresOf(laptop, plan), false))
+  return pull(laptop, plan)
+}
+
+async function packAndPrint(around: Surroundings, laptop: Laptop, json: boolean, options: PackOptions): Promise<void> {
+  const toDir = resolve(around.cwd, options.to)
+  mkdirSync(toDir, { recursive: true })
+  const packed = await packPlan(laptop, around, keptPlan(laptop.fleet), {
+    toDir,
+    renew: options.renew === true,
+    ...(options.site === undefined ? {} : { site: options.site }),
+    ...(options.partSize === undefined ? {} : { partSizeBytes: parseSize(options.partSize, '--part-size') }),
+    ...(options.passphraseFd === undefined ? {} : { passphraseFd: options.passphraseFd }),
+  })
+  print(around, json ? JSON.stringify({ bundles: packed }) : packed.map(renderPacked).join('\n\n'))
+}
+
+/** Opens the store for one command and closes it whatever happens. */
+async function withLaptop(
+  around: Surroundings,
+  command: Command,
+  work: (laptop: Laptop, json: boolean) => Promise<void>,
+): Promise<void> {
+  const { config, json } = command.optsWithGlobals<GlobalOptions>()
+  const { laptop, close } = openLaptop(loadFleet(resolve(around.cwd, config ?? 'gapferry.yaml')), around)
+  try {
+    await work(laptop, json === true)
+  } finally {
+    await close()
+  }
+}
+
+function figuresOf(laptop: Laptop, plan: Plan): PlanFigures {
+  const { here, toFetch } = partDownloads(laptop, plan)
+  return { toFetch: sumOf(toFetch), here: sumOf(here), budgetBytes: laptop.fleet.budgetBytes }
+}
+
+function sumOf(list: { bytes: number }[]): { count: number; bytes: number } {
+  return { count: list.length, bytes: list.reduce((total, one) => total + one.bytes, 0) }
+}
+
+function explain(plan: Plan, item: string): string {
+  const text = explainItem(plan, item)
+  if (text === undefined) {
+    throw new GapferryError('USAGE_INVALID', `the plan carries no "${item}"`, { hint: 'gapferry plan --items' })
+  }
+  return text
+}
+
+function renderPull({ fetched, here }: PullResult): string {
+  return `fetched ${plural(fetched.count, 'item')}, ${formatBytes(fetched.bytes)}; ${here.count} were in the store`
+}

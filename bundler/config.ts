@@ -1,0 +1,259 @@
+/**
+ * `gapferry.yaml`: the laptop's sites, their groups and what each group wants from which upstream. Strict; see README.md.
+ */
+import { readFileSync } from 'node:fs'
+import { dirname, resolve } from 'node:path'
+import { Type, type Static } from 'typebox'
+import { GapferryError } from '../manifests/errors.ts'
+import { parseSettings, parseSize } from '../manifests/settings.ts'
+import { parseName } from '../manifests/tree.ts'
+import { parseFilePath } from './file-path.ts'
+
+const Text = Type.String({ minLength: 1, maxLength: 2048 })
+const Globs = Type.Array(Text, { minItems: 1, maxItems: 10_000 })
+
+/** One yum repository. In a preset `id` and a place are given; in `gapferry.yaml` an entry with a preset's id overrides its fields. */
+const YumEntry = Type.Object(
+  {
+    id: Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$' }),
+    enabled: Type.Optional(Type.Boolean()),
+    baseurl: Type.Optional(Type.Array(Text, { minItems: 1, maxItems: 100 })),
+    mirrorlist: Type.Optional(Text),
+    metalink: Type.Optional(Text),
+    vars: Type.Optional(Type.Record(Type.String({ pattern: '^[A-Za-z0-9_]{1,64}$' }), Type.String({ maxLength: 256 }))),
+    gpgkey: Type.Optional(Text),
+    gpgcheck: Type.Optional(Type.Boolean()),
+    repoGpgcheck: Type.Optional(Type.Boolean()),
+    include: Type.Optional(Globs),
+    exclude: Type.Optional(Globs),
+    newest: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000 })),
+  },
+  { additionalProperties: false },
+)
+
+const FileEntry = Type.Object(
+  {
+    url: Text,
+    as: Text,
+    sha256: Type.Optional(Type.String({ pattern: '^[0-9a-f]{64}$' })),
+  },
+  { additionalProperties: false },
+)
+
+const Group = Type.Object(
+  {
+    name: Text,
+    origin: Text,
+    preset: Type.Optional(Text),
+    yum: Type.Array(YumEntry, { default: [], maxItems: 200 }),
+    files: Type.Array(FileEntry, { default: [], maxItems: 10_000 }),
+  },
+  { additionalProperties: false },
+)
+
+const FleetSettings = Type.Object(
+  {
+    apiVersion: Type.Literal('gapferry/v1'),
+    kind: Type.Literal('Fleet'),
+    store: Type.String({ default: './store', minLength: 1 }),
+    keys: Type.String({ default: './keys', minLength: 1 }),
+    budget: Type.String({ default: '600MB' }),
+    sites: Type.Array(
+      Type.Object(
+        { name: Text, groups: Type.Array(Group, { minItems: 1, maxItems: 100 }) },
+        { additionalProperties: false },
+      ),
+      { minItems: 1, maxItems: 1000 },
+    ),
+  },
+  { additionalProperties: false },
+)
+
+const PresetSettings = Type.Object({ yum: Type.Array(YumEntry) }, { additionalProperties: false })
+
+export interface YumRepo {
+  id: string
+  baseurl?: string[]
+  mirrorlist?: string
+  metalink?: string
+  /** yum variables, without the `$` */
+  vars: Record<string, string>
+  /** the vendor's OpenPGP key, armored */
+  gpgkey?: string
+  /** what the box's `.repo` says about package signatures: the upstream's own policy */
+  gpgcheck: boolean
+  /** refuse the upstream when its repomd.xml is not signed by `gpgkey` */
+  repoGpgcheck: boolean
+  include?: string[]
+  exclude?: string[]
+  newest?: number
+}
+
+export type VendorFile = Static<typeof FileEntry>
+
+export interface GroupPlan {
+  name: string
+  /** scheme, host and port under which the boxes reach this group, without a slash at the end */
+  origin: string
+  yum: YumRepo[]
+  files: VendorFile[]
+}
+
+export interface Fleet {
+  /** the settings file, for messages */
+  file: string
+  storeDir: string
+  keysDir: string
+  budgetBytes: number
+  sites: { name: string; groups: GroupPlan[] }[]
+}
+
+/** Reads and checks `file`; relative paths in it are taken from its folder.
+ *  @throws CONFIG_MISSING, CONFIG_INVALID, CONFIG_KEY_UNKNOWN */
+export function loadFleet(file: string): Fleet {
+  const settings = parseSettings(FleetSettings, readSettings(file), file)
+  const base = dirname(resolve(file))
+  const sites = settings.sites.map((site) => ({
+    name: parseName(site.name, `${file}: site`),
+    groups: site.groups.map((group) => checkGroup(group, base, `${file}: group ${group.name}`)),
+  }))
+  refuseTwice(
+    sites.map((site) => site.name),
+    `${file}: site`,
+  )
+  for (const site of sites) {
+    refuseTwice(
+      site.groups.map((group) => group.name),
+      `${file}: group of ${site.name}`,
+    )
+  }
+  return {
+    file,
+    storeDir: resolve(base, settings.store),
+    keysDir: resolve(base, settings.keys),
+    budgetBytes: parseSize(settings.budget, `${file}: budget`),
+    sites,
+  }
+}
+
+/** The names of the presets that ship. */
+export const PRESETS = ['pbxact-14', 'pbxact-15', 'pbxact-16'] as const
+
+function checkGroup(group: Static<typeof Group>, base: string, what: string): GroupPlan {
+  const merged = mergePreset(group, what).filter((entry) => entry.enabled !== false)
+  refuseTwice(
+    merged.map((entry) => entry.id),
+    `${what}: yum`,
+  )
+  const yum = merged.map((entry) => checkYum(entry, base, `${what}: yum ${entry.id}`))
+  for (const file of group.files) checkFile(file, `${what}: files`)
+  if (yum.length + group.files.length === 0) throw invalid(what, 'wants nothing: give a preset, yum or files')
+  return { name: parseName(group.name, what), origin: checkOrigin(group.origin, what), yum, files: group.files }
+}
+
+/** Entries of the preset first, each with the fields that the group's entry of the same id gives; then the group's own. */
+function mergePreset(group: Static<typeof Group>, what: string): Static<typeof YumEntry>[] {
+  const preset = group.preset === undefined ? [] : loadPreset(group.preset, what)
+  const merged = preset.map((entry) =>
+    overrideYum(
+      entry,
+      group.yum.find((own) => own.id === entry.id),
+    ),
+  )
+  return [...merged, ...group.yum.filter((own) => !preset.some((entry) => entry.id === own.id))]
+}
+
+function overrideYum(
+  entry: Static<typeof YumEntry>,
+  own: Static<typeof YumEntry> | undefined,
+): Static<typeof YumEntry> {
+  if (own === undefined) return entry
+  const kept = { ...entry }
+  if ((own.baseurl ?? own.mirrorlist ?? own.metalink) !== undefined) {
+    delete kept.baseurl
+    delete kept.mirrorlist
+    delete kept.metalink
+  }
+  // Naming an entry of a preset switches it on: nobody writes out a repository that he does not want.
+  return { ...kept, enabled: true, ...own, vars: { ...entry.vars, ...own.vars } }
+}
+
+function loadPreset(name: string, what: string): Static<typeof YumEntry>[] {
+  if (!(PRESETS as readonly string[]).includes(name)) {
+    throw new GapferryError('CONFIG_INVALID', `${what}: unknown preset "${name}"`, {
+      hint: `known presets: ${PRESETS.join(', ')}`,
+    })
+  }
+  const file = new URL(`./presets/${name}.yaml`, import.meta.url)
+  return parseSettings(PresetSettings, readFileSync(file, 'utf8'), `preset ${name}`).yum
+}
+
+function checkYum(entry: Static<typeof YumEntry>, base: string, what: string): YumRepo {
+  const places = [entry.baseurl, entry.mirrorlist, entry.metalink].filter((place) => place !== undefined)
+  if (places.length !== 1) throw invalid(what, 'needs exactly one of baseurl, mirrorlist, metalink')
+  for (const url of places.flat()) checkUrl(url.replaceAll('$', ''), what)
+  const { enabled: _, gpgkey, ...rest } = entry
+  if (gpgkey === undefined && entry.repoGpgcheck === true) throw invalid(what, 'repoGpgcheck needs a gpgkey')
+  if (gpgkey === undefined && entry.gpgcheck === true) throw invalid(what, 'gpgcheck needs a gpgkey')
+  return {
+    ...rest,
+    vars: entry.vars ?? {},
+    gpgcheck: entry.gpgcheck ?? false,
+    repoGpgcheck: entry.repoGpgcheck ?? false,
+    ...(gpgkey === undefined ? {} : { gpgkey: readKey(resolve(base, gpgkey), what) }),
+  }
+}
+
+function checkFile(file: VendorFile, what: string): void {
+  parseFilePath(file.as, what)
+  checkUrl(file.url, `${what} ${file.as}`)
+}
+
+function checkOrigin(origin: string, what: string): string {
+  const url = checkUrl(origin, `${what}: origin`)
+  if (origin.replace(/\/$/, '') !== url.origin) {
+    throw invalid(what, `origin "${origin}" must be scheme, host and port alone, as in http://mirror.hq.lan:8416`)
+  }
+  return url.origin
+}
+
+function checkUrl(text: string, what: string): URL {
+  const url = URL.parse(text)
+  if (url === null || !['http:', 'https:'].includes(url.protocol))
+    throw invalid(what, `"${text}" is not an http(s) URL`)
+  return url
+}
+
+function readKey(file: string, what: string): string {
+  const text = readText(
+    file,
+    (cause) => new GapferryError('CONFIG_INVALID', `${what}: gpgkey ${file} cannot be read`, { cause }),
+  )
+  if (!text.includes('-----BEGIN PGP PUBLIC KEY BLOCK-----'))
+    throw invalid(what, `gpgkey ${file} is not an armored OpenPGP key`)
+  return text
+}
+
+function readSettings(file: string): string {
+  return readText(
+    file,
+    (cause) => new GapferryError('CONFIG_MISSING', `${file}: cannot be read`, { cause, hint: 'gapferry init --help' }),
+  )
+}
+
+function readText(file: string, failure: (cause: unknown) => GapferryError): string {
+  try {
+    return readFileSync(file, 'utf8')
+  } catch (cause) {
+    throw failure(cause)
+  }
+}
+
+function refuseTwice(names: string[], what: string): void {
+  const twice = names.find((name, i) => names.indexOf(name) !== i)
+  if (twice !== undefined) throw invalid(what, `"${twice}" stands there twice`)
+}
+
+function invalid(what: string, why: string): GapferryError {
+  return new GapferryError('CONFIG_INVALID', `${what}: ${why}`)
+}

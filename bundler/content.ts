@@ -1,0 +1,162 @@
+/**
+ * A planned group and its fetched blobs → what the group's boxes shall find: packages, repository metadata cut to them,
+ * vendor files, keys, and the `.repo` file that points a box here.
+ */
+import type { Sha256 } from '../manifests/digest.ts'
+import { GapferryError } from '../manifests/errors.ts'
+import { parseTreePath, type TreePath } from '../manifests/path.ts'
+import type { TreeEntry, Verdict } from '../manifests/tree.ts'
+import type { BlobBatch, BlobStore } from '../storage/blobs.ts'
+import { ownEntry, type GroupContent, type RepositoryContent } from './compose.ts'
+import type { PlannedFile, PlannedGroup, PlannedPackage, PlannedRepository } from './plan.ts'
+import { composeRepodata, packagePath } from './repodata.ts'
+
+export interface FetchedBlob {
+  sha256: Sha256
+  bytes: number
+  /** of the payload's own signature: an RPM's header, for instance */
+  verdict: Verdict
+}
+
+export interface ContentSources {
+  store: BlobStore
+  /** @throws PLAN_UNFETCHED */
+  fetchedPackage: (one: PlannedPackage) => FetchedBlob
+  /** @throws PLAN_UNFETCHED */
+  fetchedFile: (file: PlannedFile) => FetchedBlob
+  /** the site's public OpenPGP key, armored */
+  siteKey: string
+  nowMs: number
+}
+
+/** @throws PATH_CONFLICT when two things want one path */
+export async function groupContent(group: PlannedGroup, sources: ContentSources): Promise<GroupContent> {
+  const entries = new Map<TreePath, TreeEntry>()
+  const repositories = new Map<string, RepositoryContent>()
+  const batch = sources.store.batch()
+  try {
+    for (const repo of group.yum) {
+      addAll(entries, packageEntries(repo, sources))
+      const { repomd, files } = await cutRepodata(repo, sources, batch)
+      addAll(entries, files)
+      repositories.set(repo.id, { repomd, upstreamStamp: repo.upstreamStamp })
+    }
+    addAll(entries, fileEntries(group, sources))
+    addAll(entries, boxEntries(group, sources, batch))
+    await batch.commit()
+  } catch (error) {
+    batch.discard()
+    throw error
+  }
+  return { group: group.name, origin: group.origin, entries, repositories }
+}
+
+/** The `.repo` file of a group. Every option is written out, because the defaults of yum and dnf differ; a bad signature
+ *  must stop the box (skip_if_unavailable=0), and a release must be seen at once (metadata_expire).
+ *  Rule: shared by yum 3.4.3 and dnf 4; keys are local files, because a key fetched from the origin proves nothing. */
+function repoFile(group: Pick<PlannedGroup, 'name' | 'origin' | 'yum'>): string {
+  const head = [
+    `# /etc/yum.repos.d/gapferry-${group.name}.repo`,
+    `# keys: ${group.origin}/keys/ -> /etc/pki/rpm-gpg/; compare the site key's fingerprint before trusting it`,
+  ]
+  const sections = group.yum.map((repo) => [
+    '',
+    `[${repo.id}]`,
+    `name=${repo.id} (Gapferry)`,
+    `baseurl=${group.origin}/yum/${repo.id}/`,
+    'enabled=1',
+    `gpgcheck=${repo.gpgcheck ? 1 : 0}`,
+    'repo_gpgcheck=1',
+    `gpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-gapferry`,
+    ...(repo.gpgcheck ? [`  file:///etc/pki/rpm-gpg/RPM-GPG-KEY-gapferry-${repo.id}`] : []),
+    'metadata_expire=60',
+    'skip_if_unavailable=0',
+    'deltarpm=0',
+  ])
+  return [...head, ...sections.flat(), ''].join('\n')
+}
+
+function packageEntries(repo: PlannedRepository, sources: ContentSources): Map<TreePath, TreeEntry> {
+  const entries = new Map<TreePath, TreeEntry>()
+  for (const one of repo.packages) {
+    const { sha256, bytes, verdict } = sources.fetchedPackage(one)
+    const source = new URL(one.href, repo.baseurls[0]).href
+    entries.set(packagePath(repo.id, one.href), {
+      sha256,
+      bytes,
+      modified: one.modified,
+      type: 'application/x-rpm',
+      kind: 'immutable',
+      source: withoutCredentials(source),
+      verdict,
+    })
+  }
+  return entries
+}
+
+async function cutRepodata(
+  repo: PlannedRepository,
+  { store, nowMs }: ContentSources,
+  batch: BlobBatch,
+): Promise<{ repomd: RepositoryContent['repomd']; files: Map<TreePath, TreeEntry> }> {
+  const { repomd, files } = await composeRepodata({ id: repo.id, data: repo.data, packages: repo.packages, store })
+  const entries = new Map<TreePath, TreeEntry>()
+  for (const { path, bytes } of files) {
+    const about = { modified: Math.floor(nowMs / 1000), type: 'application/gzip', kind: 'immutable' as const }
+    entries.set(path, ownEntry(batch, bytes, about))
+  }
+  return { repomd, files: entries }
+}
+
+function fileEntries(group: PlannedGroup, sources: ContentSources): Map<TreePath, TreeEntry> {
+  const entries = new Map<TreePath, TreeEntry>()
+  for (const file of group.files) {
+    const { sha256, bytes, verdict } = sources.fetchedFile(file)
+    entries.set(file.as, {
+      sha256,
+      bytes,
+      modified: Math.floor(sources.nowMs / 1000),
+      type: 'application/octet-stream',
+      // A pointer, because the vendor may put other bytes under the same name tomorrow.
+      kind: 'pointer',
+      source: withoutCredentials(file.url),
+      verdict,
+    })
+  }
+  return entries
+}
+
+/** What a box needs to point itself here: the `.repo` file and the keys it names. */
+function boxEntries(group: PlannedGroup, sources: ContentSources, batch: BlobBatch): Map<TreePath, TreeEntry> {
+  const entries = new Map<TreePath, TreeEntry>()
+  const add = (path: string, text: string, type: string): void => {
+    const about = { modified: Math.floor(sources.nowMs / 1000), type, kind: 'pointer' as const }
+    entries.set(parseTreePath(path, group.name), ownEntry(batch, Buffer.from(text), about))
+  }
+  add('keys/site.asc', sources.siteKey, 'application/pgp-keys')
+  if (group.yum.length > 0) add(`gapferry-${group.name}.repo`, repoFile(group), 'text/plain')
+  for (const repo of group.yum) {
+    if (repo.gpgcheck && repo.gpgkey !== undefined) add(`keys/${repo.id}.asc`, repo.gpgkey, 'application/pgp-keys')
+  }
+  return entries
+}
+
+function addAll(to: Map<TreePath, TreeEntry>, from: Map<TreePath, TreeEntry>): void {
+  for (const [path, entry] of from) {
+    const there = to.get(path)
+    if (there !== undefined && there.sha256 !== entry.sha256) {
+      throw new GapferryError('PATH_CONFLICT', `two things of different content want the path ${path}`, {
+        hint: 'give one of them another place, or exclude it',
+      })
+    }
+    to.set(path, entry)
+  }
+}
+
+function withoutCredentials(text: string): string {
+  const url = new URL(text)
+  url.username = ''
+  url.password = ''
+  url.search = ''
+  return url.href.slice(0, 2048)
+}

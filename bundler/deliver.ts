@@ -1,0 +1,115 @@
+/**
+ * From the kept plan to parts on a stick, for one site or all: keys, compose, sign, pack.
+ */
+import { readFileSync } from 'node:fs'
+import type { ReadStream } from 'node:tty'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { GapferryError, isGapferryError } from '../manifests/errors.ts'
+import { parseTimestamp } from '../manifests/metadata.ts'
+import type { Surroundings } from '../manifests/program.ts'
+import { fingerprintWords } from '../manifests/words.ts'
+import { composeBundle, type Laptop } from './carry.ts'
+import { loadSite, unlockSite, type SiteSigner } from './keys.ts'
+import { pack } from './pack.ts'
+import { readPassphrase, type PassphraseSources } from './passphrase.ts'
+import type { Plan } from './plan.ts'
+import type { ProgressStep } from '../manifests/progress.ts'
+import type { PackedBundle } from './render.ts'
+import { verifyFiles } from './verify.ts'
+
+export interface DeliverOptions {
+  toDir: string
+  site?: string
+  partSizeBytes?: number
+  renew: boolean
+  passphraseFd?: string
+}
+
+/** @throws SITE_UNKNOWN, PLAN_UNFETCHED, KEY_*, and what composing and packing throw */
+export async function packPlan(
+  laptop: Laptop,
+  around: Surroundings,
+  plan: Plan,
+  options: DeliverOptions,
+): Promise<PackedBundle[]> {
+  const sites = plan.sites.filter((site) => options.site === undefined || site.name === options.site)
+  if (sites.length === 0) {
+    throw new GapferryError('SITE_UNKNOWN', `the plan has no site "${options.site}"`, { hint: 'gapferry pull' })
+  }
+  const packed: PackedBundle[] = []
+  for (const site of sites) packed.push(await packSite(laptop, around, site, options))
+  return packed
+}
+
+export function passphraseSources(around: Surroundings, fd: string | undefined): PassphraseSources {
+  const isTerminal = around.stdin.isTTY === true && around.stderr.isTTY === true
+  return {
+    fd: fd === undefined ? undefined : Number(fd),
+    environment: around.environment['GAPFERRY_PASSPHRASE'],
+    terminal: isTerminal ? { input: around.stdin as ReadStream, output: around.stderr } : undefined,
+  }
+}
+
+async function packSite(
+  laptop: Laptop,
+  around: Surroundings,
+  site: Plan['sites'][number],
+  options: DeliverOptions,
+): Promise<PackedBundle> {
+  const keysDir = laptop.fleet.keysDir
+  const { roots, siteKeyArmored } = loadSite(keysDir, site.name)
+  const unlock = (): Promise<SiteSigner> =>
+    unlockKeys(keysDir, site.name, passphraseSources(around, options.passphraseFd))
+  const composed = await composeBundle(
+    laptop,
+    site,
+    { roots, siteKeyArmored, unlock },
+    { renew: options.renew, bundler: `gapferry/${around.version}` },
+  )
+  const { bundle, documents, wanted } = composed
+  const judge = { trusted: { roots: roots.slice(0, 1) }, site: site.name, nowMs: laptop.nowMs(), scratchDir: tmpdir() }
+  const carriedBytes = [...wanted.values()].reduce((total, bytes) => total + bytes, 0)
+  let step: ProgressStep | undefined
+  try {
+    const { files } = await pack({
+      site: site.name,
+      number: bundle.number,
+      metadata: bundle.metadata,
+      trees: documents,
+      wanted,
+      blobs: laptop.store,
+      toDir: options.toDir,
+      rootFile: roots[0]!,
+      verifyPy: readFileSync(new URL('./verify.py', import.meta.url)),
+      signal: laptop.signal,
+      // As a mirror will judge it: nobody shall drive for hours with a stick that is refused there.
+      verify: (file) => verifyFiles([file], judge),
+      onProgress: (bytes, totalBytes) => (step ??= laptop.progress.step(`pack ${site.name}`, totalBytes)).add(bytes),
+      ...(options.partSizeBytes === undefined ? {} : { partSizeBytes: options.partSizeBytes }),
+    })
+    return {
+      site: site.name,
+      number: bundle.number,
+      isNew: composed.isNew,
+      createdAtMs: bundle.createdAtMs,
+      expiresAtMs: parseTimestamp(bundle.metadata.get('timestamp.json')!, 'timestamp.json').expiresAtMs,
+      files: files.map((file) => ({ ...file, path: join(options.toDir, 'gapferry', site.name, file.name) })),
+      carriedBytes,
+      paths: composed.paths,
+      fingerprint: fingerprintWords(roots[0]!),
+    }
+  } finally {
+    step?.end()
+  }
+}
+
+/** Asks for a passphrase only where the keys have one. */
+async function unlockKeys(dir: string, site: string, sources: PassphraseSources): Promise<SiteSigner> {
+  try {
+    return await unlockSite({ dir, site, passphrase: null })
+  } catch (error) {
+    if (!isGapferryError(error, 'KEY_PASSPHRASE_MISSING')) throw error
+    return unlockSite({ dir, site, passphrase: await readPassphrase(sources, `passphrase for the keys of ${site}`) })
+  }
+}

@@ -1,0 +1,155 @@
+/**
+ * What a person is told when an upstream does not give a file: what was expected, what came, what to do next.
+ */
+import type { ErrorCode } from '../manifests/errors.ts'
+
+/** As much of a page as its title needs. */
+export const EXCERPT_BYTES = 4096
+const EXCERPT_CHARACTERS = 60
+const TRANSIENT_STATUS = new Set([408, 425, 429, 500, 502, 503, 504])
+const SECRET_PARAMETER = /token|sig|secret|pass|auth|key|credential/i
+// A page, however it is labelled: scripts send lists and XML as text/html too, so the label proves nothing.
+const PAGE_START =
+  /^\uFEFF?\s*(?:<\?xml[^>]*>\s*)?(?:<!--(?:(?!-->)[^])*-->\s*)*<(?:!doctype\s+html|html|head|body|meta|script|style|title|div|center|h1|p|iframe)\b/i
+
+/** What came before the body. `url` is where the last redirect led. */
+export interface Answer {
+  url: URL
+  status: number
+  /** names in lower case; repeated ones joined by a comma */
+  headers: Record<string, string>
+  /** of an answer other than 200: the title or the first words of its body */
+  excerpt: string
+}
+
+/** Why one address did not give a file: `message` says what was expected and what came, fetch.ts names item and address. */
+export class FetchFailure extends Error {
+  readonly code: ErrorCode
+  /** the same address may well answer in a moment */
+  readonly isTransient: boolean
+  readonly hint: string | undefined
+
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options: { isTransient?: boolean; hint?: string | undefined; cause?: unknown } = {},
+  ) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause })
+    this.name = 'FetchFailure'
+    this.code = code
+    this.isTransient = options.isTransient ?? false
+    this.hint = options.hint
+  }
+}
+
+/** `url` as it may be shown and kept: without user and password, the values of secret-looking parameters masked. */
+export function publicUrl(url: string): string {
+  const parsed = URL.parse(url)
+  if (parsed === null) return url.replace(/^([a-z][a-z0-9+.-]*:\/\/).*@/i, '$1')
+  parsed.username = ''
+  parsed.password = ''
+  for (const name of new Set(parsed.searchParams.keys())) {
+    if (SECRET_PARAMETER.test(name)) parsed.searchParams.set(name, '***')
+  }
+  return parsed.href
+}
+
+/** True for the start of an HTML page, where a package or a list was expected. */
+export function looksLikePage(head: Buffer): boolean {
+  return PAGE_START.test(head.subarray(0, EXCERPT_BYTES).toString('utf8'))
+}
+
+/** The title of a page, else its first words; at most 60 characters. */
+export function excerptOf(head: Buffer): string {
+  const text = head.subarray(0, EXCERPT_BYTES).toString('utf8')
+  const title = /<title[^>]*>([^<]*[^<\s][^<]*)/i.exec(text)?.[1]
+  const plain =
+    title ??
+    text.replace(/<(?:script|style)\b[^]*?(?:<\/(?:script|style)[^>]*>|$)/gi, ' ').replace(/<[^>]*(?:>|$)/g, ' ')
+  return plain.replace(/\s+/g, ' ').trim().slice(0, EXCERPT_CHARACTERS)
+}
+
+/** @returns the failure of an answer that is neither 200 nor a redirect */
+export function statusFailure({ status, excerpt, url }: Answer): FetchFailure {
+  const found = `expected 200, found ${status}${excerpt === '' ? '' : ` "${excerpt}"`}`
+  if (status === 511) return new FetchFailure('FETCH_CAPTIVE', found, { hint: signInHint(url) })
+  return new FetchFailure('FETCH_STATUS', found, {
+    isTransient: TRANSIENT_STATUS.has(status),
+    hint:
+      status === 401 || status === 403
+        ? 'check user, password and rights at the upstream, then run the command again'
+        : status === 404 || status === 410
+          ? 'check the address in gapferry.yaml, then run: gapferry plan'
+          : 'run the command again later; what is in the store is not fetched again',
+  })
+}
+
+/** @returns the next step when a login page stands between the laptop and the upstream */
+export function signInHint(url: URL): string {
+  return `open ${publicUrl(url.href)} in a browser on this laptop, sign in to the network, then run the command again`
+}
+
+/** The same failure, saying where a redirect had led. */
+export function ledTo(url: URL, error: unknown): unknown {
+  if (!(error instanceof FetchFailure)) return error
+  const { code, message, isTransient, hint, cause } = error
+  return new FetchFailure(code, `${message} at ${publicUrl(url.href)}`, { isTransient, hint, cause })
+}
+
+/** @returns the failure of something that took too long */
+export function timeoutFailure(expected: string, found: string, cause?: unknown): FetchFailure {
+  return new FetchFailure('FETCH_TIMEOUT', `expected ${expected}, found ${found}`, {
+    isTransient: true,
+    cause,
+    hint: 'check the link, then run the command again; what is in the store is not fetched again',
+  })
+}
+
+const CHECK_LINK = 'check that this laptop is online, then run the command again'
+const CHECK_CERTIFICATE =
+  'check the clock of this laptop and that no login page or proxy stands in between, then run again'
+/** What a person makes of an error code of the network: words, and what to do. Codes that are missing here are shown as they are. */
+const NETWORK: Record<string, [string, string?]> = {
+  ENOTFOUND: ['the host name is not known', 'check the address in gapferry.yaml and that this laptop is online'],
+  EAI_AGAIN: ['no name server answered', CHECK_LINK],
+  ECONNREFUSED: ['the connection was refused', 'check the address in gapferry.yaml, then run: gapferry plan'],
+  ECONNRESET: ['the connection was cut', CHECK_LINK],
+  EPIPE: ['the connection was cut', CHECK_LINK],
+  UND_ERR_SOCKET: ['the connection was cut', CHECK_LINK],
+  UND_ERR_RES_CONTENT_LENGTH_MISMATCH: ['the connection was cut', CHECK_LINK],
+  ENETUNREACH: ['no way to that network', CHECK_LINK],
+  EHOSTUNREACH: ['no way to that host', CHECK_LINK],
+  CERT_HAS_EXPIRED: ['a certificate that has expired', CHECK_CERTIFICATE],
+  CERT_NOT_YET_VALID: ['a certificate that is not valid yet', CHECK_CERTIFICATE],
+  DEPTH_ZERO_SELF_SIGNED_CERT: ['a self-signed certificate', CHECK_CERTIFICATE],
+  SELF_SIGNED_CERT_IN_CHAIN: ['a self-signed certificate', CHECK_CERTIFICATE],
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: ['a certificate of an unknown authority', CHECK_CERTIFICATE],
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: ['a certificate of an unknown authority', CHECK_CERTIFICATE],
+  ERR_TLS_CERT_ALTNAME_INVALID: ['a certificate for another host', CHECK_CERTIFICATE],
+}
+const TRANSIENT_NETWORK = new Set([
+  'EAI_AGAIN',
+  'ECONNRESET',
+  'EPIPE',
+  'UND_ERR_SOCKET',
+  'UND_ERR_RES_CONTENT_LENGTH_MISMATCH',
+])
+
+/** @param error  what undici or Node threw
+ *  @param where  how far the answer had come: ` after 10 of 20 bytes` */
+export function networkFailure(error: unknown, where: string): FetchFailure {
+  const { code = '', message = '' } = error as { code?: string; message?: string }
+  // undici's own clock for headers runs only while a proxy is asked for a tunnel.
+  if (code === 'UND_ERR_HEADERS_TIMEOUT') return timeoutFailure('an answer of the proxy', 'none', error)
+  if (code === 'UND_ERR_CONNECT_TIMEOUT' || code === 'ETIMEDOUT') return timeoutFailure('a connection', 'none', error)
+  const [words = message, hint = CHECK_LINK] = NETWORK[code] ?? []
+  return new FetchFailure(
+    'FETCH_FAILED',
+    `expected an answer, found: ${words}${where}${code === '' ? '' : ` (${code})`}`,
+    {
+      isTransient: TRANSIENT_NETWORK.has(code),
+      hint,
+      cause: error,
+    },
+  )
+}

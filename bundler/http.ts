@@ -1,0 +1,303 @@
+/**
+ * One request to an upstream, with every limit that keeps a hostile or broken server from holding the laptop: time to the
+ * headers, idle time and a minimum rate in the body, few redirects and only to http(s). Sizes and digests: fetch.ts.
+ */
+import { Agent, EnvHttpProxyAgent, Pool, type Dispatcher } from 'undici'
+import { GapferryError } from '../manifests/errors.ts'
+import {
+  type Answer,
+  EXCERPT_BYTES,
+  excerptOf,
+  FetchFailure,
+  ledTo,
+  networkFailure,
+  publicUrl,
+  statusFailure,
+  timeoutFailure,
+} from './fetch-failure.ts'
+
+/** From the request being sent to the end of the headers. */
+const HEADERS_TIMEOUT_MS = 30_000
+/** Without a single byte of the body. */
+const BODY_TIMEOUT_MS = 30_000
+/** Less than this over a whole window is a server that holds us, or a link on which nothing will get done. */
+const MIN_BYTES_PER_SECOND = 256
+const RATE_WINDOW_MS = 60_000
+const CONNECT_TIMEOUT_MS = 15_000
+/** Node's own 250 ms gives up each address of a host before a modem has answered. */
+const ADDRESS_ATTEMPT_MS = 4000
+const CONNECTIONS = 8
+const MAX_HEADER_BYTES = 16 * 1024
+const MAX_REDIRECTS = 5
+/** The body of an answer that is not wanted is read this far, so that its connection can be used again. */
+const MAX_UNWANTED_BYTES = 64 * 1024
+const REDIRECTS = new Set([301, 302, 303, 307, 308])
+/** Time limits of a request; the constants above where left out. */
+export interface TimeLimits {
+  headersTimeoutMs?: number | undefined
+  bodyTimeoutMs?: number | undefined
+  minBytesPerSecond?: number | undefined
+  rateWindowMs?: number | undefined
+}
+
+/** Takes the body of a 200. What it throws ends the request and is thrown to the caller. */
+export interface Receiver {
+  begin(answer: Answer): void
+  data(chunk: Buffer): void
+}
+
+export interface Order {
+  dispatcher: Dispatcher
+  method: 'GET' | 'HEAD'
+  url: string
+  headers: Record<string, string>
+  limits: TimeLimits
+  receiver: Receiver
+  signal: AbortSignal
+}
+
+export interface DispatcherOptions {
+  /** as in the environment's http_proxy, https_proxy (http_proxy when absent) and no_proxy */
+  proxy?: { http?: string | undefined; https?: string | undefined; no?: string | undefined }
+  /** per upstream host */
+  connections?: number
+  connectTimeoutMs?: number
+}
+
+/** The way to the upstreams. The caller closes it. Reads no environment: the proxy is an argument.
+ *  @throws USAGE_INVALID for a proxy that is not an http(s) address */
+export function makeDispatcher(options: DispatcherOptions = {}): Dispatcher {
+  const timeout = options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS
+  const common = {
+    connections: options.connections ?? CONNECTIONS,
+    pipelining: 1,
+    allowH2: false,
+    maxHeaderSize: MAX_HEADER_BYTES,
+    connect: { timeout, autoSelectFamily: true, autoSelectFamilyAttemptTimeout: ADDRESS_ATTEMPT_MS },
+  }
+  const http = proxyAddress(options.proxy?.http)
+  const https = proxyAddress(options.proxy?.https) || http
+  if (https === '') return new Agent(common)
+  // '' instead of undefined: for what is undefined undici looks into the environment itself.
+  return new EnvHttpProxyAgent({
+    ...common,
+    connectTimeout: timeout,
+    // A proxy that never answers CONNECT would otherwise hold us for undici's five minutes.
+    clientFactory: (origin, poolOptions) => new Pool(origin, { ...poolOptions, headersTimeout: timeout }),
+    httpProxy: http,
+    httpsProxy: https,
+    noProxy: options.proxy?.no ?? '',
+  })
+}
+
+/** As curl reads it: `proxy.lan:3128` means http. */
+function proxyAddress(text = ''): string {
+  if (text === '') return ''
+  const address = text.includes('://') ? text : `http://${text}`
+  const url = URL.parse(address)
+  if (url !== null && (url.protocol === 'http:' || url.protocol === 'https:')) return url.href
+  throw new GapferryError(
+    'USAGE_INVALID',
+    `the proxy of the environment is not an http address: ${publicUrl(address)}`,
+    {
+      hint: 'set http_proxy to an address as in http://proxy.lan:3128',
+    },
+  )
+}
+
+/** Sends one GET or HEAD, follows redirects, hands the body of the final 200 to the receiver.
+ *  User and password in the URL go to its own origin only.
+ *  @throws FetchFailure; the signal's reason; what the receiver throws */
+export async function request(order: Order): Promise<Answer> {
+  const start = parseAddress(order.url)
+  const authorization = basicAuthorization(start)
+  let url = start
+  for (let redirects = 0; ; redirects++) {
+    const headers = url.origin === start.origin ? { ...order.headers, ...authorization } : order.headers
+    const answer = await exchange({ ...order, headers }, url).catch((error: unknown) => {
+      throw redirects === 0 ? error : ledTo(url, error)
+    })
+    if (answer.status === 200) return answer
+    if (!REDIRECTS.has(answer.status)) throw redirects === 0 ? statusFailure(answer) : ledTo(url, statusFailure(answer))
+    if (redirects === MAX_REDIRECTS) {
+      throw new FetchFailure('FETCH_FAILED', `expected at most ${MAX_REDIRECTS} redirects, found more`)
+    }
+    url = redirectTarget(answer)
+  }
+}
+
+function parseAddress(text: string): URL {
+  const url = URL.parse(text)
+  if (url === null) throw new FetchFailure('FETCH_FAILED', 'expected an http or https address')
+  if (url.protocol !== 'http:' && url.protocol !== 'https:') {
+    throw new FetchFailure('FETCH_FAILED', `expected an http or https address, found ${url.protocol}`)
+  }
+  return url
+}
+
+function basicAuthorization(url: URL): Record<string, string> {
+  if (url.username === '' && url.password === '') return {}
+  const pair = `${decoded(url.username)}:${decoded(url.password)}`
+  return { authorization: `Basic ${Buffer.from(pair).toString('base64')}` }
+}
+
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return text
+  }
+}
+
+function redirectTarget(answer: Answer): URL {
+  const { location } = answer.headers
+  const url = location === undefined ? null : URL.parse(location, answer.url.href)
+  if (url === null)
+    throw new FetchFailure('FETCH_FAILED', `expected an address to go to, found ${answer.status} without`)
+  if (url.protocol !== 'http:' && url.protocol !== 'https:') {
+    throw new FetchFailure('FETCH_FAILED', `expected a redirect to http or https, found ${url.protocol}`)
+  }
+  return url
+}
+
+function exchange(order: Order, url: URL): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    new Exchange(order, url, resolve, reject).start()
+  })
+}
+
+/** One request and its answer. After it has settled nothing reaches the receiver any more. */
+class Exchange implements Dispatcher.DispatchHandler {
+  readonly #order: Order
+  readonly #url: URL
+  readonly #resolve: (answer: Answer) => void
+  readonly #reject: (error: unknown) => void
+  readonly #onAbort = (): void => this.#fail(this.#order.signal.reason)
+  readonly #excerpt: Buffer[] = []
+  #controller: Dispatcher.DispatchController | undefined
+  /** until the headers, then between two pieces of the body */
+  #silence: NodeJS.Timeout | undefined
+  #rate: NodeJS.Timeout | undefined
+  #answer: Answer | undefined
+  #receivedBytes = 0
+  #windowStartBytes = 0
+  #isSettled = false
+
+  constructor(order: Order, url: URL, resolve: (answer: Answer) => void, reject: (error: unknown) => void) {
+    this.#order = order
+    this.#url = url
+    this.#resolve = resolve
+    this.#reject = reject
+  }
+
+  start(): void {
+    const { dispatcher, method, headers, signal } = this.#order
+    if (signal.aborted) return this.#fail(signal.reason)
+    signal.addEventListener('abort', this.#onAbort, { once: true })
+    const { origin, pathname, search } = this.#url
+    const path = pathname + search
+    try {
+      // undici's own clocks are off: that of the headers begins anew with each 1xx answer, that of the body is coarse.
+      dispatcher.dispatch({ origin, path, method, headers, headersTimeout: 0, bodyTimeout: 0 }, this)
+    } catch (error) {
+      this.#fail(networkFailure(error, ''))
+    }
+  }
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.#controller = controller
+    if (this.#isSettled) return controller.abort(new Error('given up'))
+    const limitMs = this.#order.limits.headersTimeoutMs ?? HEADERS_TIMEOUT_MS
+    this.#silence = setTimeout(() => this.#fail(timeoutFailure(`an answer within ${limitMs} ms`, 'none')), limitMs)
+  }
+
+  onResponseStart(
+    _: Dispatcher.DispatchController,
+    status: number,
+    headers: Record<string, string | string[] | undefined>,
+  ): void {
+    if (this.#isSettled || status < 200) return
+    this.#answer = { url: this.#url, status, headers: flatten(headers), excerpt: '' }
+    this.#watchBody()
+    if (status === 200) this.#hand(() => this.#order.receiver.begin(this.#answer!))
+  }
+
+  onResponseData(_: Dispatcher.DispatchController, chunk: Buffer): void {
+    if (this.#isSettled) return
+    this.#silence?.refresh()
+    if (this.#answer!.status === 200) this.#hand(() => this.#order.receiver.data(chunk))
+    else if (this.#receivedBytes < EXCERPT_BYTES) this.#excerpt.push(chunk)
+    this.#receivedBytes += chunk.length
+    if (this.#answer!.status !== 200 && this.#receivedBytes > MAX_UNWANTED_BYTES) this.#finish()
+  }
+
+  onResponseEnd(): void {
+    this.#finish()
+  }
+
+  onResponseError(_: Dispatcher.DispatchController, error: Error): void {
+    this.#fail(networkFailure(error, this.#answer === undefined ? '' : ` ${this.#progress()}`))
+  }
+
+  #watchBody(): void {
+    const { limits } = this.#order
+    const idleMs = limits.bodyTimeoutMs ?? BODY_TIMEOUT_MS
+    const windowMs = limits.rateWindowMs ?? RATE_WINDOW_MS
+    const perSecond = limits.minBytesPerSecond ?? MIN_BYTES_PER_SECOND
+    clearTimeout(this.#silence)
+    this.#silence = setTimeout(() => {
+      this.#fail(timeoutFailure(`more bytes within ${idleMs} ms`, `none ${this.#progress()}`))
+    }, idleMs)
+    this.#rate = setInterval(() => {
+      const bytes = this.#receivedBytes - this.#windowStartBytes
+      this.#windowStartBytes = this.#receivedBytes
+      if (bytes >= (perSecond * windowMs) / 1000) return
+      this.#fail(timeoutFailure(`at least ${perSecond} bytes per second`, `${bytes} bytes in ${windowMs} ms`))
+    }, windowMs)
+  }
+
+  #progress(): string {
+    const length = this.#answer?.headers['content-length']
+    return `after ${this.#receivedBytes}${length === undefined ? '' : ` of ${length}`} bytes`
+  }
+
+  #hand(give: () => void): void {
+    try {
+      give()
+    } catch (error) {
+      this.#fail(error)
+    }
+  }
+
+  #finish(): void {
+    if (!this.#settle()) return
+    this.#answer!.excerpt = excerptOf(Buffer.concat(this.#excerpt))
+    this.#resolve(this.#answer!)
+    if (this.#receivedBytes > MAX_UNWANTED_BYTES && this.#answer!.status !== 200) {
+      this.#controller!.abort(new Error('enough'))
+    }
+  }
+
+  #fail(error: unknown): void {
+    if (!this.#settle()) return
+    this.#reject(error)
+    this.#controller?.abort(error instanceof Error ? error : new Error('given up'))
+  }
+
+  #settle(): boolean {
+    if (this.#isSettled) return false
+    this.#isSettled = true
+    clearTimeout(this.#silence)
+    clearInterval(this.#rate)
+    this.#order.signal.removeEventListener('abort', this.#onAbort)
+    return true
+  }
+}
+
+function flatten(headers: Record<string, string | string[] | undefined>): Record<string, string> {
+  const flat: Record<string, string> = {}
+  for (const [name, value] of Object.entries(headers)) {
+    if (value !== undefined) flat[name] = Array.isArray(value) ? value.join(', ') : value
+  }
+  return flat
+}

@@ -1,0 +1,81 @@
+/**
+ * Opens what the laptop's steps need: the store, its ledger, the way to the upstreams.
+ */
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Surroundings } from '../manifests/program.ts'
+import { BlobStore } from '../storage/blobs.ts'
+import { lockStore } from '../storage/database.ts'
+import { Ledger } from '../storage/ledger.ts'
+import type { Laptop } from './carry.ts'
+import type { Fleet } from './config.ts'
+import { Fetcher, makeDispatcher } from './fetch.ts'
+import { verifySignature } from './openpgp.ts'
+import type { PlanSources } from './plan.ts'
+import { makeProgress } from '../manifests/progress.ts'
+import { lookFile } from './upstream-files.ts'
+import { findUnprovided } from './unprovided.ts'
+import { lookYum } from './upstream-yum.ts'
+
+const CONNECTIONS = 8
+
+/** @throws STORE_BUSY when another run works on this store; STORE_VERSION */
+export function openLaptop(fleet: Fleet, around: Surroundings): { laptop: Laptop; close: () => Promise<void> } {
+  mkdirSync(fleet.storeDir, { recursive: true, mode: 0o700 })
+  const unlock = lockStore(fleet.storeDir)
+  try {
+    const store = new BlobStore(fleet.storeDir)
+    store.sweep()
+    const ledger = new Ledger(join(fleet.storeDir, 'ledger.db'))
+    const dispatcher = makeDispatcher({ connections: CONNECTIONS, proxy: proxyOf(around.environment) })
+    const fetcher = new Fetcher({ dispatcher, userAgent: `gapferry/${around.version}` })
+    const progress = makeProgress(around)
+    const laptop = { fleet, store, ledger, fetcher, progress, nowMs: around.nowMs, signal: around.signal }
+    const close = async (): Promise<void> => {
+      await dispatcher.destroy()
+      ledger.close()
+      unlock()
+    }
+    return { laptop, close }
+  } catch (error) {
+    unlock()
+    throw error
+  }
+}
+
+/** In small letters first, as curl has it. */
+function proxyOf(environment: Surroundings['environment']): { [K in 'http' | 'https' | 'no']: string | undefined } {
+  const of = (name: string): string | undefined => environment[name] ?? environment[name.toUpperCase()]
+  return { http: of('http_proxy'), https: of('https_proxy'), no: of('no_proxy') }
+}
+
+export function planSources({ store, ledger, fetcher, signal, nowMs }: Laptop): PlanSources {
+  return {
+    lookYum: (repo) => lookYum(repo, { fetcher, store, signal, aliases: ledger, verifySignature, nowMs: nowMs() }),
+    lookFile: (file) => lookFile(file, { fetcher, store, memory: ledger, signal }),
+    findUnprovided: (parts) => findUnprovided(parts, { store, signal }),
+    nowMs: nowMs(),
+  }
+}
+
+/** Every host that the settings name, with its port and what it is needed for. Mirrorlists may name more. */
+export function upstreamHosts(fleet: Fleet): { host: string; port: number; reasons: string[] }[] {
+  const hosts = new Map<string, { host: string; port: number; reasons: string[] }>()
+  const add = (text: string, reason: string): void => {
+    const url = new URL(text.replaceAll('$', ''))
+    const port = url.port === '' ? (url.protocol === 'https:' ? 443 : 80) : Number(url.port)
+    const key = `${url.hostname}:${port}`
+    const row = hosts.get(key) ?? { host: url.hostname, port, reasons: [] }
+    if (!row.reasons.includes(reason)) row.reasons.push(reason)
+    hosts.set(key, row)
+  }
+  for (const group of fleet.sites.flatMap((site) => site.groups)) {
+    for (const repo of group.yum) {
+      for (const url of repo.baseurl ?? []) add(url, `yum ${repo.id}`)
+      if (repo.mirrorlist !== undefined) add(repo.mirrorlist, `mirrorlist of yum ${repo.id}, and the hosts it names`)
+      if (repo.metalink !== undefined) add(repo.metalink, `metalink of yum ${repo.id}, and the hosts it names`)
+    }
+    for (const file of group.files) add(file.url, `file ${file.as}`)
+  }
+  return [...hosts.values()]
+}

@@ -1,0 +1,177 @@
+/**
+ * Writes the parts of a signed bundle to a stick: `DIR/gapferry/<site>/`. A part has its name only when it is whole: it is
+ * written under another, made durable, read back from the medium and compared, then renamed. A crash or a stop leaves parts
+ * that are whole and at most one `.part`, which the next run removes. What is there already, with the same bytes, stays.
+ */
+import { spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { closeSync, lstatSync, mkdirSync, openSync, readSync, renameSync, rmSync, statfsSync } from 'node:fs'
+import { open } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setImmediate } from 'node:timers/promises'
+import { formatBytes } from '../manifests/console.ts'
+import type { Sha256 } from '../manifests/digest.ts'
+import { GapferryError } from '../manifests/errors.ts'
+import type { BlobStore } from '../storage/blobs.ts'
+import { noticeShortSpace, replaceFile, syncFolder, writeAll } from '../storage/durable.ts'
+import { composePart } from './part-bytes.ts'
+import { splitIntoParts, type BundleContent, type PlannedPart } from './split.ts'
+
+export interface PackOptions extends BundleContent {
+  blobs: BlobStore
+  /** the stick, or any folder */
+  toDir: string
+  /** the largest part, in bytes; default: one part */
+  partSizeBytes?: number
+  /** for inspection, beside the parts; never trusted */
+  rootFile: Buffer
+  verifyPy: Buffer
+  /** judges a part before it gets its name */
+  verify?: (file: string) => Promise<unknown>
+  signal?: AbortSignal
+  /** bytes written since the last call, and all that will be */
+  onProgress?: (bytes: number, totalBytes: number) => void
+}
+
+interface PackedFile {
+  name: string
+  bytes: number
+  sha256: Sha256
+  /** nothing was written: a file of this name and these bytes stood there */
+  isKept: boolean
+}
+
+const BUFFER_BYTES = 1024 * 1024
+
+/** When this resolves, everything is on the medium and it can be pulled.
+ *  @throws PART_SIZE_SHORT, SPACE_SHORT (with both figures, before anything is written), BLOB_MISSING, BLOB_SIZE_MISMATCH,
+ *          BLOB_DIGEST_MISMATCH, PACK_READ_BACK when the medium gives back other bytes than it was given, whatever `verify` throws,
+ *          the signal's reason. Parts that were finished before stay. */
+export async function pack(options: PackOptions): Promise<{ files: PackedFile[] }> {
+  const parts = splitIntoParts(options, options.partSizeBytes)
+  checkStore(options)
+  const folder = join(options.toDir, 'gapferry', options.site)
+  mkdirSync(folder, { recursive: true })
+  const kept = new Map<string, Sha256>()
+  for (const part of parts) {
+    const sha256 = await digestIfThere(folder, part, options)
+    if (sha256 !== undefined) kept.set(part.name, sha256)
+  }
+  checkSpace(folder, sumOf(parts.filter(({ name }) => !kept.has(name))))
+  const onBytes = (bytes: number): void => options.onProgress?.(bytes, sumOf(parts))
+  const files: PackedFile[] = []
+  for (const part of parts) {
+    const isKept = kept.has(part.name)
+    const sha256 = kept.get(part.name) ?? (await writePart(folder, part, options, onBytes))
+    if (isKept) onBytes(part.bytes)
+    replaceFile(join(folder, `${part.name}.sha256`), Buffer.from(`${sha256}  ${part.name}\n`))
+    files.push({ name: part.name, bytes: part.bytes, sha256, isKept })
+  }
+  replaceFile(join(folder, 'root.json'), options.rootFile)
+  replaceFile(join(folder, 'verify.py'), options.verifyPy, 0o755)
+  return { files }
+}
+
+/** Looks for all blobs before the first byte is written; their digests are checked while they are copied. */
+function checkStore({ wanted, blobs }: PackOptions): void {
+  for (const [sha256, bytes] of wanted) {
+    const found = blobs.sizeOf(sha256)
+    if (found === undefined) throw new GapferryError('BLOB_MISSING', `blob ${sha256} is not in the store`, PULL_HINT)
+    if (found === bytes) continue
+    throw new GapferryError('BLOB_SIZE_MISMATCH', `blob ${sha256}: expected ${bytes} bytes, found ${found}`)
+  }
+}
+
+const PULL_HINT = { hint: 'gapferry pull' }
+
+/** @returns the digest of the part when a file of its name holds exactly its bytes */
+async function digestIfThere(folder: string, part: PlannedPart, options: PackOptions): Promise<Sha256 | undefined> {
+  const file = join(folder, part.name)
+  const found = lstatSync(file, { throwIfNoEntry: false })
+  if (found?.isFile() !== true || found.size !== part.bytes) return undefined
+  const hash = createHash('sha256')
+  await composePart(part.entries, options.blobs, (chunk) => hash.update(chunk), options.signal)
+  const sha256 = hash.digest('hex') as Sha256
+  return (await digestOnMedium(file, options.signal)) === sha256 ? sha256 : undefined
+}
+
+function sumOf(parts: PlannedPart[]): number {
+  return parts.reduce((total, { bytes }) => total + bytes, 0)
+}
+
+function checkSpace(folder: string, needed: number): void {
+  const { bavail, bsize } = statfsSync(folder)
+  const free = bavail * bsize
+  if (needed <= free) return
+  throw new GapferryError('SPACE_SHORT', `${folder}: ${formatBytes(needed)} to write, ${formatBytes(free)} free`, {
+    hint: 'use a larger stick; or --part-size, and copy the parts to several',
+  })
+}
+
+type OnBytes = (bytes: number) => void
+
+async function writePart(folder: string, part: PlannedPart, options: PackOptions, onBytes: OnBytes): Promise<Sha256> {
+  const file = join(folder, part.name)
+  const temp = `${file}.part`
+  try {
+    const sha256 = await writeTemp(temp, part, options, onBytes)
+    const found = await digestOnMedium(temp, options.signal)
+    if (found !== sha256) {
+      const message = `${part.name}: wrote sha256 ${sha256}, read back ${found}`
+      throw new GapferryError('PACK_READ_BACK', message, { hint: 'the medium is faulty: use another stick' })
+    }
+    await options.verify?.(temp)
+    renameSync(temp, file)
+    syncFolder(folder)
+    return sha256
+  } finally {
+    rmSync(temp, { force: true })
+  }
+}
+
+async function writeTemp(temp: string, part: PlannedPart, options: PackOptions, onBytes: OnBytes): Promise<Sha256> {
+  rmSync(temp, { force: true })
+  const hash = createHash('sha256')
+  const handle = await open(temp, 'wx', 0o644)
+  try {
+    const emit = (chunk: Buffer): void => {
+      hash.update(chunk)
+      writeAll(handle.fd, chunk, part.name)
+      onBytes(chunk.length)
+    }
+    await composePart(part.entries, options.blobs, emit, options.signal)
+    await handle.sync()
+  } catch (error) {
+    return noticeShortSpace(part.name, () => {
+      throw error
+    })
+  } finally {
+    await handle.close()
+  }
+  return hash.digest('hex') as Sha256
+}
+
+/** The digest of a file as the medium gives it back, not as the cache remembers what was written. */
+async function digestOnMedium(file: string, signal?: AbortSignal): Promise<Sha256> {
+  dropCache(file)
+  const hash = createHash('sha256')
+  const buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES)
+  const fd = openSync(file, 'r')
+  try {
+    for (;;) {
+      const count = readSync(fd, buffer, 0, buffer.length, null)
+      if (count === 0) return hash.digest('hex') as Sha256
+      hash.update(buffer.subarray(0, count))
+      await setImmediate()
+      signal?.throwIfAborted()
+    }
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** Node has no posix_fadvise; dd does it (`iflag=nocache`, count=0: the whole file). Where there is no such dd the read
+ *  may come from the cache and proves less. */
+function dropCache(file: string): void {
+  spawnSync('dd', [`if=${file}`, 'iflag=nocache', 'count=0'], { stdio: 'ignore' })
+}

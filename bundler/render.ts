@@ -1,0 +1,136 @@
+/**
+ * What a person reads of a plan, a pull and a bundle. Text in, text out; `--json` prints the same objects raw.
+ */
+import { formatBytes, formatTable, formatTime, plural } from '../manifests/console.ts'
+import type { Plan, PlannedGroup, PlannedRepository } from './plan.ts'
+
+export interface PlanFigures {
+  /** bytes that have to be fetched, and how many things */
+  toFetch: { count: number; bytes: number }
+  /** what the store has already */
+  here: { count: number; bytes: number }
+  budgetBytes: number
+}
+
+/** @param items  list every item with its reason, not only the sums */
+export function renderPlan(plan: Plan, figures: PlanFigures, items: boolean): string {
+  const lines: string[] = []
+  for (const site of plan.sites) {
+    for (const group of site.groups) {
+      lines.push(`${site.name} / ${group.name}  (${group.origin})`)
+      lines.push(formatTable(groupRows(group), { indent: '  ', right: [1, 2] }))
+      if (items) lines.push(formatTable(itemRows(group), { indent: '    ', right: [1] }))
+      for (const warning of warningsOf(group)) lines.push(`  warning: ${warning}`)
+      lines.push('')
+    }
+  }
+  lines.push(renderFigures(figures))
+  return lines.join('\n')
+}
+
+/** Why an item is carried, wherever it is. @returns undefined when the plan does not carry it */
+export function explainItem(plan: Plan, item: string): string | undefined {
+  const lines = plan.sites.flatMap((site) =>
+    site.groups.flatMap((group) => [
+      ...group.yum.flatMap((repo) =>
+        repo.packages
+          .filter((one) => one.nevra === item || one.nevra.startsWith(`${item}-`))
+          .map(
+            (one) =>
+              `${one.nevra}  ${formatBytes(one.bytes)}  ${site.name} / ${group.name} / ${repo.id}: ${one.reason}`,
+          ),
+      ),
+      ...group.files
+        .filter((file) => file.as === item)
+        .map((file) => `${file.as}  ${site.name} / ${group.name}: ${file.reason} (${file.url})`),
+    ]),
+  )
+  return lines.length === 0 ? undefined : lines.join('\n')
+}
+
+function groupRows(group: PlannedGroup): string[][] {
+  const rows = group.yum.map((repo) => [
+    `yum ${repo.id}`,
+    plural(repo.packages.length, 'package'),
+    formatBytes(sum(repo.packages)),
+    `of ${repo.offered} offered; upstream signature: ${repo.verdict}`,
+  ])
+  if (group.files.length > 0) {
+    rows.push(['files', plural(group.files.length, 'file'), formatBytes(sum(group.files)), sizeNote(group)])
+  }
+  return rows
+}
+
+function sizeNote(group: PlannedGroup): string {
+  const unknown = group.files.filter((file) => file.bytes === null).length
+  return unknown === 0 ? '' : `${unknown} of unknown size`
+}
+
+function itemRows(group: PlannedGroup): string[][] {
+  const packages = group.yum.flatMap((repo) =>
+    repo.packages.map((one) => [one.nevra, formatBytes(one.bytes), `${repo.id}: ${one.reason}`]),
+  )
+  const files = group.files.map((file) => [file.as, file.bytes === null ? '?' : formatBytes(file.bytes), file.reason])
+  return [...packages, ...files]
+}
+
+const SHOWN_REQUIREMENTS = 5
+
+function warningsOf(group: PlannedGroup): string[] {
+  return group.yum.flatMap((repo) => [
+    ...repo.warnings.map((text) => `${repo.id}: ${text}`),
+    ...unprovided(group, repo),
+  ])
+}
+
+function unprovided(group: PlannedGroup, repo: PlannedRepository): string[] {
+  const rows = repo.unprovided
+  if (rows.length === 0) return []
+  const shown = rows.slice(0, SHOWN_REQUIREMENTS).map((row) => `${row.requirement} (by ${row.by})`)
+  const more = rows.length > shown.length ? ` and ${rows.length - shown.length} more` : ''
+  return [
+    `${repo.id}: nothing carried for ${group.name} provides ${shown.join(', ')}${more}; the boxes must have it already`,
+  ]
+}
+
+function renderFigures({ toFetch, here, budgetBytes }: PlanFigures): string {
+  const over = toFetch.bytes > budgetBytes ? '  OVER BUDGET' : ''
+  return formatTable(
+    [
+      ['to fetch', formatBytes(toFetch.bytes), `${toFetch.count} of ${toFetch.count + here.count} items`],
+      ['in the store', formatBytes(here.bytes), ''],
+      ['budget', formatBytes(budgetBytes), over.trim()],
+    ],
+    { right: [1] },
+  )
+}
+
+export interface PackedBundle {
+  site: string
+  number: number
+  /** false: nothing changed since it was signed, so the same bundle was written again */
+  isNew: boolean
+  createdAtMs: number
+  expiresAtMs: number
+  files: { path: string; bytes: number; sha256: string }[]
+  /** bytes of everything the bundle carries */
+  carriedBytes: number
+  paths: number
+  fingerprint: string
+}
+
+export function renderPacked(bundle: PackedBundle): string {
+  const state = bundle.isNew ? 'signed' : `unchanged since ${formatTime(bundle.createdAtMs)}, written again`
+  const rows = bundle.files.map((file) => [file.path, formatBytes(file.bytes), `sha256 ${file.sha256.slice(0, 16)}…`])
+  return [
+    `bundle ${bundle.number} for ${bundle.site}: ${state}, good until ${formatTime(bundle.expiresAtMs)}`,
+    `${plural(bundle.paths, 'path')}, ${formatBytes(bundle.carriedBytes)}`,
+    formatTable(rows, { indent: '  ', right: [1] }),
+    `root fingerprint: ${bundle.fingerprint}`,
+    'written, read back and compared: the stick can be pulled once it is unmounted',
+  ].join('\n')
+}
+
+function sum(items: { bytes: number | null }[]): number {
+  return items.reduce((total, item) => total + (item.bytes ?? 0), 0)
+}

@@ -1,0 +1,123 @@
+/**
+ * `gapferry verify` and `gapferry inspect`: bundles judged with nothing but the root.
+ */
+import { readFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { basename, resolve } from 'node:path'
+import type { Command } from 'commander'
+import { parsePartName } from '../manifests/bundle.ts'
+import { formatBytes, formatTable, formatTime, plural } from '../manifests/console.ts'
+import { GapferryError } from '../manifests/errors.ts'
+import { examples, print, type GlobalOptions, type Surroundings } from '../manifests/program.ts'
+import { loadFleet } from './config.ts'
+import { loadSite } from './keys.ts'
+import { makeProgress } from '../manifests/progress.ts'
+import { inspectFiles, verifyFiles, type InspectedBundle, type JudgedBundle, type JudgeOptions } from './verify.ts'
+
+interface Options extends GlobalOptions {
+  trust?: string
+}
+
+const SHOWN_MISSING = 10
+
+export function addVerifyCommands(program: Command, around: Surroundings): void {
+  judging(program, 'verify', 'check every byte of a bundle: signatures, trees, digests').action(
+    async (files: string[], _: object, command: Command) => {
+      const options = command.optsWithGlobals<Options>()
+      const step = makeProgress(around).step('verify')
+      const judge = { ...judgeOptions(files, options, around), onProgress: (bytes: number) => step.add(bytes) }
+      const bundles = await verifyFiles(pathsOf(files, around), judge).finally(() => step.end())
+      print(around, options.json === true ? JSON.stringify({ bundles }) : bundles.map(renderJudged).join('\n'))
+      refuseIncomplete(bundles)
+    },
+  )
+  judging(program, 'inspect', 'list what a bundle carries, path by path').action(
+    async (files: string[], _: object, command: Command) => {
+      const options = command.optsWithGlobals<Options>()
+      const bundles = await inspectFiles(pathsOf(files, around), judgeOptions(files, options, around))
+      print(around, options.json === true ? JSON.stringify({ bundles }) : bundles.map(renderInspected).join('\n\n'))
+    },
+  )
+}
+
+function judging(program: Command, name: string, description: string): Command {
+  return program
+    .command(name)
+    .description(description)
+    .argument('<FILE...>', 'parts of a bundle')
+    .option('--trust <ROOT.json>', 'the root to believe (default: the one in keys/ of the bundle’s site)')
+    .addHelpText('after', examples(program, `${name} /media/stick/gapferry/hq/hq-7.tar --trust 1.root.json`))
+}
+
+function judgeOptions(files: string[], options: Options, around: Surroundings): JudgeOptions {
+  const roots =
+    options.trust === undefined ? ownRoots(files, options, around) : [readRoot(resolve(around.cwd, options.trust))]
+  return { trusted: { roots }, nowMs: around.nowMs(), scratchDir: tmpdir(), signal: around.signal }
+}
+
+/** The roots that this laptop holds for the site that the file's name tells; what the file says of itself proves nothing. */
+function ownRoots([file = '']: string[], { config }: Options, around: Surroundings): Buffer[] {
+  const site = parsePartName(basename(file))?.site
+  if (site === undefined) {
+    throw new GapferryError('USAGE_INVALID', `${file}: its name does not tell the site`, {
+      hint: 'give --trust ROOT.json',
+    })
+  }
+  return loadSite(loadFleet(resolve(around.cwd, config ?? 'gapferry.yaml')).keysDir, site).roots
+}
+
+function readRoot(file: string): Buffer {
+  try {
+    return readFileSync(file)
+  } catch (cause) {
+    throw new GapferryError('USAGE_INVALID', `${file}: cannot be read`, { cause, hint: 'give --trust ROOT.json' })
+  }
+}
+
+function renderJudged(bundle: JudgedBundle): string {
+  const lines = [
+    `bundle ${bundle.number} for ${bundle.site}: genuine, signed ${formatTime(bundle.createdAtMs)}, good until ${formatTime(bundle.expiresAtMs)}`,
+    `  ${plural(bundle.parts.length, 'part')}, ${plural(bundle.blobs, 'blob')}, ${formatBytes(bundle.bytes)}`,
+  ]
+  if (bundle.missing.length === 0) return [...lines, '  complete'].join('\n')
+  const shown = bundle.missing
+    .slice(0, SHOWN_MISSING)
+    .map((one) => [one.group, one.path, one.part ?? 'in a part that is not known'])
+  const more = bundle.missing.length - shown.length
+  return [
+    ...lines,
+    `  incomplete: ${plural(bundle.missing.length, 'path')} missing`,
+    formatTable(shown, { indent: '    ' }),
+    ...(more > 0 ? [`    and ${more} more`] : []),
+  ].join('\n')
+}
+
+function renderInspected(bundle: InspectedBundle): string {
+  const groups = bundle.groups.map(({ group, origin, entries }) => {
+    const rows = entries.map((entry) => [
+      entry.path,
+      formatBytes(entry.bytes),
+      entry.verdict ?? 'made here',
+      entry.isHere ? '' : 'not here',
+    ])
+    return `\n${group}  ${origin}\n${formatTable(rows, { indent: '  ', right: [1] })}`
+  })
+  return [renderJudged(bundle), ...groups].join('\n')
+}
+
+function refuseIncomplete(bundles: JudgedBundle[]): void {
+  const bundle = bundles.find((one) => one.missing.length > 0)
+  if (bundle === undefined) return
+  const parts = [...new Set(bundle.missing.map((one) => one.part).filter((part) => part !== undefined))]
+  throw new GapferryError(
+    'BUNDLE_INCOMPLETE',
+    `bundle ${bundle.number} for ${bundle.site}: ${plural(bundle.missing.length, 'path')} missing`,
+    {
+      hint: `give these parts too: ${parts.join(', ')}`,
+    },
+  )
+}
+
+function pathsOf(files: string[], around: Surroundings): string[] {
+  return files.map((file) => resolve(around.cwd, file))
+}

@@ -1,0 +1,169 @@
+/**
+ * Judges bundles with nothing but the root: `verify` reads and checks every byte, `inspect` lists what is described.
+ * Parts are read as a mirror reads them (storage/parts.ts), and nothing is kept.
+ */
+import { createHash } from 'node:crypto'
+import { basename } from 'node:path'
+import { sha256Of, type Sha256 } from '../manifests/digest.ts'
+import { GapferryError } from '../manifests/errors.ts'
+import { partHolding } from '../manifests/part-hint.ts'
+import { TREE_ROLES, type Tree, type TreeEntry, type TreeRole } from '../manifests/tree.ts'
+import { checkDigest } from '../storage/blobs.ts'
+import { missingPaths, type MissingPath } from '../storage/completeness.ts'
+import { readPart, type BlobConsumer, type PartBundle } from '../storage/parts.ts'
+import { verifyMetadata, type TrustedState } from '../storage/trust.ts'
+
+export interface JudgeOptions {
+  /** what is believed: the root that was pinned, at least */
+  trusted: TrustedState
+  /** the site that the bundle must be for; default: the root's */
+  site?: string
+  nowMs: number
+  /** where a temporary folder may be made */
+  scratchDir: string
+  signal?: AbortSignal
+  /** bytes of blobs read since the last call */
+  onProgress?: (bytes: number) => void
+}
+
+/** What the given parts of one bundle are together. */
+export interface JudgedBundle {
+  site: string
+  number: number
+  createdAtMs: number
+  expiresAtMs: number
+  bundler: string
+  /** as given, in that order */
+  parts: { file: string; blobs: number; bytes: number }[]
+  /** distinct blobs in the given parts, and their bytes */
+  blobs: number
+  bytes: number
+  /** what the bundle requires and no given part has; `part`: the file that should hold it */
+  missing: (MissingPath & { part?: string })[]
+}
+
+/** What a bundle says of one group. */
+interface InspectedGroup {
+  group: string
+  origin: string
+  /** ids of its yum repositories */
+  yum: string[]
+  trees: { role: TreeRole; paths: number; bytes: number; stamps: Record<string, number> }[]
+  /** of the current tree; `isHere`: a given part has the blob */
+  entries: (TreeEntry & { path: string; isHere: boolean })[]
+}
+
+export type InspectedBundle = JudgedBundle & { groups: InspectedGroup[] }
+
+/** Checks every byte of the given parts: signatures, trees, the digest of each blob.
+ *  @returns one row per bundle (parts of one bundle count together), in order of the first part given
+ *  @throws ROLE_*, BUNDLE_*, TREE_*, SITE_*, BLOB_DIGEST_MISMATCH, BLOB_SIZE_MISMATCH at the first fault; BUNDLE_MIXED for parts of
+ *          one number that were signed apart */
+export async function verifyFiles(files: string[], options: JudgeOptions): Promise<JudgedBundle[]> {
+  const bundles = await readAll(files, options, (sha256) => hashing(sha256, options.onProgress))
+  return bundles.map(judged)
+}
+
+/** Lists what the given parts describe. Signatures and trees are checked, the blobs' bytes are not.
+ *  @throws as verifyFiles, but for BLOB_DIGEST_MISMATCH in a blob */
+export async function inspectFiles(files: string[], options: JudgeOptions): Promise<InspectedBundle[]> {
+  const bundles = await readAll(files, options, () => undefined)
+  return bundles.map((read) => ({ ...judged(read), groups: inspectedGroups(read) }))
+}
+
+/** The parts read so far of one bundle. */
+interface ReadBundle {
+  /** over the signed timestamp, which names all the rest */
+  signed: Sha256
+  bundle: PartBundle
+  parts: JudgedBundle['parts']
+  here: Set<Sha256>
+}
+
+async function readAll(
+  files: string[],
+  options: JudgeOptions,
+  onBlob: (sha256: Sha256) => BlobConsumer | undefined,
+): Promise<ReadBundle[]> {
+  const { trusted, site, nowMs, scratchDir, signal } = options
+  const bundles = new Map<number, ReadBundle>()
+  for (const file of files) {
+    const here = new Set<Sha256>()
+    let signed = '' as Sha256
+    const { bundle, blobs, bytes } = await readPart(
+      file,
+      {
+        verify: (offered) => {
+          signed = sha256Of(offered.get('timestamp.json') ?? '')
+          return verifyMetadata({ trusted, offered, nowMs, scratchDir, ...(site === undefined ? {} : { site }) })
+        },
+        onBlob: (sha256) => {
+          here.add(sha256)
+          return onBlob(sha256)
+        },
+      },
+      signal,
+    )
+    const read = bundles.get(bundle.metadata.number) ?? { signed, bundle, parts: [], here: new Set() }
+    if (read.signed !== signed) throw signedApart(file, read)
+    read.parts.push({ file, blobs, bytes })
+    for (const sha256 of here) read.here.add(sha256)
+    bundles.set(bundle.metadata.number, read)
+  }
+  return [...bundles.values()]
+}
+
+function hashing(sha256: Sha256, onProgress?: (bytes: number) => void): BlobConsumer {
+  const hash = createHash('sha256')
+  return {
+    write: (chunk) => {
+      hash.update(chunk)
+      onProgress?.(chunk.length)
+    },
+    finish: () => checkDigest(sha256, hash.digest('hex') as Sha256),
+    abort: () => undefined,
+  }
+}
+
+function judged({ bundle, parts, here }: ReadBundle): JudgedBundle {
+  const { site, number, createdAtMs, expiresAtMs, bundler } = bundle.metadata
+  const bytes = [...here].reduce((total, sha256) => total + bundle.wanted.get(sha256)!.bytes, 0)
+  const missing = missingPaths(byRole(bundle.trees.values()), (sha256) => here.has(sha256)).map((path) => {
+    const part = partHolding(bundle.hint, path.sha256)
+    return part === undefined ? path : { ...path, part }
+  })
+  return { site, number, createdAtMs, expiresAtMs, bundler, parts, blobs: here.size, bytes, missing }
+}
+
+function inspectedGroups({ bundle, here }: ReadBundle): InspectedGroup[] {
+  return [...bundle.facts.groups].map(([group, { origin, yum }]) => {
+    const trees = byRole([...bundle.trees.values()].filter((tree) => tree.group === group))
+    const entries = [...bundle.trees.get(`${group}/current`)!.entries]
+    return {
+      group,
+      origin,
+      yum,
+      trees: trees.map((tree) => ({
+        role: tree.role,
+        paths: tree.entries.size,
+        bytes: [...tree.entries.values()].reduce((total, entry) => total + entry.bytes, 0),
+        stamps: Object.fromEntries(tree.stamps),
+      })),
+      entries: entries.map(([path, entry]) => ({ path, ...entry, isHere: here.has(entry.sha256) })),
+    }
+  })
+}
+
+/** Current trees first, so that a missing path is named for the tree that a person knows. */
+function byRole(trees: Iterable<Tree>): Tree[] {
+  return [...trees].sort((a, b) => TREE_ROLES.indexOf(a.role) - TREE_ROLES.indexOf(b.role))
+}
+
+function signedApart(file: string, { parts, bundle }: ReadBundle): GapferryError {
+  const other = basename(parts[0]!.file)
+  return new GapferryError(
+    'BUNDLE_MIXED',
+    `${basename(file)}: says to be bundle ${bundle.metadata.number} like ${other}, but was signed apart from it`,
+    { hint: 'take all parts from one run of: gapferry pack' },
+  )
+}

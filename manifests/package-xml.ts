@@ -1,0 +1,204 @@
+/**
+ * One `<package>` element of primary. `readPackage` takes what selecting and downloading need straight from the bytes,
+ * because a repository has 30,000 of them; `readPackageStrictly` parses, for the packages that are carried: a box must
+ * read from an element what we read from it, whatever tricks the element plays.
+ */
+import { GapferryError } from './errors.ts'
+import type { Checksum } from './digest.ts'
+import { parseChecksum } from './repomd.ts'
+import { formatNevra, type Nevra, type Relation } from './rpm-version.ts'
+import { childrenNamed, decodeUtf8, escapeXml, parseXml, type XmlElement } from './xml.ts'
+
+/** A package as primary describes it. */
+export interface PackageRow extends Nevra {
+  /** as formatNevra writes it: unique among the different packages of a repository */
+  nevra: string
+  /** of the RPM file; its hex is the package's id in filelists and other */
+  checksum: Checksum
+  /** size of the RPM file */
+  bytes: number
+  /** where the RPM file is: relative to the repository's base URL, or absolute where the element has an `xml:base` */
+  href: string
+  /** of the RPM file at the upstream, seconds since 1970 */
+  fileTime: number
+}
+
+/** The element of a package and what it says beyond the row. */
+export interface StrictPackage {
+  row: PackageRow
+  provides: Relation[]
+  requires: Relation[]
+  obsoletes: Relation[]
+  /** the paths that primary lists: those in /etc and bin folders; all others stand in filelists */
+  files: string[]
+  /** the element with another place for the RPM file, and without `xml:base`; all else as it came */
+  withHref: (href: string) => string
+}
+
+/** Values that read the same as bytes, as latin1 text and as XML. */
+const PLAIN = /^[ -%'-~]*$/
+const NAME_PATTERN = /^[A-Za-z0-9_.+-]{1,255}$/
+const VERSION_PATTERN = /^[!-,.-9;-~]{1,255}$/
+const MAX_EPOCH = 2 ** 31 - 1
+const MAX_PACKAGE_BYTES = 2 ** 31 - 1
+const MAX_HREF_LENGTH = 2048
+const MAX_TIME = 2 ** 40
+/** `<package pkgid="` and the longest id. */
+const MAX_ID_TAG = 150
+
+/** @param element  UTF-8, as cut by PackageScanner
+ *  @param what  names the document in messages
+ *  @throws REPODATA_INVALID where a field is missing or impossible; XML_INVALID */
+export function readPackage(element: Buffer, what: string): PackageRow {
+  const fields = quickFields(element) ?? fieldsOf(parseXml(element, what))
+  return checkFields(fields, what)
+}
+
+/** As readPackage, by a real parser: fields count only as children of the package, and none may stand there twice.
+ *  @throws REPODATA_INVALID, XML_INVALID */
+export function readPackageStrictly(element: Buffer, what: string): StrictPackage {
+  const text = decodeUtf8(element, what)
+  const root = parseXml(text, what)
+  const row = checkFields(fieldsOf(root), what)
+  const format = root.children.find((child) => child.name === 'format')
+  const location = root.children.find((child) => child.name === 'location')!
+  return {
+    row,
+    provides: relations(format, 'provides', what),
+    requires: relations(format, 'requires', what),
+    obsoletes: relations(format, 'obsoletes', what),
+    files: format === undefined ? [] : childrenNamed(format, 'file').map((file) => file.text),
+    withHref: (href) => {
+      const tag = text.slice(location.start, location.tagEnd)
+      const name = /^<[^\s/>]+/.exec(tag)![0]
+      const replaced = `${name} href="${escapeXml(href)}"${tag.endsWith('/>') ? '/>' : '>'}`
+      return text.slice(0, location.start) + replaced + text.slice(location.tagEnd)
+    },
+  }
+}
+
+/** The checksum's digits of an element of primary, which are the package's id in the other lists: only good for passing
+ *  over what is not wanted, since the element may be anything. */
+export function guessPackageId(element: Buffer): string {
+  const start = element.indexOf('>', element.indexOf('<checksum')) + 1
+  return element.toString('latin1', start, element.indexOf('<', start)).trim().toLowerCase()
+}
+
+/** The `pkgid` of an element of filelists or other. @throws REPODATA_INVALID, XML_INVALID */
+export function readPackageId(element: Buffer, what: string): string {
+  const quick = /^<package pkgid="([0-9a-f]+)"/.exec(element.toString('latin1', 0, MAX_ID_TAG))?.[1]
+  const found = quick ?? (parseXml(element, what).attributes.get('pkgid') ?? '').toLowerCase()
+  if (!/^[0-9a-f]{32,128}$/.test(found)) throw invalid(what, 'a package without a usable pkgid')
+  return found
+}
+
+/** What the upstream wrote, nothing checked. */
+type Fields = Record<
+  'name' | 'arch' | 'epoch' | 'version' | 'release' | 'type' | 'hex' | 'size' | 'time' | 'href' | 'base',
+  string | undefined
+>
+
+const TEXT = (tag: string): string => `(?:<${tag}>[^<]*</${tag}>|<${tag}/>)\\s*`
+/** An element up to its `<format>`, exactly as createrepo and createrepo_c write it: nothing can hide between its parts. */
+const USUAL = new RegExp(
+  [
+    '^<package type="rpm">\\s*<name>([^<]*)</name>\\s*<arch>([^<]*)</arch>\\s*',
+    '<version epoch="([^"<]*)" ver="([^"<]*)" rel="([^"<]*)"/>\\s*',
+    '<checksum type="([^"<]*)" pkgid="YES">([^<]*)</checksum>\\s*',
+    ...['summary', 'description', 'packager', 'url'].map(TEXT),
+    '<time file="([^"<]*)" build="[^"<]*"/>\\s*<size package="([^"<]*)" installed="[^"<]*" archive="[^"<]*"/>\\s*',
+    '<location(?: xml:base="([^"<]*)")? href="([^"<]*)"/>\\s*$',
+  ].join(''),
+)
+
+/** Undefined for anything out of the ordinary. */
+function quickFields(element: Buffer): Fields | undefined {
+  const match = USUAL.exec(element.toString('latin1', 0, element.indexOf('<format')))
+  if (match === null) return undefined
+  for (let i = 1; i < match.length; i++) {
+    const value = match[i]
+    if (value === undefined) continue
+    if (!PLAIN.test(value)) return undefined
+    // A copy: a piece of a long text keeps all of it in memory.
+    if (value.length > 12) match[i] = Buffer.from(value, 'latin1').toString('latin1')
+  }
+  const [, name, arch, epoch, version, release, type, hex, time, size, base, href] = match
+  return { name, arch, epoch, version, release, type, hex, size, time, href, base }
+}
+
+function fieldsOf(root: XmlElement): Fields {
+  const only = (name: string): XmlElement | undefined => {
+    const [first, second] = childrenNamed(root, name)
+    return second === undefined ? first : undefined
+  }
+  const version = only('version')?.attributes
+  const location = only('location')?.attributes
+  return {
+    name: only('name')?.text,
+    arch: only('arch')?.text,
+    epoch: version?.get('epoch'),
+    version: version?.get('ver'),
+    release: version?.get('rel'),
+    type: only('checksum')?.attributes.get('type'),
+    hex: only('checksum')?.text,
+    size: only('size')?.attributes.get('package'),
+    time: only('time')?.attributes.get('file'),
+    href: location?.get('href'),
+    base: location?.get('xml:base'),
+  }
+}
+
+function checkFields(fields: Fields, what: string): PackageRow {
+  const { name = '', arch = '', epoch = '0', version = '', release = '', href = '', base } = fields
+  const of = `${what}: package ${name.slice(0, 80)}`
+  if (!NAME_PATTERN.test(name)) throw invalid(of, 'name is missing, twice, or holds what no name holds')
+  if (!NAME_PATTERN.test(arch) || arch.includes('-') || arch.includes('.'))
+    throw invalid(of, 'arch is missing or twice')
+  if (!VERSION_PATTERN.test(version) || !VERSION_PATTERN.test(release)) throw invalid(of, 'version is missing or twice')
+  if (href === '' || href.length > MAX_HREF_LENGTH) throw invalid(of, 'location is missing, twice or too long')
+  const nevra = { name, epoch: String(integer(epoch, MAX_EPOCH, of, 'epoch')), version, release, arch }
+  return {
+    ...nevra,
+    nevra: formatNevra(nevra),
+    checksum: parseChecksum(fields.type, fields.hex, of),
+    bytes: integer(fields.size, MAX_PACKAGE_BYTES, of, 'size'),
+    href: place(href, base, of),
+    fileTime: integer(fields.time ?? '0', MAX_TIME, of, 'time'),
+  }
+}
+
+function place(href: string, base: string | undefined, of: string): string {
+  // a file name with an epoch is not an address with a scheme
+  if (base === undefined) return /^[^/:]+:(?!\/\/)/.test(href) ? `./${href}` : href
+  const url = URL.parse(href, base.endsWith('/') ? base : `${base}/`)
+  if (url === null) throw invalid(of, `location "${href}" with base "${base}" is no address`)
+  return url.href
+}
+
+function integer(text: string | undefined, max: number, of: string, field: string): number {
+  const value = text !== undefined && /^\d{1,13}$/.test(text) ? Number(text) : Number.NaN
+  if (!(value <= max)) throw invalid(of, `${field} "${text ?? ''}" is not a number from 0 to ${max}`)
+  return value
+}
+
+const FLAGS = ['EQ', 'LT', 'LE', 'GT', 'GE'] as const
+
+function relations(format: XmlElement | undefined, kind: string, what: string): Relation[] {
+  return (format === undefined ? [] : childrenNamed(format, kind))
+    .flatMap((list) => childrenNamed(list, 'entry'))
+    .map(({ attributes }) => {
+      const flags = FLAGS.find((known) => known === attributes.get('flags'))
+      const relation: Relation = { name: attributes.get('name') ?? '' }
+      if (relation.name === '') throw invalid(what, `an entry of ${kind} has no name`)
+      if (flags === undefined) return relation
+      relation.flags = flags
+      relation.epoch = attributes.get('epoch') ?? '0'
+      relation.version = attributes.get('ver') ?? ''
+      relation.release = attributes.get('rel') ?? ''
+      return relation
+    })
+}
+
+function invalid(what: string, why: string): GapferryError {
+  return new GapferryError('REPODATA_INVALID', `${what}: ${why}`)
+}

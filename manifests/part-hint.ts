@@ -1,0 +1,77 @@
+/**
+ * part.json: which part of a bundle holds which blobs. Nobody signs it: it serves messages only ("insert the stick with
+ * …"), and nothing is decided by it. It is in every part, the same but for its own number. FORMAT.md#part-json.
+ */
+import { Type, type Static } from 'typebox'
+import { Check } from 'typebox/value'
+import { MAX_HINT_BYTES, partName } from './bundle.ts'
+import type { Sha256 } from './digest.ts'
+import { GapferryError } from './errors.ts'
+import { canonicalJson } from './json.ts'
+
+export interface PartHint {
+  site: string
+  number: number
+  /** from 1: the part that this is */
+  part: number
+  /** one per part: the first and the last digest of its blobs, null where it has none; a blob between them may still have been left out */
+  parts: (PartRange | null)[]
+}
+
+export interface PartRange {
+  first: Sha256
+  last: Sha256
+}
+
+export const MAX_PARTS = 256
+const FORMAT = 1
+
+const Digest = Type.String({ pattern: '^[0-9a-f]{64}$' })
+const Schema = Type.Object(
+  {
+    _type: Type.Literal('gapferry-part'),
+    format: Type.Literal(FORMAT),
+    site: Type.String({ pattern: '^[a-z0-9._-]{1,64}$' }),
+    number: Type.Integer({ minimum: 1, maximum: 2 ** 40 }),
+    part: Type.Integer({ minimum: 1, maximum: MAX_PARTS }),
+    parts: Type.Array(
+      Type.Union([Type.Null(), Type.Object({ first: Digest, last: Digest }, { additionalProperties: false })]),
+      { minItems: 1, maxItems: MAX_PARTS },
+    ),
+  },
+  { additionalProperties: false },
+)
+
+/** The bytes of part.json: canonical JSON. */
+export function serializePartHint(hint: PartHint): Buffer {
+  return canonicalJson({ _type: 'gapferry-part', format: FORMAT, ...hint } satisfies Static<typeof Schema>)
+}
+
+/** @throws BUNDLE_HINT_INVALID, also when the bytes are not the canonical spelling */
+export function parsePartHint(bytes: Buffer): PartHint {
+  if (bytes.length > MAX_HINT_BYTES) throw invalid(`larger than ${MAX_HINT_BYTES} bytes`)
+  const doc = parseJson(bytes)
+  if (!Check(Schema, doc)) throw invalid('its fields are not those of a part.json')
+  if (!canonicalJson(doc).equals(bytes)) throw invalid('is not in canonical form')
+  const { site, number, part, parts } = doc
+  if (part > parts.length) throw invalid(`is part ${part} of ${parts.length}`)
+  return { site, number, part, parts: parts as (PartRange | null)[] }
+}
+
+/** The file that should hold a blob, by its name on the stick; undefined when no part's range holds it. */
+export function partHolding({ site, number, parts }: PartHint, sha256: Sha256): string | undefined {
+  const index = parts.findIndex((range) => range !== null && range.first <= sha256 && sha256 <= range.last)
+  return index < 0 ? undefined : partName({ site, number, part: index + 1, parts: parts.length })
+}
+
+function parseJson(bytes: Buffer): unknown {
+  try {
+    return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
+  } catch (cause) {
+    throw new GapferryError('BUNDLE_HINT_INVALID', 'part.json: is not JSON', { cause })
+  }
+}
+
+function invalid(why: string): GapferryError {
+  return new GapferryError('BUNDLE_HINT_INVALID', `part.json: ${why}`)
+}

@@ -1,0 +1,139 @@
+/**
+ * How both programs are run: one form of help, of output and of errors. Results go to standard output, everything else to
+ * standard error; a script finds errors as JSON on standard output, too. Reads nothing of the process: main.ts tells.
+ */
+import { Command, CommanderError } from 'commander'
+import { errorObject, formatError } from './console.ts'
+import { exitStatus, GapferryError } from './errors.ts'
+
+/** What only a main.ts may look up. */
+export interface Surroundings {
+  version: string
+  /** where the person stands */
+  cwd: string
+  environment: Record<string, string | undefined>
+  stdin: NodeJS.ReadableStream & { isTTY?: boolean }
+  stdout: NodeJS.WritableStream
+  stderr: NodeJS.WritableStream & { isTTY?: boolean }
+  /** the system clock, milliseconds since 1970 */
+  nowMs: () => number
+  /** aborted, with an Error that says why, when the program is told to end */
+  signal: AbortSignal
+}
+
+/** What differs between the programs. */
+export interface ProgramShape {
+  name: string
+  description: string
+  /** help of `--config` */
+  config: string
+  /** a command line without the program's name */
+  example: string
+  addCommands: (program: Command, around: Surroundings) => void
+  /** completes "ended by SIGINT; …" */
+  whatRemains: string
+  /** the next command for an error that names none; default: the command's help */
+  hint?: (error: GapferryError, command: string | undefined) => string | undefined
+}
+
+/** Options that every command has. */
+export interface GlobalOptions {
+  config?: string
+  json?: boolean
+}
+
+/** Thrown after the failure is already part of what was printed as JSON; the failure is its `cause`. */
+export class PrintedError extends Error {}
+
+const ENDED_BY_SIGNAL = 130
+
+/** Runs one command line to its end. Never throws: what failed is said on standard error, with `--json` on standard output
+ *  too.
+ *  @param args  without the program's name
+ *  @returns the exit status */
+export async function runProgram(shape: ProgramShape, args: string[], around: Surroundings): Promise<number> {
+  const program = buildProgram(shape, around)
+  const command = args.find((arg) => program.commands.some((one) => one.name() === arg))
+  const report = (error: unknown, isJson: boolean): number => sayFailure(shape, error, command, isJson, around)
+  try {
+    await program.parseAsync(args, { from: 'user' })
+    return 0
+  } catch (error) {
+    if (error instanceof PrintedError) return report(error.cause, false)
+    if (around.signal.aborted) {
+      talk(around, `${shape.name}: ${(around.signal.reason as Error).message}; ${shape.whatRemains}`)
+      return ENDED_BY_SIGNAL
+    }
+    const isJson = args.includes('--json')
+    if (!(error instanceof CommanderError)) return report(error, isJson)
+    // Help that was asked for, or the help that is shown when no command was given.
+    if (error.exitCode === 0) return 0
+    if (error.code === 'commander.help') return 2
+    const message = error.message.replace(/^error: /, '').replaceAll('\n', ' ')
+    return report(new GapferryError('USAGE_INVALID', message, { cause: error }), isJson)
+  }
+}
+
+/** The last lines of a command's help.
+ *  @param lines  command lines without the program's name */
+export function examples(program: Command, ...lines: string[]): string {
+  const title = lines.length > 1 ? 'Examples:' : 'Example:'
+  return ['', title, ...lines.map((line) => `  ${program.name()} ${line}`), ''].join('\n')
+}
+
+/** Collects an option that may be repeated. */
+export function append(value: string, before: string[] = []): string[] {
+  return [...before, value]
+}
+
+/** A result. */
+export function print(around: Pick<Surroundings, 'stdout'>, text: string): void {
+  around.stdout.write(`${text}\n`)
+}
+
+/** Everything else. */
+export function talk(around: Pick<Surroundings, 'stderr'>, text: string): void {
+  around.stderr.write(`${text}\n`)
+}
+
+/** Settings before commands: commander hands them on to each command when it is added. */
+function buildProgram(
+  { name, description, config, example, addCommands }: ProgramShape,
+  around: Surroundings,
+): Command {
+  const program = new Command(name)
+    .description(description)
+    .version(around.version)
+    .option('--config <FILE>', config)
+    .option('--json', 'results as JSON on standard output')
+    .configureHelp({ showGlobalOptions: true })
+    .configureOutput({
+      writeOut: (text) => void around.stdout.write(text),
+      writeErr: (text) => void around.stderr.write(text),
+      outputError: () => undefined, // sayFailure says it, in the form of all errors
+    })
+    .exitOverride()
+  program.addHelpText('after', examples(program, example))
+  addCommands(program, around)
+  return program
+}
+
+function sayFailure(
+  shape: ProgramShape,
+  thrown: unknown,
+  command: string | undefined,
+  isJson: boolean,
+  around: Surroundings,
+): number {
+  const error = thrown instanceof GapferryError ? withHint(shape, thrown, command) : thrown
+  talk(around, formatError(shape.name, error))
+  if (isJson) print(around, JSON.stringify(errorObject(error)))
+  return exitStatus(error)
+}
+
+/** Every error names a next command, also where it was thrown by code that knows of no command. */
+function withHint({ name, hint }: ProgramShape, error: GapferryError, command: string | undefined): GapferryError {
+  if (error.hint !== undefined) return error
+  const help = [name, ...(command === undefined ? [] : [command]), '--help'].join(' ')
+  return new GapferryError(error.code, error.message, { hint: hint?.(error, command) ?? help, cause: error })
+}

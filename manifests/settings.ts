@@ -1,0 +1,135 @@
+/**
+ * Settings files are YAML, strict: what is not known is an error that names the nearest known key, never ignored.
+ */
+import { type Static, type TSchema } from 'typebox'
+import { Default, Errors } from 'typebox/value'
+import { LineCounter, parseDocument, type Document } from 'yaml'
+import { GapferryError } from './errors.ts'
+
+const MAX_SETTINGS_BYTES = 1024 * 1024
+
+/** The checked value of a settings file, with the schema's defaults filled in.
+ *  @param text  YAML 1.2, at most 1 MiB, one document, no aliases
+ *  @param file  names the file in messages
+ *  @throws CONFIG_KEY_UNKNOWN with the key, its line and the nearest known key; CONFIG_INVALID for everything else */
+export function parseSettings<S extends TSchema>(schema: S, text: string, file: string): Static<S> {
+  if (text.length > MAX_SETTINGS_BYTES) throw invalid(file, `larger than ${MAX_SETTINGS_BYTES} bytes`)
+  const lines = new LineCounter()
+  const doc = parseDocument(text, { lineCounter: lines, uniqueKeys: true, prettyErrors: false, merge: false })
+  const problem = doc.errors[0] ?? doc.warnings[0]
+  if (problem !== undefined) throw invalid(`${file}:${lines.linePos(problem.pos[0]).line}`, problem.message)
+  const value = Default(schema, toPlain(doc, file))
+  const [error] = mostTelling(Errors(schema, value))
+  if (error === undefined) return value as Static<S>
+  const where = `${file}:${lineOf(doc, lines, error.instancePath)}`
+  if (error.keyword === 'additionalProperties') throw unknownKey(schema, error, where)
+  throw invalid(where, `${dotted(error.instancePath) || 'the file'} ${error.message}`)
+}
+
+/** Bytes of a size as people write it: `600MB`, `4GB`, `512KiB`, `1000`. Decimal units are powers of 1000.
+ *  @throws CONFIG_INVALID */
+export function parseSize(text: string, what: string): number {
+  const match = /^(\d{1,12}(?:\.\d{1,3})?) ?(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)?$/.exec(text.trim())
+  if (match === null) throw invalid(what, `"${text}" is not a size; write 600MB or 4GB`)
+  const unit = match[2] ?? 'B'
+  const power = 'BKMGT'.indexOf(unit[0]!.toUpperCase())
+  const bytes = Math.floor(Number(match[1]) * (unit.includes('i') ? 1024 : 1000) ** power)
+  if (!Number.isSafeInteger(bytes)) throw invalid(what, `"${text}" is too large`)
+  return bytes
+}
+
+/** `HOST:PORT` or `[IPV6]:PORT`. Port 0 means any free port. @throws CONFIG_INVALID */
+export function parseListen(text: string, what: string): { host: string; port: number } {
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9.-]+)):(\d{1,5})$/.exec(text)
+  const port = Number(match?.[3])
+  if (match === null || port > 65535) throw invalid(what, `"${text}" is not HOST:PORT`)
+  return { host: match[1] ?? match[2]!, port }
+}
+
+/** The nearest of `known` to `word`, where one is near enough to be meant. */
+export function nearest(word: string, known: Iterable<string>): string | undefined {
+  let best: string | undefined
+  let bestDistance = Math.max(2, Math.floor(word.length / 3)) + 1
+  for (const candidate of known) {
+    const distance = editDistance(word.toLowerCase(), candidate.toLowerCase())
+    if (distance < bestDistance) [best, bestDistance] = [candidate, distance]
+  }
+  return best
+}
+
+interface SettingsError {
+  keyword: string
+  instancePath: string
+  message: string
+  params: object
+}
+
+function toPlain(doc: Document, file: string): unknown {
+  try {
+    return doc.toJS({ maxAliasCount: 0 })
+  } catch (cause) {
+    throw new GapferryError('CONFIG_INVALID', `${file}: aliases are not allowed`, { cause })
+  }
+}
+
+/** Unknown keys first (they explain the rest), then the deepest place; the derived "schema is false" rows are left out. */
+function mostTelling(errors: SettingsError[]): SettingsError[] {
+  const rank = (e: SettingsError): number => (e.keyword === 'additionalProperties' ? 1000 : 0) + e.instancePath.length
+  return errors.filter((e) => e.keyword !== 'boolean' && e.keyword !== 'anyOf').sort((a, b) => rank(b) - rank(a))
+}
+
+function unknownKey(schema: TSchema, error: SettingsError, where: string): GapferryError {
+  const [key = '?'] = (error.params as { additionalProperties?: string[] }).additionalProperties ?? []
+  const known = knownKeys(schema, error.instancePath)
+  const near = nearest(key, known)
+  const place = dotted(error.instancePath)
+  return new GapferryError(
+    'CONFIG_KEY_UNKNOWN',
+    `${where}: unknown key "${key}"${place === '' ? '' : ` in ${place}`}`,
+    {
+      hint: near === undefined ? `known here: ${known.join(', ')}` : `did you mean "${near}"?`,
+    },
+  )
+}
+
+function knownKeys(schema: TSchema, instancePath: string): string[] {
+  let at: unknown = schema
+  for (const segment of instancePath.split('/').slice(1)) {
+    const node = at as { properties?: Record<string, unknown>; items?: unknown }
+    at = node.properties?.[segment] ?? node.items
+  }
+  return Object.keys((at as { properties?: object } | undefined)?.properties ?? {})
+}
+
+function lineOf(doc: Document, lines: LineCounter, instancePath: string): number {
+  const path = instancePath.split('/').slice(1)
+  for (let length = path.length; length >= 0; length--) {
+    const node = doc.getIn(path.slice(0, length), true) as { range?: [number, number, number] } | undefined
+    if (node?.range !== undefined) return lines.linePos(node.range[0]).line
+  }
+  return 1
+}
+
+function dotted(instancePath: string): string {
+  return instancePath
+    .slice(1)
+    .replace(/\/(\d+)/g, '[$1]')
+    .replace(/^(\d+)/, '[$1]')
+    .replace(/\//g, '.')
+}
+
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, i) => i)
+  for (let i = 1; i <= a.length; i++) {
+    const next = [i]
+    for (let j = 1; j <= b.length; j++) {
+      next.push(Math.min(next[j - 1]! + 1, row[j]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)))
+    }
+    row = next
+  }
+  return row[b.length]!
+}
+
+function invalid(where: string, why: string): GapferryError {
+  return new GapferryError('CONFIG_INVALID', `${where}: ${why}`)
+}

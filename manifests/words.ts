@@ -1,0 +1,41 @@
+/**
+ * A fingerprint is a digest as words a person can read over the phone: the first 128 bits of the SHA-256 of a file, as
+ * the twelve words of BIP-39's English list. Twelve words hold 132 bits; the last four are a checksum, so that a word
+ * heard wrongly is noticed as such and not taken for another key.
+ */
+import { entropyToMnemonic, validateMnemonic } from '@scure/bip39'
+import { wordlist } from '@scure/bip39/wordlists/english.js'
+import { sha256Of } from './digest.ts'
+import { GapferryError } from './errors.ts'
+
+const FINGERPRINT_BYTES = 16
+const FINGERPRINT_WORDS = 12
+const MAX_TYPED_LENGTH = 1000
+const known = new Set(wordlist)
+
+/** The fingerprint of a file (in practice: of a site's root file), twelve lower-case words with one space between. */
+export function fingerprintWords(bytes: Uint8Array): string {
+  return entropyToMnemonic(Buffer.from(sha256Of(bytes), 'hex').subarray(0, FINGERPRINT_BYTES), wordlist)
+}
+
+/** What a person typed, spelled as `fingerprintWords` spells it: case does not matter, nor what stands between the
+ *  words (spaces, dashes, commas, line ends, numbering).
+ *  @throws ROOT_FINGERPRINT naming the word that is not on the list, the wrong count, or that one word is wrong */
+export function parseFingerprint(text: string): string {
+  if (text.length > MAX_TYPED_LENGTH) throw invalid(`longer than ${MAX_TYPED_LENGTH} characters`)
+  const words =
+    text
+      .normalize('NFKC')
+      .toLowerCase()
+      .match(/\p{L}+/gu) ?? []
+  const unknown = words.findIndex((word) => !known.has(word))
+  if (unknown >= 0) throw invalid(`word ${unknown + 1}, "${words[unknown]}", is not on the word list (BIP-39, English)`)
+  if (words.length !== FINGERPRINT_WORDS) throw invalid(`expected ${FINGERPRINT_WORDS} words, found ${words.length}`)
+  const spelled = words.join(' ')
+  if (!validateMnemonic(spelled, wordlist)) throw invalid('one of the words is wrong, or two are swapped')
+  return spelled
+}
+
+function invalid(why: string): GapferryError {
+  return new GapferryError('ROOT_FINGERPRINT', `fingerprint: ${why}`)
+}

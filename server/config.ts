@@ -1,0 +1,175 @@
+/**
+ * `mirror.yaml`: where the store is, where the mirror listens, and which origin each group of boxes is pointed at.
+ * Strict; see README.md.
+ */
+import { readFileSync } from 'node:fs'
+import { dirname, resolve } from 'node:path'
+import { Type, type Static } from 'typebox'
+import { GapferryError } from '../manifests/errors.ts'
+import { parseListen, parseSettings } from '../manifests/settings.ts'
+import { parseName } from '../manifests/tree.ts'
+import { systemCode } from '../storage/durable.ts'
+
+// A name or address, with a port only where boxes use another one than the listener's.
+const HOST = /^(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?$/
+
+const Listen = Type.String({ minLength: 1, maxLength: 300 })
+const Hosts = Type.Array(Type.String({ minLength: 1, maxLength: 253 }), { default: [], maxItems: 100 })
+
+const MirrorSettings = Type.Object(
+  {
+    apiVersion: Type.Literal('gapferry/v1'),
+    kind: Type.Literal('Mirror'),
+    store: Type.String({ default: './store', minLength: 1 }),
+    admin: Type.Object(
+      { listen: Type.String({ default: '127.0.0.1:8480', minLength: 1, maxLength: 300 }), hosts: Hosts },
+      { additionalProperties: false, default: {} },
+    ),
+    origins: Type.Array(
+      Type.Object({ group: Type.String(), listen: Listen, hosts: Hosts }, { additionalProperties: false }),
+      { default: [], maxItems: 100 },
+    ),
+    keepPreviousHours: Type.Number({ default: 48, minimum: 0, maximum: 8784 }),
+  },
+  { additionalProperties: false },
+)
+
+/** A socket to listen on, and the further names under which it is reached. */
+export interface Listener {
+  /** an address or name of this machine; `0.0.0.0` or `::` for all of its addresses */
+  host: string
+  /** 0: any free one */
+  port: number
+  /** lower case; each with a port only where that differs from the listener's */
+  hosts: string[]
+}
+
+export interface OriginListener extends Listener {
+  group: string
+}
+
+export interface MirrorConfig {
+  /** the settings file, absolute */
+  file: string
+  /** absolute */
+  storeDir: string
+  admin: Listener
+  /** at most one per group; those that share a socket differ in every one of their hosts */
+  origins: OriginListener[]
+  /** immutable paths of a replaced tree stay fetchable for so long, counted from being replaced */
+  keepPreviousHours: number
+}
+
+/** Reads and checks `file`; relative paths in it are taken from its folder.
+ *  @throws CONFIG_MISSING, CONFIG_INVALID, CONFIG_KEY_UNKNOWN */
+export function loadMirrorConfig(file: string): MirrorConfig {
+  try {
+    return parseMirrorConfig(readFileSync(file, 'utf8'), file)
+  } catch (cause) {
+    if (systemCode(cause) !== 'ENOENT') throw cause
+    throw new GapferryError('CONFIG_MISSING', `${file}: there is no such file`, {
+      hint: 'gapferry-mirror init --trust ROOT.json, or name the settings with --config FILE',
+      cause,
+    })
+  }
+}
+
+/** @throws CONFIG_INVALID, CONFIG_KEY_UNKNOWN */
+export function parseMirrorConfig(text: string, file: string): MirrorConfig {
+  const settings = parseSettings(MirrorSettings, text, file)
+  const config: MirrorConfig = {
+    file: resolve(file),
+    storeDir: resolve(dirname(file), settings.store),
+    admin: parseListener(settings.admin, `${file}: admin`),
+    origins: settings.origins.map((origin) => parseOrigin(origin, file)),
+    keepPreviousHours: settings.keepPreviousHours,
+  }
+  refuseTwice(config)
+  return config
+}
+
+/** One origin as `init --origin GROUP=HOST:PORT` gives it. @throws USAGE_INVALID */
+export function parseOriginOption(text: string, hosts: string[]): OriginListener {
+  const at = text.indexOf('=')
+  try {
+    if (at > 0) return parseOrigin({ group: text.slice(0, at), listen: text.slice(at + 1), hosts }, '--origin')
+  } catch (cause) {
+    throw new GapferryError('USAGE_INVALID', (cause as Error).message, { cause })
+  }
+  throw new GapferryError('USAGE_INVALID', `--origin: "${text}" is not GROUP=HOST:PORT, as in pbxact16=0.0.0.0:8416`)
+}
+
+/** `HOST:PORT` as `parseListen` reads it. */
+export function formatListen({ host, port }: Pick<Listener, 'host' | 'port'>): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
+}
+
+/** The address under which a listener is reached, as far as its settings tell. */
+export function listenerUrl({ host, port, hosts }: Listener): string {
+  const [name] = hosts
+  if (name === undefined) return `http://${formatListen({ host, port })}`
+  return /:\d+$/.test(name) ? `http://${name}` : `http://${name}:${port}`
+}
+
+/** True for an address of this machine's own, or one that stands for all of them. */
+function isAnyAddress(host: string): boolean {
+  return host === '0.0.0.0' || host === '::'
+}
+
+type OriginSettings = Static<typeof MirrorSettings>['origins'][number]
+
+function parseOrigin(settings: OriginSettings, what: string): OriginListener {
+  const group = parseGroup(settings.group, what)
+  return { group, ...parseListener(settings, `${what}: origin ${group}`) }
+}
+
+function parseGroup(text: string, what: string): string {
+  try {
+    return parseName(text, `${what}: group "${text}"`)
+  } catch (cause) {
+    throw new GapferryError('CONFIG_INVALID', (cause as Error).message, { cause })
+  }
+}
+
+function parseListener({ listen, hosts }: { listen: string; hosts: string[] }, what: string): Listener {
+  for (const host of hosts) {
+    if (!HOST.test(host)) {
+      throw new GapferryError(
+        'CONFIG_INVALID',
+        `${what}: hosts: "${host}" is not a name or address, as in mirror.hq.lan`,
+      )
+    }
+  }
+  return { ...parseListen(listen, what), hosts: hosts.map((host) => host.toLowerCase()) }
+}
+
+/** What could not be told apart when a request comes in, or could not be opened twice. */
+function refuseTwice({ file, admin, origins }: MirrorConfig): void {
+  for (const [i, origin] of origins.entries()) {
+    const others = origins.slice(i + 1)
+    if (others.some((other) => other.group === origin.group)) {
+      throw new GapferryError('CONFIG_INVALID', `${file}: group ${origin.group} has two origins`)
+    }
+    if (sharesSocket(origin, admin)) {
+      throw new GapferryError('CONFIG_INVALID', `${file}: origin ${origin.group} listens where admin does`)
+    }
+    const rival = others.find((other) => sharesSocket(origin, other) && !areToldApart(origin, other))
+    if (rival === undefined) continue
+    throw new GapferryError(
+      'CONFIG_INVALID',
+      `${file}: origins ${origin.group} and ${rival.group} listen at ${formatListen(rival)} and need hosts of their own`,
+      { hint: 'give each its own port, or each other names in hosts' },
+    )
+  }
+}
+
+function sharesSocket(a: Listener, b: Listener): boolean {
+  if (a.port !== b.port || a.port === 0) return false
+  return a.host === b.host || isAnyAddress(a.host) || isAnyAddress(b.host)
+}
+
+function areToldApart(a: Listener, b: Listener): boolean {
+  return (
+    a.host === b.host && a.hosts.length > 0 && b.hosts.length > 0 && !a.hosts.some((host) => b.hosts.includes(host))
+  )
+}

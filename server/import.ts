@@ -1,0 +1,212 @@
+/**
+ * Import: verify a bundle, stage it; nothing served changes. For each part, in this order:
+ *   1. its metadata is verified from the pinned root on, before anything of it is kept;
+ *   2. the blobs that the store lacks are staged, each checked while it is written, then made durable together;
+ *   3. one transaction adopts the trusted state, the bundle and its trees.
+ * So a crash leaves a store that never heard of the part (staging/ is emptied by the next run), or has all of it, and blobs
+ * without a row at worst, which the next import of the part finds. The medium is only read.
+ */
+import { createHash } from 'node:crypto'
+import { statfsSync, statSync } from 'node:fs'
+import { basename } from 'node:path'
+import { formatBytes } from '../manifests/console.ts'
+import type { Sha256 } from '../manifests/digest.ts'
+import { GapferryError } from '../manifests/errors.ts'
+import { partHolding } from '../manifests/part-hint.ts'
+import type { SiteFacts } from '../manifests/site.ts'
+import type { Tree } from '../manifests/tree.ts'
+import { checkDigest } from '../storage/blobs.ts'
+import { missingPaths, type MissingPath } from '../storage/completeness.ts'
+import { readPart, type BlobConsumer, type PartBundle } from '../storage/parts.ts'
+import { verifyMetadata } from '../storage/trust.ts'
+import { findParts, type FoundParts } from './find-parts.ts'
+import type { MirrorStore } from './store.ts'
+
+export interface ImportRequest {
+  /** files and folders */
+  inputs: string[]
+  /** verify everything, keep nothing */
+  isDryRun: boolean
+  /** max(system clock, floor) */
+  nowMs: number
+  /** bytes of parts done, of all bytes */
+  onProgress?: (doneBytes: number, totalBytes: number) => void
+  signal?: AbortSignal
+}
+
+export interface ImportedPart {
+  file: string
+  /** blobs in this part */
+  blobs: number
+  bytes: number
+  /** those of them that the store did not have */
+  newBlobs: number
+  newBytes: number
+}
+
+export interface ImportResult {
+  site: string
+  number: number
+  createdAtMs: number
+  expiresAtMs: number
+  bundler: string
+  isDryRun: boolean
+  /** false when this bundle had been imported before */
+  isNew: boolean
+  parts: ImportedPart[]
+  ignored: FoundParts['ignored']
+  /** what is missing, and the name of the part that should have it */
+  missing: (MissingPath & { part: string | null })[]
+  trees: Map<string, Tree>
+  facts: SiteFacts
+}
+
+/** Room that must stay free: the catalogue grows too, and a full disk stops more than this program. */
+const RESERVE_BYTES = 64 * 1024 * 1024
+
+/** Imports the parts that `inputs` name; those of the bundle with the highest number come last and are what the result is
+ *  about. The caller holds the store's lock; what a
+ *  crashed import left is cleared up. Parts that came before a failing one are kept.
+ *  @throws what verifyMetadata and readPart throw; BUNDLE_NOT_FOUND; SPACE_SHORT before anything is written, or when the
+ *          disk fills up nevertheless; the signal's reason */
+export async function importParts(store: MirrorStore, request: ImportRequest): Promise<ImportResult> {
+  const { files, ignored } = findParts(request.inputs, store.site)
+  store.blobs.sweep()
+  const run = new Run(store, request, files)
+  let last: PartBundle | undefined
+  for (const file of files) last = await run.importPart(file)
+  if (last === undefined) throw new GapferryError('USAGE_INVALID', 'expected a file or folder to import, found none')
+  const { metadata, trees, facts, hint } = last
+  const { site, number, createdAtMs, expiresAtMs, bundler } = metadata
+  const missing = missingPaths(trees.values(), (sha256) => run.has(sha256)).map((path) => ({
+    ...path,
+    part: partHolding(hint, path.sha256) ?? null,
+  }))
+  const isNew = !run.wasHere(number)
+  const { isDryRun } = request
+  return {
+    site,
+    number,
+    createdAtMs,
+    expiresAtMs,
+    bundler,
+    isDryRun,
+    isNew,
+    parts: run.parts,
+    ignored,
+    missing,
+    trees,
+    facts,
+  }
+}
+
+class Run {
+  readonly parts: ImportedPart[] = []
+  readonly #store: MirrorStore
+  readonly #request: ImportRequest
+  readonly #totalBytes: number
+  readonly #before: Set<number>
+  /** verified in a dry run */
+  readonly #seen = new Set<Sha256>()
+  #doneBytes = 0
+
+  constructor(store: MirrorStore, request: ImportRequest, files: string[]) {
+    this.#store = store
+    this.#request = request
+    this.#totalBytes = files.reduce((total, file) => total + sizeOf(file), 0)
+    this.#before = new Set(store.catalog.bundles().map((row) => row.number))
+  }
+
+  has(sha256: Sha256): boolean {
+    return this.#seen.has(sha256) || this.#store.blobs.has(sha256)
+  }
+
+  wasHere(number: number): boolean {
+    return this.#before.has(number)
+  }
+
+  async importPart(file: string): Promise<PartBundle> {
+    const { catalog, blobs, site, stagingDir } = this.#store
+    const { nowMs, isDryRun, signal } = this.#request
+    const startBytes = this.#doneBytes
+    const part: ImportedPart = { file, blobs: 0, bytes: 0, newBlobs: 0, newBytes: 0 }
+    const batch = blobs.batch()
+    try {
+      const content = await readPart(
+        file,
+        {
+          verify: (offered) =>
+            verifyMetadata({ trusted: catalog.trusted(), offered, nowMs, site, scratchDir: stagingDir }),
+          onVerified: (bundle) => this.#checkSpace(file, bundle),
+          onBlob: (sha256, bytes) => {
+            if (this.#seen.has(sha256) || blobs.sizeOf(sha256) === bytes) return this.#advance(bytes)
+            part.newBlobs += 1
+            part.newBytes += bytes
+            return this.#counted(isDryRun ? this.#judgeOnly(sha256) : batch.begin({ sha256, bytes, maxBytes: bytes }))
+          },
+        },
+        signal,
+      )
+      signal?.throwIfAborted()
+      if (!isDryRun) {
+        for (const [sha256, bytes] of content.bundle.treeBytes) if (!blobs.has(sha256)) batch.put(bytes)
+        await batch.commit()
+        catalog.adopt(content.bundle.metadata, nowMs)
+      }
+      this.parts.push({ ...part, blobs: content.blobs, bytes: content.bytes })
+      this.#advance(startBytes + sizeOf(file) - this.#doneBytes)
+      return content.bundle
+    } finally {
+      batch.discard()
+    }
+  }
+
+  #counted(consumer: BlobConsumer): BlobConsumer {
+    return {
+      write: (chunk) => {
+        consumer.write(chunk)
+        this.#advance(chunk.length)
+      },
+      finish: () => consumer.finish(),
+      abort: () => consumer.abort(),
+    }
+  }
+
+  /** Only checks a blob's bytes. */
+  #judgeOnly(sha256: Sha256): BlobConsumer {
+    const hash = createHash('sha256')
+    return {
+      write: (chunk) => void hash.update(chunk),
+      finish: () => {
+        checkDigest(sha256, hash.digest('hex') as Sha256)
+        this.#seen.add(sha256)
+      },
+      abort: () => undefined,
+    }
+  }
+
+  /** Which blobs the part holds is only known when they come, but not more than its size of what is lacking. */
+  #checkSpace(file: string, { wanted }: PartBundle): void {
+    let lackingBytes = 0
+    for (const [sha256, { bytes }] of wanted) if (this.#store.blobs.sizeOf(sha256) !== bytes) lackingBytes += bytes
+    const needed = Math.min(lackingBytes, sizeOf(file)) + RESERVE_BYTES
+    const { bavail, bsize } = statfsSync(this.#store.dir)
+    const free = bavail * bsize
+    if (free >= needed) return
+    throw new GapferryError(
+      'SPACE_SHORT',
+      `${this.#store.dir}: expected ${formatBytes(needed)} of free space for ${basename(file)}, found ${formatBytes(free)}`,
+      { hint: 'make room on this disk, then import again' },
+    )
+  }
+
+  #advance(bytes: number): undefined {
+    this.#doneBytes += bytes
+    this.#request.onProgress?.(this.#doneBytes, this.#totalBytes)
+  }
+}
+
+/** 0 where there is no such file: readPart says so. */
+function sizeOf(file: string): number {
+  return statSync(file, { throwIfNoEntry: false })?.size ?? 0
+}

@@ -1,0 +1,188 @@
+/**
+ * `gapferry-mirror init`: pins the root that a person has compared, and writes settings where there are none. Harmless
+ * when all is there; never touches a store that has pinned another root.
+ */
+import { existsSync, mkdirSync, readFileSync, statSync } from 'node:fs'
+import { dirname } from 'node:path'
+import { GapferryError } from '../manifests/errors.ts'
+import { MAX_METADATA_BYTES, pinRoot, type PinnedRoot } from '../manifests/metadata.ts'
+import { parseListen } from '../manifests/settings.ts'
+import { parseFingerprint } from '../manifests/words.ts'
+import { BlobStore } from '../storage/blobs.ts'
+import { Catalog } from '../storage/catalog.ts'
+import { lockStore } from '../storage/database.ts'
+import { replaceFile, syncFolder, systemCode } from '../storage/durable.ts'
+import {
+  formatListen,
+  loadMirrorConfig,
+  parseMirrorConfig,
+  parseOriginOption,
+  type MirrorConfig,
+  type OriginListener,
+} from './config.ts'
+import { catalogFile } from './store.ts'
+
+export interface InitRequest {
+  /** the settings file, made when absent */
+  configFile: string
+  /** the site's root, as `gapferry init` on the laptop made it */
+  rootFile: string
+  /** words that the file must have */
+  fingerprint: string | undefined
+  isConfirmed: boolean
+  /** shows a root to a person; resolves to whether it is the right one. Undefined where there is nobody to ask. */
+  ask: ((root: PinnedRoot) => Promise<boolean>) | undefined
+  /** `GROUP=HOST:PORT` */
+  origins: string[]
+  /** further names of every origin */
+  hosts: string[]
+  /** `HOST:PORT` */
+  admin: string | undefined
+  nowMs: number
+}
+
+export interface Initialized {
+  site: string
+  fingerprint: string
+  config: string
+  store: string
+  /** how many the settings have */
+  origins: number
+  /** false when this root was pinned here before */
+  isNew: boolean
+}
+
+/** @throws ROOT_INVALID, ROOT_FINGERPRINT, ROOT_NOT_CONFIRMED, ROOT_PINNED; CONFIG_EXISTS when the settings that are there
+ *          say otherwise than the options; USAGE_INVALID; STORE_BUSY */
+export async function initialize(request: InitRequest): Promise<Initialized> {
+  const bytes = readRoot(request.rootFile)
+  const root = pinRoot(bytes)
+  const { config, text } = planSettings(request, root.site)
+  await confirm(request, root, config)
+  mkdirSync(dirname(config.file), { recursive: true })
+  const isNew = pinInStore(config.storeDir, root.site, bytes, request.nowMs)
+  if (text !== undefined) replaceFile(config.file, Buffer.from(text))
+  return {
+    site: root.site,
+    fingerprint: root.fingerprint,
+    config: config.file,
+    store: config.storeDir,
+    origins: config.origins.length,
+    isNew,
+  }
+}
+
+function readRoot(file: string): Buffer {
+  try {
+    const max = MAX_METADATA_BYTES.root
+    if (statSync(file).size > max) throw new GapferryError('ROOT_INVALID', `${file}: larger than ${max} bytes`)
+    return readFileSync(file)
+  } catch (cause) {
+    if (systemCode(cause) === '') throw cause
+    const why = systemCode(cause) === 'ENOENT' ? 'there is no such file' : (cause as Error).message
+    throw new GapferryError('USAGE_INVALID', `--trust ${file}: ${why}`, {
+      hint: 'name the root file that gapferry init made on the laptop: keys/SITE/1.root.json',
+      cause,
+    })
+  }
+}
+
+/** Settings that are there stay as they are; `text` is what has to be written. */
+function planSettings(request: InitRequest, site: string): { config: MirrorConfig; text: string | undefined } {
+  const { configFile, hosts } = request
+  const origins = request.origins.map((origin) => parseOriginOption(origin, hosts))
+  if (!existsSync(configFile)) {
+    const text = settingsText(site, origins, request.admin)
+    return { config: parseMirrorConfig(text, configFile), text }
+  }
+  const config = loadMirrorConfig(configFile)
+  const other = origins.find(
+    (origin) => !config.origins.some((there) => JSON.stringify(there) === JSON.stringify(origin)),
+  )
+  const isOtherAdmin =
+    request.admin !== undefined && formatListen(config.admin) !== formatListen(parseListen(request.admin, '--admin'))
+  if (other === undefined && !isOtherAdmin) return { config, text: undefined }
+  const what = other === undefined ? `admin at ${request.admin}` : `origin ${other.group} at ${formatListen(other)}`
+  throw new GapferryError('CONFIG_EXISTS', `${configFile} is there and does not have ${what}`, {
+    hint: `edit ${configFile}`,
+  })
+}
+
+async function confirm(request: InitRequest, root: PinnedRoot, config: MirrorConfig): Promise<void> {
+  const { fingerprint, isConfirmed, ask } = request
+  if (fingerprint !== undefined) {
+    const given = parseFingerprint(fingerprint)
+    if (given === root.fingerprint) return
+    throw new GapferryError('ROOT_FINGERPRINT', `${request.rootFile}: expected ${given}; found ${root.fingerprint}`, {
+      hint: 'this is not the root those words belong to: get the file again, from another hand',
+    })
+  }
+  if (isConfirmed || isPinned(config.storeDir, request.rootFile)) return
+  if (ask === undefined) {
+    const message = `nobody is at a terminal to compare the fingerprint: ${root.fingerprint}`
+    throw new GapferryError('ROOT_NOT_CONFIRMED', message, {
+      hint: 'compare it with what gapferry init shows on the laptop, then add --fingerprint "WORDS"',
+    })
+  }
+  if (await ask(root)) return
+  throw new GapferryError('ROOT_NOT_CONFIRMED', 'the fingerprint was not confirmed; nothing was pinned', {
+    hint: 'where the words differ, do not use this file: get the root from the laptop again',
+  })
+}
+
+/** Asked and answered before. */
+function isPinned(storeDir: string, rootFile: string): boolean {
+  if (!existsSync(catalogFile(storeDir))) return false
+  const catalog = new Catalog(catalogFile(storeDir))
+  try {
+    const bytes = readFileSync(rootFile)
+    return catalog.trusted().roots.some((root) => root.equals(bytes))
+  } finally {
+    catalog.close()
+  }
+}
+
+function pinInStore(storeDir: string, site: string, root: Buffer, nowMs: number): boolean {
+  const unlock = lockStore(storeDir)
+  try {
+    const blobs = new BlobStore(storeDir)
+    blobs.sweep()
+    const catalog = new Catalog(catalogFile(storeDir))
+    try {
+      return catalog.pin({ site, root, nowMs })
+    } finally {
+      catalog.close()
+      syncFolder(dirname(storeDir))
+    }
+  } finally {
+    unlock()
+  }
+}
+
+function settingsText(site: string, origins: OriginListener[], admin = '127.0.0.1:8480'): string {
+  parseListen(admin, '--admin')
+  const rows = origins.map(
+    (origin) =>
+      `  - group: ${quoted(origin.group)}\n    listen: ${quoted(formatListen(origin))}\n` +
+      `    hosts: [${origin.hosts.map(quoted).join(', ')}]`,
+  )
+  const none = `  # - group: pbxact16\n  #   listen: 0.0.0.0:8416\n  #   hosts: [mirror.${site}.lan]`
+  return `# The mirror of site ${site}. All keys: the manual, server/README.md.
+apiVersion: gapferry/v1
+kind: Mirror
+store: ./store              # what was imported, and what is known of it
+
+admin:
+  listen: ${quoted(admin)}    # for the operator: /healthz, /api/v1/status
+
+# One origin for each group of boxes. hosts: the names by which its boxes reach it, beside the address itself.
+origins:${origins.length === 0 ? ` []\n${none}` : `\n${rows.join('\n')}`}
+
+keepPreviousHours: 48       # files of a replaced release stay fetchable for boxes that were in the middle of an update
+`
+}
+
+/** As YAML reads it back as text: not as a number, a date or a list. */
+function quoted(text: string): string {
+  return /^(?:[a-z][a-z0-9._-]*|[0-9]+\.[0-9.]+:[0-9]+)$/.test(text) ? text : JSON.stringify(text)
+}

@@ -1,0 +1,134 @@
+/**
+ * The HTTP server under every listener: limits on sizes, times and connections, and what to say to bytes that are no
+ * request. Node's strict parser refuses what makes two readers disagree (two lengths, bare line feeds, folded lines).
+ */
+import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
+import { GapferryError } from '../manifests/errors.ts'
+import { readHead, type RequestHead } from './conditions.ts'
+
+const MAX_HEADER_BYTES = 8 * 1024
+const HEADERS_TIMEOUT_MS = 2_000
+/** for a whole request with its body, which is at most MAX_BODY_BYTES */
+const REQUEST_TIMEOUT_MS = 15_000
+/** how often those two are looked at */
+const TIMEOUT_CHECK_MS = 500
+/** between two requests of a connection */
+const KEEP_ALIVE_MS = 15_000
+/** without a byte in either direction: a client that stopped reading its answer */
+const IDLE_MS = 120_000
+/** A FreePBX box posts a form of some kilobytes to whatever path it reads. */
+const MAX_BODY_BYTES = 1024 * 1024
+const MAX_CONNECTIONS = 512
+const MAX_CONNECTIONS_PER_ADDRESS = 128
+
+/** @param refused  BODY_TOO_LONG; the connection must end after its answer */
+export type BodilessHandler = (
+  req: IncomingMessage,
+  res: ServerResponse,
+  head: RequestHead,
+  refused?: GapferryError,
+) => void
+
+/** How many may be connected, over all listeners that share it. */
+export class ConnectionLimit {
+  readonly #perAddress = new Map<string, number>()
+  #total = 0
+
+  /** Lets `socket` in, or closes it at once. */
+  admit(socket: Socket): void {
+    const address = socket.remoteAddress
+    const count = this.#perAddress.get(address ?? '') ?? 0
+    if (address === undefined || count >= MAX_CONNECTIONS_PER_ADDRESS || this.#total >= MAX_CONNECTIONS) {
+      socket.destroy()
+      return
+    }
+    this.#perAddress.set(address, count + 1)
+    this.#total++
+    socket.once('close', () => this.#leave(address))
+  }
+
+  #leave(address: string): void {
+    this.#total--
+    const count = this.#perAddress.get(address)! - 1
+    if (count === 0) this.#perAddress.delete(address)
+    else this.#perAddress.set(address, count)
+  }
+}
+
+/** A server that is not listening yet. It has no 'clientError' listener: Fastify adds the one it is given. */
+export function limitedServer(limit: ConnectionLimit, handle: RequestListener): Server {
+  const server = createServer(
+    {
+      maxHeaderSize: MAX_HEADER_BYTES,
+      headersTimeout: HEADERS_TIMEOUT_MS,
+      requestTimeout: REQUEST_TIMEOUT_MS,
+      connectionsCheckingInterval: TIMEOUT_CHECK_MS,
+      keepAliveTimeout: KEEP_ALIVE_MS,
+      // A tenth more answers per second: no stream is set up for the body that a GET does not have.
+      optimizeEmptyRequests: true,
+    },
+    handle,
+  )
+  // Bounded by MAX_HEADER_BYTES; Node's own limit would drop the rest without a word, a second Host among it.
+  server.maxHeadersCount = 0
+  server.setTimeout(IDLE_MS)
+  server.on('connection', (socket) => limit.admit(socket))
+  return server
+}
+
+/** Reads and drops a body of whatever type before the request is handled. */
+export function dropsBody(handle: BodilessHandler): { request: RequestListener; checkContinue: RequestListener } {
+  return {
+    request: (req, res) => {
+      const head = readHead(req.rawHeaders)
+      if (head.contentLength === undefined && head.transferEncoding === undefined) handle(req, res, head)
+      else dropBody(req, head, (refused) => handle(req, res, head, refused))
+    },
+    checkContinue: (req, res) => {
+      const head = readHead(req.rawHeaders)
+      if (!isTooLong(head)) res.writeContinue()
+      dropBody(req, head, (refused) => handle(req, res, head, refused))
+    },
+  }
+}
+
+/** Tells a client that its bytes are no request, unless an answer is on its way already: it would become part of that. */
+export function answerClientError(error: Error & { code?: string }, socket: Socket): void {
+  if (error.code === 'ECONNRESET' || !socket.writable || socket.bytesWritten > 0) {
+    socket.destroy()
+    return
+  }
+  const status = CLIENT_ERRORS.get(error.code ?? '') ?? '400 Bad Request'
+  const body = `${status.slice(4).toLowerCase()}\n`
+  const headers = `Content-Type: text/plain; charset=utf-8\r\nContent-Length: ${body.length}\r\nConnection: close`
+  socket.end(`HTTP/1.1 ${status}\r\n${headers}\r\n\r\n${body}`, () => socket.destroy())
+}
+
+const CLIENT_ERRORS = new Map([
+  ['HPE_HEADER_OVERFLOW', '431 Request Header Fields Too Large'],
+  ['HPE_CHUNK_EXTENSIONS_OVERFLOW', '413 Content Too Large'],
+  ['ERR_HTTP_REQUEST_TIMEOUT', '408 Request Timeout'],
+])
+
+/** Counts by hand: a stream that ends early would destroy the connection, and with it the answer. */
+function dropBody(req: IncomingMessage, head: RequestHead, done: (refused?: GapferryError) => void): void {
+  const tooLong = new GapferryError('BODY_TOO_LONG', 'request: body')
+  if (isTooLong(head)) {
+    done(tooLong)
+    return
+  }
+  let bytes = 0
+  const end = (): void => done()
+  const count = (chunk: Buffer): void => {
+    bytes += chunk.length
+    if (bytes <= MAX_BODY_BYTES) return
+    req.off('data', count).off('end', end)
+    done(tooLong)
+  }
+  req.on('data', count).once('end', end)
+}
+
+function isTooLong(head: RequestHead): boolean {
+  return Number(head.contentLength ?? 0) > MAX_BODY_BYTES
+}

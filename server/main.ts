@@ -1,0 +1,23 @@
+/**
+ * The program `gapferry-mirror`, for the isolated side. Reads arguments, environment and clock; everything below is told.
+ */
+import { readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { runMirror } from './program.ts'
+
+const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
+
+const stop = new AbortController()
+for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => stop.abort(new Error(`ended by ${name}`)))
+
+process.exitCode = await runMirror(process.argv.slice(2), {
+  version,
+  // npm changes the directory to the project's; INIT_CWD is where the person stands.
+  cwd: resolve(process.env['INIT_CWD'] ?? process.cwd()),
+  environment: process.env,
+  stdin: process.stdin,
+  stdout: process.stdout,
+  stderr: process.stderr,
+  nowMs: Date.now,
+  signal: stop.signal,
+})

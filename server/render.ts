@@ -1,0 +1,137 @@
+/**
+ * What a person reads. Text in, text out; `--json` prints the same objects raw.
+ */
+import { basename } from 'node:path'
+import { formatBytes, formatTable, formatTime, plural } from '../manifests/console.ts'
+import type { ReleaseResult, ServedGroup } from '../storage/releases.ts'
+import type { ImportResult } from './import.ts'
+import type { BundleStatus, SiteStatus } from './status.ts'
+
+/** Lists on a terminal end here; `--json` has all of it. */
+const MAX_ROWS = 20
+
+/** A group's current tree, compared with what the group is served now. */
+export interface GroupChange {
+  group: string
+  paths: number
+  bytes: number
+  /** immutable paths that are not served yet, and those that are served now and would not be any more */
+  added: number
+  removed: number
+}
+
+/** What releasing an imported bundle would change. */
+export function changesOf(result: ImportResult, served: Map<string, ServedGroup>): GroupChange[] {
+  const current = [...result.trees.values()].filter((tree) => tree.role === 'current')
+  return current.map(({ group, entries }) => {
+    const now = served.get(group)?.released?.tree.entries ?? new Map()
+    const count = (of: typeof entries, other: typeof entries): number =>
+      [...of].filter(([path, { kind }]) => kind === 'immutable' && !other.has(path)).length
+    const bytes = [...entries.values()].reduce((total, entry) => total + entry.bytes, 0)
+    return { group, paths: entries.size, bytes, added: count(entries, now), removed: count(now, entries) }
+  })
+}
+
+/** @param isReleasing  a line about the release follows */
+export function renderImport(result: ImportResult, changes: GroupChange[], isReleasing: boolean): string {
+  const { site, number, createdAtMs, expiresAtMs, bundler, isDryRun, parts, missing } = result
+  const isHere = !result.isNew && parts.every((part) => part.newBlobs === 0)
+  const times = `made ${formatTime(createdAtMs)} by ${bundler}, good until ${formatTime(expiresAtMs)}`
+  const lines = [`bundle ${number} of site ${site}: genuine, ${times}`]
+  const rows = parts.map((part) => [basename(part.file), ...countsOf(part, isDryRun)])
+  lines.push(formatTable([...rows, ...changes.map(changeRow)], { indent: '  ', right: [1, 2] }))
+  if (missing.length > 0) lines.push(renderMissing(missing))
+  else if (isDryRun) lines.push('complete; nothing was kept (--dry-run)')
+  else if (isHere) lines.push(`complete; bundle ${number} was already here`)
+  else lines.push(isReleasing ? 'complete' : 'complete; nothing served has changed yet')
+  return lines.join('\n')
+}
+
+export function renderIgnored(ignored: ImportResult['ignored']): string[] {
+  const shown = ignored.slice(0, MAX_ROWS).map(({ file, reason }) => `ignored: ${basename(file)} ${reason}`)
+  if (ignored.length > MAX_ROWS) shown.push(`ignored: ${ignored.length - MAX_ROWS} more`)
+  return shown
+}
+
+export function renderRelease({ number, released, already, untouched }: ReleaseResult): string {
+  const lines = []
+  if (released.length > 0) lines.push(`bundle ${number} is released for ${released.join(', ')}`)
+  if (already.length > 0) lines.push(`bundle ${number} was released already for ${already.join(', ')}`)
+  if (untouched.length > 0) lines.push(`not in bundle ${number}, served as before: ${untouched.join(', ')}`)
+  return lines.join('\n')
+}
+
+export function renderStatus(status: SiteStatus, nowMs: number): string {
+  const { site, bundle, ageSeconds, expiresAt, imported, origins, withoutOrigin, store } = status
+  const rows = [['site', site]]
+  if (bundle === null) rows.push(['bundle', 'none is released yet'])
+  else {
+    const isOver = expiresAt !== null && Date.parse(expiresAt) <= nowMs
+    const until = isOver ? `has been out of date since ${day(expiresAt)}` : `good until ${day(expiresAt ?? '')}`
+    rows.push(['bundle', `${bundle}, made ${formatAge(ageSeconds ?? 0)} ago, ${until}`])
+  }
+  if (imported !== null && imported !== bundle) rows.push(['imported', `${imported}, not released yet`])
+  const { path, freeBytes, bundles } = store
+  rows.push(['store', `${path}, ${plural(bundles, 'bundle')}, ${formatBytes(freeBytes)} free`])
+  const lines = [formatTable(rows)]
+  if (origins.length > 0) lines.push('', formatTable(origins.map(originRow)))
+  for (const group of withoutOrigin)
+    lines.push('', `warning: group ${group} has no origin in mirror.yaml, so no box can reach it`)
+  return lines.join('\n')
+}
+
+export function renderBundles(bundles: BundleStatus[]): string {
+  if (bundles.length === 0) return 'no bundle has been imported yet'
+  const rows = bundles.map((bundle) => [
+    String(bundle.number),
+    `made ${day(bundle.createdAt)}`,
+    `good until ${day(bundle.expiresAt)}`,
+    `imported ${day(bundle.importedAt)}`,
+    bundle.isComplete
+      ? 'complete'
+      : `incomplete: ${plural(bundle.missingPaths, 'path')}, ${formatBytes(bundle.missingBytes)}`,
+    bundle.released.length === 0 ? '' : `released for ${bundle.released.join(', ')}`,
+  ])
+  return formatTable(rows, { right: [0] })
+}
+
+function countsOf(part: ImportResult['parts'][number], isDryRun: boolean): string[] {
+  const all = [plural(part.blobs, 'blob'), formatBytes(part.bytes)]
+  if (part.newBlobs === 0) return [...all, 'all here already']
+  return [...all, `${part.newBlobs} new, ${formatBytes(part.newBytes)}${isDryRun ? ', not kept' : ''}`]
+}
+
+function changeRow({ group, paths, bytes, added, removed }: GroupChange): string[] {
+  const change =
+    added + removed === 0 ? 'the files that are served now' : `${added} new, ${removed} gone against what is served`
+  return [group, plural(paths, 'path'), formatBytes(bytes), change]
+}
+
+function renderMissing(missing: ImportResult['missing']): string {
+  const rows = missing
+    .slice(0, MAX_ROWS)
+    .map(({ group, path, bytes, part }) => [
+      `${group}/${path}`,
+      formatBytes(bytes),
+      part === null ? 'in no part of this bundle' : `in ${part}`,
+    ])
+  const lines = [`missing: ${plural(missing.length, 'path')}`, formatTable(rows, { indent: '  ', right: [1] })]
+  if (missing.length > MAX_ROWS) lines.push(`  … and ${missing.length - MAX_ROWS} more (all of them with --json)`)
+  return lines.join('\n')
+}
+
+function originRow({ group, url, yum, bundle }: SiteStatus['origins'][number]): string[] {
+  const what = bundle === null ? 'nothing released yet' : `bundle ${bundle}`
+  return [group, url, what, yum.length === 0 ? '' : `yum: ${yum.join(', ')}`]
+}
+
+function formatAge(seconds: number): string {
+  const [hours, days] = [Math.floor(seconds / 3600), Math.floor(seconds / 86_400)]
+  if (days > 1) return `${days} days`
+  if (hours > 1) return `${hours} hours`
+  return plural(Math.floor(seconds / 60), 'minute')
+}
+
+function day(iso: string): string {
+  return iso.slice(0, 10)
+}

@@ -1,0 +1,143 @@
+/**
+ * What the store knows, for the command line: plain objects, made from the catalogue and the settings, the fields of
+ * `/api/v1/status` among them. Times are RFC 3339.
+ */
+import { statfsSync } from 'node:fs'
+import { isIP } from 'node:net'
+import { parseSiteFacts, type SiteFacts } from '../manifests/site.ts'
+import type { BundleRow, Catalog } from '../storage/catalog.ts'
+import { missingBytes, missingPaths, readTrees } from '../storage/completeness.ts'
+import type { ServedGroup } from '../storage/releases.ts'
+import { listenerUrl, type MirrorConfig } from './config.ts'
+import type { MirrorStore } from './store.ts'
+
+export interface SiteStatus {
+  site: string
+  /** the highest number that any group is served from; null before the first release */
+  bundle: number | null
+  /** since that bundle was made */
+  ageSeconds: number | null
+  /** from then on it cannot be imported again; it is served on */
+  expiresAt: string | null
+  /** the bundle that was imported last, released or not */
+  imported: number | null
+  origins: OriginStatus[]
+  /** groups of the bundle that mirror.yaml gives no origin */
+  withoutOrigin: string[]
+  store: { path: string; freeBytes: number; bundles: number }
+}
+
+export interface OriginStatus {
+  group: string
+  /** where boxes reach it */
+  url: string
+  /** ids of the yum repositories below `yum/` */
+  yum: string[]
+  /** null: nothing is released for this group yet */
+  bundle: number | null
+  releasedAt: string | null
+}
+
+export interface BundleStatus {
+  number: number
+  createdAt: string
+  expiresAt: string
+  importedAt: string
+  bundler: string
+  /** groups that are served from it */
+  released: string[]
+  isComplete: boolean
+  missingPaths: number
+  missingBytes: number
+}
+
+export function siteStatus(args: {
+  store: Pick<MirrorStore, 'dir' | 'site' | 'catalog' | 'releases'>
+  config: MirrorConfig
+  nowMs: number
+}): SiteStatus {
+  const { store, config, nowMs } = args
+  const served = store.releases.served(Number.MAX_SAFE_INTEGER)
+  const newest = newestReleased(store.catalog, served)
+  const configured = new Set(config.origins.map((origin) => origin.group))
+  const { bavail, bsize } = statfsSync(store.dir)
+  return {
+    site: store.site,
+    bundle: newest?.number ?? null,
+    ageSeconds: newest === undefined ? null : Math.max(0, Math.floor((nowMs - newest.createdAtMs) / 1000)),
+    expiresAt: newest === undefined ? null : formatIso(newest.expiresAtMs),
+    imported: store.catalog.newestBundle()?.number ?? null,
+    origins: config.origins.map((origin) => {
+      const released = served.get(origin.group)?.released ?? null
+      return {
+        group: origin.group,
+        url: listenerUrl(origin),
+        yum: [...(released?.tree.stamps.keys() ?? [])].sort(),
+        bundle: released?.number ?? null,
+        releasedAt: released === null ? null : formatIso(released.releasedAtMs),
+      }
+    }),
+    withoutOrigin: [...served.keys()].filter((group) => !configured.has(group)).sort(),
+    store: { path: store.dir, freeBytes: bavail * bsize, bundles: store.catalog.bundles().length },
+  }
+}
+
+/** The bundles that were imported, highest number first. */
+export function bundleStatuses(store: Pick<MirrorStore, 'catalog' | 'blobs'>): BundleStatus[] {
+  const inForce = store.catalog.releases(Number.MAX_SAFE_INTEGER)
+  return store.catalog.bundles().map((row) => {
+    const trees = readTrees(store.blobs, store.catalog.trees(row.number))
+    const missing = missingPaths(trees.values(), (sha256) => store.blobs.has(sha256))
+    return {
+      number: row.number,
+      createdAt: formatIso(row.createdAtMs),
+      expiresAt: formatIso(row.expiresAtMs),
+      importedAt: formatIso(row.importedAtMs),
+      bundler: row.bundler,
+      released: inForce
+        .filter((release) => release.number === row.number)
+        .map(({ group }) => group)
+        .sort(),
+      isComplete: missing.length === 0,
+      missingPaths: missing.length,
+      missingBytes: missingBytes(missing),
+    }
+  })
+}
+
+/** What a bundle says of its site. */
+export function readFacts(store: Pick<MirrorStore, 'catalog' | 'blobs'>, number: number): SiteFacts | undefined {
+  const named = store.catalog.trees(number).get('site')
+  return named === undefined ? undefined : parseSiteFacts(store.blobs.read(named.sha256, named.bytes))
+}
+
+/** Where the settings and what the laptop told the boxes do not fit together; one sentence each. */
+export function originWarnings(config: MirrorConfig, facts: SiteFacts): string[] {
+  return [...facts.groups].flatMap(([group, { origin }]) => {
+    const url = new URL(origin)
+    const port = Number(url.port || (url.protocol === 'https:' ? 443 : 80))
+    const listener = config.origins.find((one) => one.group === group)
+    if (listener === undefined) {
+      return [
+        `group ${group} has no origin; add under origins in ${config.file}: { group: ${group}, listen: 0.0.0.0:${port} }`,
+      ]
+    }
+    const names = [...listener.hosts, listener.host]
+    const isKnown = names.includes(url.hostname) || names.includes(url.host) || isIP(url.hostname) !== 0
+    if (isKnown || (url.hostname === 'localhost' && listener.host.startsWith('127.'))) return []
+    return [
+      `boxes of group ${group} are told ${origin}, but ${url.hostname} is not among its hosts in ${config.file}: ` +
+        `requests for that name would be refused; add hosts: [${url.hostname}]`,
+    ]
+  })
+}
+
+function newestReleased(catalog: Catalog, served: Map<string, ServedGroup>): BundleRow | undefined {
+  const numbers = [...served.values()].flatMap(({ released }) => (released === null ? [] : [released.number]))
+  return numbers.length === 0 ? undefined : catalog.bundle(Math.max(...numbers))
+}
+
+/** RFC 3339, UTC, whole seconds. */
+export function formatIso(ms: number): string {
+  return `${new Date(ms).toISOString().slice(0, 19)}Z`
+}

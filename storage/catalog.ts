@@ -1,0 +1,257 @@
+/**
+ * What a mirror knows: the pinned root and the trusted metadata, the bundles that were imported with their trees, and
+ * what was released when. One SQLite file in the store; all SQL of the mirror is here. Blobs are durable before a row
+ * names them, so a row never promises what a crash could take away.
+ */
+import type { Sha256 } from '../manifests/digest.ts'
+import { GapferryError } from '../manifests/errors.ts'
+import type { TreeRole } from '../manifests/tree.ts'
+import { openDatabase, writeTransaction, type Database } from './database.ts'
+import type { TrustedState, VerifiedMetadata } from './trust.ts'
+
+const MIGRATIONS = [
+  `CREATE TABLE mirror (
+     id            INTEGER PRIMARY KEY CHECK (id = 1),
+     site          TEXT NOT NULL,
+     pinned_at_ms  INTEGER NOT NULL,
+     newest_bundle INTEGER REFERENCES bundle (number)
+   ) STRICT;
+   CREATE TABLE trusted_root (
+     position INTEGER PRIMARY KEY CHECK (position >= 0),
+     bytes    BLOB NOT NULL
+   ) STRICT;
+   CREATE TABLE trusted_role (
+     role  TEXT PRIMARY KEY CHECK (role IN ('timestamp', 'snapshot', 'targets')),
+     bytes BLOB NOT NULL
+   ) STRICT, WITHOUT ROWID;
+   CREATE TABLE bundle (
+     number         INTEGER PRIMARY KEY CHECK (number > 0),
+     created_at_ms  INTEGER NOT NULL,
+     expires_at_ms  INTEGER NOT NULL,
+     bundler        TEXT NOT NULL,
+     imported_at_ms INTEGER NOT NULL
+   ) STRICT;
+   CREATE TABLE bundle_tree (
+     number INTEGER NOT NULL REFERENCES bundle (number),
+     target TEXT NOT NULL,
+     sha256 TEXT NOT NULL CHECK (length(sha256) = 64),
+     bytes  INTEGER NOT NULL CHECK (bytes > 0),
+     PRIMARY KEY (number, target)
+   ) STRICT, WITHOUT ROWID;
+   CREATE TABLE release (
+     id             INTEGER PRIMARY KEY,
+     group_name     TEXT NOT NULL,
+     role           TEXT NOT NULL CHECK (role IN ('current', 'previous', 'return')),
+     number         INTEGER NOT NULL,
+     target         TEXT NOT NULL CHECK (target = group_name || '/' || role),
+     released_at_ms INTEGER NOT NULL,
+     replaced_at_ms INTEGER,
+     FOREIGN KEY (number, target) REFERENCES bundle_tree (number, target)
+   ) STRICT;
+   CREATE UNIQUE INDEX release_in_force ON release (group_name) WHERE replaced_at_ms IS NULL;
+   CREATE INDEX release_replaced ON release (replaced_at_ms);
+   CREATE TABLE released_stamp (
+     group_name TEXT NOT NULL,
+     repository TEXT NOT NULL,
+     stamp      INTEGER NOT NULL CHECK (stamp > 0),
+     PRIMARY KEY (group_name, repository)
+   ) STRICT, WITHOUT ROWID;`,
+]
+
+export interface BundleRow {
+  number: number
+  createdAtMs: number
+  expiresAtMs: number
+  bundler: string
+  importedAtMs: number
+}
+
+/** A document that the metadata of a bundle names: a tree, or the site facts. */
+export interface NamedBlob {
+  sha256: Sha256
+  bytes: number
+}
+
+export interface ReleaseRow extends NamedBlob {
+  group: string
+  role: TreeRole
+  number: number
+  releasedAtMs: number
+  /** null while it is what the group is served */
+  replacedAtMs: number | null
+}
+
+export class Catalog {
+  readonly #db: Database
+  readonly #sql: Statements
+
+  /** @param file  made when absent
+   *  @throws STORE_VERSION, STORE_DAMAGED, STORE_BUSY, SPACE_SHORT */
+  constructor(file: string) {
+    this.#db = openDatabase(file, MIGRATIONS)
+    this.#sql = prepareStatements(this.#db)
+  }
+
+  close(): void {
+    this.#db.close()
+  }
+
+  /** Changes when another process has written; cheap enough to ask on every request. */
+  foreignChanges(): number {
+    return this.#sql.dataVersion.get() as number
+  }
+
+  /** Several writes as one: all of them are kept, or none. */
+  write<T>(work: () => T): T {
+    return writeTransaction(this.#db, work)
+  }
+
+  /** The site whose root is pinned; undefined before that. */
+  site(): string | undefined {
+    return (this.#sql.mirror.get() as { site: string } | undefined)?.site
+  }
+
+  /** Pins `root` for ever. For this very root again nothing happens.
+   *  @returns false when it was pinned before
+   *  @throws ROOT_PINNED when another root is */
+  pin(args: { site: string; root: Buffer; nowMs: number }): boolean {
+    return this.write(() => {
+      const site = this.site()
+      if (site === undefined) {
+        this.#sql.insertMirror.run(args.site, args.nowMs)
+        this.#sql.putRoot.run(0, args.root)
+        return true
+      }
+      if (this.trusted().roots.some((known) => known.equals(args.root))) return false
+      throw new GapferryError('ROOT_PINNED', `this mirror has pinned another root, of site ${site}`, {
+        hint: 'a mirror keeps its root; for another site make another mirror: gapferry-mirror init DIR --trust ROOT.json',
+      })
+    })
+  }
+
+  /** What the mirror believes. `roots` is empty before a root is pinned. */
+  trusted(): TrustedState {
+    const state: TrustedState = { roots: this.#sql.roots.all() as Buffer[] }
+    for (const { role, bytes } of this.#sql.roles.all() as { role: RoleKey; bytes: Buffer }[]) state[role] = bytes
+    return state
+  }
+
+  /** Takes over verified metadata: the trusted state, the bundle and its trees, in one transaction. The trees are durable
+   *  blobs before. Adopting the same bundle again changes nothing but may bring newer roots.
+   *  @throws ROLE_CONFLICT when other trees are known under the same number (keys were changed in between) */
+  adopt(metadata: VerifiedMetadata, nowMs: number): void {
+    this.write(() => {
+      const { state, number, createdAtMs, expiresAtMs, bundler, targets } = metadata
+      state.roots.forEach((bytes, position) => this.#sql.putRoot.run(position, bytes))
+      for (const role of ['timestamp', 'snapshot', 'targets'] as const) {
+        if (state[role] !== undefined) this.#sql.putRole.run(role, state[role])
+      }
+      if (this.bundle(number) === undefined) {
+        this.#sql.insertBundle.run(number, createdAtMs, expiresAtMs, bundler, nowMs)
+        for (const [target, { sha256, bytes }] of targets) this.#sql.insertTree.run(number, target, sha256, bytes)
+      } else {
+        refuseOtherTrees(number, this.trees(number), targets)
+      }
+      this.#sql.setNewest.run(number)
+    })
+  }
+
+  bundle(number: number): BundleRow | undefined {
+    return this.#sql.bundle.get(number) as BundleRow | undefined
+  }
+
+  /** The bundle that was adopted last. Its number need not be the highest: when keys were changed because a thief had
+   *  signed numbers far ahead, numbers start lower again. */
+  newestBundle(): BundleRow | undefined {
+    return this.#sql.newestBundle.get() as BundleRow | undefined
+  }
+
+  /** All bundles that were imported, highest number first. */
+  bundles(): BundleRow[] {
+    return this.#sql.bundles.all() as BundleRow[]
+  }
+
+  /** What a bundle's metadata names: `site` and `<group>/<role>`, sorted. */
+  trees(number: number): Map<string, NamedBlob> {
+    const rows = this.#sql.trees.all(number) as (NamedBlob & { target: string })[]
+    return new Map(rows.map(({ target, sha256, bytes }) => [target, { sha256, bytes }]))
+  }
+
+  /** What every group is served, and what was replaced after `sinceMs`; newest first. */
+  releases(sinceMs: number): ReleaseRow[] {
+    return this.#sql.releases.all(sinceMs) as ReleaseRow[]
+  }
+
+  /** repository id → the highest stamp that was ever released in `group` */
+  releasedStamps(group: string): Map<string, number> {
+    const rows = this.#sql.stamps.all(group) as { repository: string; stamp: number }[]
+    return new Map(rows.map((row) => [row.repository, row.stamp]))
+  }
+
+  /** Makes a tree what `group` is served; what it was served before is replaced at `nowMs`. Only inside `write`. */
+  putRelease(args: {
+    group: string
+    role: TreeRole
+    number: number
+    stamps: Map<string, number>
+    nowMs: number
+  }): void {
+    const { group, role, number, stamps, nowMs } = args
+    this.#sql.replaceRelease.run(nowMs, group)
+    this.#sql.insertRelease.run(group, role, number, `${group}/${role}`, nowMs)
+    for (const [repository, stamp] of stamps) this.#sql.putStamp.run(group, repository, stamp)
+  }
+}
+
+type RoleKey = 'timestamp' | 'snapshot' | 'targets'
+type Statements = ReturnType<typeof prepareStatements>
+
+const BUNDLE_COLUMNS = `bundle.number, created_at_ms AS createdAtMs, expires_at_ms AS expiresAtMs, bundler,
+  imported_at_ms AS importedAtMs`
+
+function prepareStatements(db: Database) {
+  return {
+    dataVersion: db.prepare('PRAGMA data_version').pluck(),
+    mirror: db.prepare('SELECT site FROM mirror'),
+    insertMirror: db.prepare('INSERT INTO mirror (id, site, pinned_at_ms) VALUES (1, ?, ?)'),
+    setNewest: db.prepare('UPDATE mirror SET newest_bundle = ?'),
+    roots: db.prepare('SELECT bytes FROM trusted_root ORDER BY position').pluck(),
+    putRoot: db.prepare('INSERT OR REPLACE INTO trusted_root (position, bytes) VALUES (?, ?)'),
+    roles: db.prepare('SELECT role, bytes FROM trusted_role'),
+    putRole: db.prepare('INSERT OR REPLACE INTO trusted_role (role, bytes) VALUES (?, ?)'),
+    bundle: db.prepare(`SELECT ${BUNDLE_COLUMNS} FROM bundle WHERE number = ?`),
+    newestBundle: db.prepare(`SELECT ${BUNDLE_COLUMNS} FROM bundle JOIN mirror ON number = newest_bundle`),
+    bundles: db.prepare(`SELECT ${BUNDLE_COLUMNS} FROM bundle ORDER BY number DESC`),
+    insertBundle: db.prepare(
+      'INSERT INTO bundle (number, created_at_ms, expires_at_ms, bundler, imported_at_ms) VALUES (?, ?, ?, ?, ?)',
+    ),
+    trees: db.prepare('SELECT target, sha256, bytes FROM bundle_tree WHERE number = ? ORDER BY target'),
+    insertTree: db.prepare('INSERT INTO bundle_tree (number, target, sha256, bytes) VALUES (?, ?, ?, ?)'),
+    releases: db.prepare(
+      `SELECT group_name AS "group", role, number, sha256, bytes, released_at_ms AS releasedAtMs,
+              replaced_at_ms AS replacedAtMs
+       FROM release JOIN bundle_tree USING (number, target)
+       WHERE replaced_at_ms IS NULL OR replaced_at_ms > ?
+       ORDER BY id DESC`,
+    ),
+    replaceRelease: db.prepare('UPDATE release SET replaced_at_ms = ? WHERE group_name = ? AND replaced_at_ms IS NULL'),
+    insertRelease: db.prepare(
+      'INSERT INTO release (group_name, role, number, target, released_at_ms) VALUES (?, ?, ?, ?, ?)',
+    ),
+    stamps: db.prepare('SELECT repository, stamp FROM released_stamp WHERE group_name = ?'),
+    putStamp: db.prepare('INSERT OR REPLACE INTO released_stamp (group_name, repository, stamp) VALUES (?, ?, ?)'),
+  }
+}
+
+function refuseOtherTrees(number: number, known: Map<string, NamedBlob>, offered: Map<string, NamedBlob>): void {
+  const isSame =
+    known.size === offered.size && [...offered].every(([target, { sha256 }]) => known.get(target)?.sha256 === sha256)
+  if (isSame) return
+  throw new GapferryError(
+    'ROLE_CONFLICT',
+    `bundle ${number}: expected the trees that were imported under this number, found others`,
+    {
+      hint: 'pack a bundle with a new number',
+    },
+  )
+}

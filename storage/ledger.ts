@@ -1,0 +1,203 @@
+/**
+ * The laptop's memory: which upstream checksum is which blob, what was signed for each site, the stamps and paths that
+ * later bundles must respect. One SQLite file in the laptop's store, all its SQL here.
+ */
+import type { Sha256 } from '../manifests/digest.ts'
+import type { Verdict } from '../manifests/tree.ts'
+import { openDatabase, writeTransaction, type Database } from './database.ts'
+
+const MIGRATIONS = [
+  `CREATE TABLE alias (
+     algorithm TEXT NOT NULL,
+     hex       TEXT NOT NULL,
+     sha256    TEXT NOT NULL CHECK (length(sha256) = 64),
+     verdict   TEXT NOT NULL,
+     PRIMARY KEY (algorithm, hex)
+   ) STRICT, WITHOUT ROWID;
+   CREATE TABLE validator (
+     url           TEXT PRIMARY KEY,
+     etag          TEXT,
+     last_modified TEXT,
+     sha256        TEXT NOT NULL CHECK (length(sha256) = 64),
+     bytes         INTEGER NOT NULL CHECK (bytes >= 0)
+   ) STRICT, WITHOUT ROWID;
+   CREATE TABLE bundle (
+     site          TEXT NOT NULL,
+     number        INTEGER NOT NULL CHECK (number > 0),
+     created_at_ms INTEGER NOT NULL,
+     content       TEXT NOT NULL,
+     PRIMARY KEY (site, number)
+   ) STRICT, WITHOUT ROWID;
+   CREATE TABLE bundle_metadata (
+     site   TEXT NOT NULL,
+     number INTEGER NOT NULL,
+     name   TEXT NOT NULL,
+     bytes  BLOB NOT NULL,
+     PRIMARY KEY (site, number, name),
+     FOREIGN KEY (site, number) REFERENCES bundle (site, number)
+   ) STRICT;
+   CREATE TABLE bundle_tree (
+     site   TEXT NOT NULL,
+     number INTEGER NOT NULL,
+     target TEXT NOT NULL,
+     sha256 TEXT NOT NULL CHECK (length(sha256) = 64),
+     PRIMARY KEY (site, number, target),
+     FOREIGN KEY (site, number) REFERENCES bundle (site, number)
+   ) STRICT, WITHOUT ROWID;
+   CREATE TABLE stamp (
+     site       TEXT NOT NULL,
+     group_name TEXT NOT NULL,
+     repository TEXT NOT NULL,
+     stamp      INTEGER NOT NULL,
+     PRIMARY KEY (site, group_name, repository)
+   ) STRICT, WITHOUT ROWID;
+   CREATE TABLE immutable (
+     site       TEXT NOT NULL,
+     group_name TEXT NOT NULL,
+     path       TEXT NOT NULL,
+     sha256     TEXT NOT NULL CHECK (length(sha256) = 64),
+     PRIMARY KEY (site, group_name, path)
+   ) STRICT, WITHOUT ROWID;`,
+]
+
+/** A blob that came from an upstream, and what was found out about the signature inside it. */
+export interface Fetched {
+  sha256: Sha256
+  verdict: Verdict
+}
+
+/** What a server said of a file without a declared digest, so that the next look needs no bytes. */
+export interface Validator {
+  etag: string | null
+  lastModified: string | null
+  sha256: Sha256
+  bytes: number
+}
+
+export interface SignedBundle {
+  site: string
+  number: number
+  createdAtMs: number
+  /** digest over what is carried, stamps left out: equal content needs no new bundle */
+  content: Sha256
+  /** archive names without folder → bytes as signed, kept for ever: a bundle is signed once */
+  metadata: Map<string, Buffer>
+  /** target name → digest of the tree, which is a blob of the store */
+  trees: Map<string, Sha256>
+}
+
+/** What a bundle promises to a group's boxes for all later bundles. */
+export interface Promises {
+  group: string
+  /** repository id → highest stamp used */
+  stamps: Map<string, number>
+  /** immutable path → its blob */
+  immutable: Map<string, Sha256>
+}
+
+export class Ledger {
+  readonly #db: Database
+
+  /** @throws STORE_VERSION when a newer program wrote it */
+  constructor(file: string) {
+    this.#db = openDatabase(file, MIGRATIONS)
+  }
+
+  close(): void {
+    this.#db.close()
+  }
+
+  /** The blob that was fetched for an upstream checksum, checked then against everything that the upstream said of it. */
+  fetched(algorithm: string, hex: string): Fetched | undefined {
+    return this.#db.prepare('SELECT sha256, verdict FROM alias WHERE algorithm = ? AND hex = ?').get(algorithm, hex) as
+      Fetched | undefined
+  }
+
+  rememberFetched(algorithm: string, hex: string, { sha256, verdict }: Fetched): void {
+    this.#db
+      .prepare('INSERT OR REPLACE INTO alias (algorithm, hex, sha256, verdict) VALUES (?, ?, ?, ?)')
+      .run(algorithm, hex, sha256, verdict)
+  }
+
+  validator(url: string): Validator | undefined {
+    const row = this.#db
+      .prepare('SELECT etag, last_modified AS lastModified, sha256, bytes FROM validator WHERE url = ?')
+      .get(url)
+    return row as Validator | undefined
+  }
+
+  rememberValidator(url: string, v: Validator): void {
+    this.#db
+      .prepare('INSERT OR REPLACE INTO validator (url, etag, last_modified, sha256, bytes) VALUES (?, ?, ?, ?, ?)')
+      .run(url, v.etag, v.lastModified, v.sha256, v.bytes)
+  }
+
+  /** The newest bundle signed for `site`. */
+  lastBundle(site: string): SignedBundle | undefined {
+    const row = this.#db
+      .prepare(
+        `SELECT site, number, created_at_ms AS createdAtMs, content FROM bundle
+         WHERE site = ? ORDER BY number DESC LIMIT 1`,
+      )
+      .get(site) as Omit<SignedBundle, 'metadata' | 'trees'> | undefined
+    if (row === undefined) return undefined
+    return { ...row, metadata: this.#metadata(site, row.number), trees: this.#trees(site, row.number) }
+  }
+
+  promises(site: string, group: string): Promises {
+    const stamps = this.#db
+      .prepare('SELECT repository, stamp FROM stamp WHERE site = ? AND group_name = ?')
+      .all(site, group) as { repository: string; stamp: number }[]
+    const paths = this.#db
+      .prepare('SELECT path, sha256 FROM immutable WHERE site = ? AND group_name = ?')
+      .all(site, group) as { path: string; sha256: Sha256 }[]
+    return {
+      group,
+      stamps: new Map(stamps.map((row) => [row.repository, row.stamp])),
+      immutable: new Map(paths.map((row) => [row.path, row.sha256])),
+    }
+  }
+
+  /** Keeps a signed bundle and what it promises, in one transaction. The caller's blobs are durable before. */
+  rememberBundle(bundle: SignedBundle, promises: Promises[]): void {
+    writeTransaction(this.#db, () => {
+      this.#insertBundle(bundle)
+      for (const one of promises) this.#insertPromises(bundle.site, one)
+    })
+  }
+
+  #insertBundle({ site, number, createdAtMs, content, metadata, trees }: SignedBundle): void {
+    this.#db
+      .prepare('INSERT INTO bundle (site, number, created_at_ms, content) VALUES (?, ?, ?, ?)')
+      .run(site, number, createdAtMs, content)
+    const addMetadata = this.#db.prepare('INSERT INTO bundle_metadata (site, number, name, bytes) VALUES (?, ?, ?, ?)')
+    for (const [name, bytes] of metadata) addMetadata.run(site, number, name, bytes)
+    const addTree = this.#db.prepare('INSERT INTO bundle_tree (site, number, target, sha256) VALUES (?, ?, ?, ?)')
+    for (const [target, sha256] of trees) addTree.run(site, number, target, sha256)
+  }
+
+  #insertPromises(site: string, { group, stamps, immutable }: Promises): void {
+    const stamp = this.#db.prepare(
+      'INSERT OR REPLACE INTO stamp (site, group_name, repository, stamp) VALUES (?, ?, ?, ?)',
+    )
+    for (const [repository, value] of stamps) stamp.run(site, group, repository, value)
+    const path = this.#db.prepare(
+      'INSERT OR IGNORE INTO immutable (site, group_name, path, sha256) VALUES (?, ?, ?, ?)',
+    )
+    for (const [key, sha256] of immutable) path.run(site, group, key, sha256)
+  }
+
+  #metadata(site: string, number: number): Map<string, Buffer> {
+    const rows = this.#db
+      .prepare('SELECT name, bytes FROM bundle_metadata WHERE site = ? AND number = ? ORDER BY rowid')
+      .all(site, number) as { name: string; bytes: Buffer }[]
+    return new Map(rows.map((row) => [row.name, row.bytes]))
+  }
+
+  #trees(site: string, number: number): Map<string, Sha256> {
+    const rows = this.#db
+      .prepare('SELECT target, sha256 FROM bundle_tree WHERE site = ? AND number = ? ORDER BY target')
+      .all(site, number) as { target: string; sha256: Sha256 }[]
+    return new Map(rows.map((row) => [row.target, row.sha256]))
+  }
+}

@@ -1,0 +1,218 @@
+/**
+ * Reads one part of a bundle, front to end, trusting nothing that was not proved before it:
+ *   1. the metadata is verified before anything else is read;
+ *   2. each tree is checked against the digest and size that the metadata gives, then parsed, then against its target;
+ *   3. each blob must be named by a tree and have its size; its digest is for the consumer of its bytes to check.
+ * Nothing is kept here. Memory is bounded by the limits of manifests/bundle.ts, time by the size of the file.
+ */
+import { basename } from 'node:path'
+import type { PartEntry } from '../manifests/bundle.ts'
+import { sha256Of, type Sha256 } from '../manifests/digest.ts'
+import { GapferryError, isGapferryError } from '../manifests/errors.ts'
+import { parsePartHint, type PartHint } from '../manifests/part-hint.ts'
+import { parseSiteFacts, type SiteFacts } from '../manifests/site.ts'
+import { parseTree, TREE_ROLES, type Tree } from '../manifests/tree.ts'
+import { checkDigest } from './blobs.ts'
+import { PartSource } from './part-source.ts'
+import type { VerifiedMetadata } from './trust.ts'
+
+/** What a blob that the trees name is for, whether it is in this part or not. */
+interface BlobUse {
+  bytes: number
+  /** paths of the origins that it answers, those of current trees first */
+  paths: string[]
+}
+
+/** What every part says, whatever blobs it holds. */
+export interface PartBundle {
+  metadata: VerifiedMetadata
+  /** by target name, `<group>/<role>` */
+  trees: Map<string, Tree>
+  /** the bytes of the trees and of the site facts */
+  treeBytes: Map<Sha256, Buffer>
+  facts: SiteFacts
+  /** signed by nobody: for messages only */
+  hint: PartHint
+  /** every blob that a tree names */
+  wanted: Map<Sha256, BlobUse>
+}
+
+/** Takes the bytes of one blob, as BlobWriter does. */
+export interface BlobConsumer {
+  /** `chunk` is only valid during the call */
+  write(chunk: Uint8Array): void
+  finish(): unknown
+  abort(): void
+}
+
+/** What a caller does with a part. */
+export interface PartReader {
+  /** @param offered  archive names without folder → bytes */
+  verify(offered: Map<string, Buffer>): Promise<VerifiedMetadata>
+  /** before the first blob */
+  onVerified?(bundle: PartBundle): void | Promise<void>
+  /** @returns undefined where the caller needs no bytes of this blob */
+  onBlob(sha256: Sha256, bytes: number): BlobConsumer | undefined
+}
+
+/** Blobs in this part and their bytes, skipped ones too. */
+export interface PartContent {
+  bundle: PartBundle
+  blobs: number
+  bytes: number
+}
+
+/** @param signal  looked at while bytes are read
+ *  @throws GapferryError: BUNDLE_* and TREE_* for the archive, BLOB_DIGEST_MISMATCH and BLOB_SIZE_MISMATCH for what does
+ *  not have the digest or size that is signed for it, and whatever `reader` throws; the message starts with the file's name */
+export async function readPart(file: string, reader: PartReader, signal?: AbortSignal): Promise<PartContent> {
+  try {
+    const source = new PartSource(file, signal)
+    try {
+      return await readFrom(source, reader)
+    } finally {
+      source.close()
+    }
+  } catch (error) {
+    if (!isGapferryError(error)) throw error
+    const options = { cause: error, ...(error.hint === undefined ? {} : { hint: error.hint }) }
+    throw new GapferryError(error.code, `${basename(file)}: ${error.message}`, options)
+  }
+}
+
+async function readFrom(source: PartSource, reader: PartReader): Promise<PartContent> {
+  const offered = new Map<string, Buffer>()
+  let entry = source.next()
+  for (; entry !== undefined && 'version' in entry; entry = source.next()) {
+    offered.set(entry.name, await source.body(entry))
+  }
+  const metadata = await reader.verify(offered)
+  checkNumber(offered, metadata)
+
+  const treeBytes = new Map<Sha256, Buffer>()
+  const sizes = new Map([...metadata.targets.values()].map(({ sha256, bytes }) => [sha256, bytes]))
+  for (; entry?.section === 'tree'; entry = source.next()) {
+    treeBytes.set(entry.sha256, await readTree(source, entry, sizes))
+  }
+  const { trees, facts } = parseTargets(metadata, treeBytes)
+  if (entry?.section !== 'hint') throw new GapferryError('INTERNAL', 'the order of entries was not kept')
+  const hint = parsePartHint(await source.body(entry))
+  if (hint.site !== metadata.site || hint.number !== metadata.number) throw mixed('part.json', hint, metadata)
+
+  const bundle = { metadata, trees, treeBytes, facts, hint, wanted: namedBlobs(trees) }
+  await reader.onVerified?.(bundle)
+  return { bundle, ...(await readBlobs(source, bundle, reader)) }
+}
+
+async function readBlobs(source: PartSource, { wanted }: PartBundle, reader: PartReader) {
+  let [blobs, bytes] = [0, 0]
+  for (let entry = source.next(); entry !== undefined; entry = source.next()) {
+    if (entry.section !== 'blob') throw new GapferryError('INTERNAL', 'the order of entries was not kept')
+    const named = wanted.get(entry.sha256)
+    if (named === undefined) throw unknown(`blobs/${entry.name}`, 'no tree names it')
+    checkSize(`blobs/${entry.name}`, named.bytes, entry.bytes)
+    await readBlob(source, entry, reader.onBlob(entry.sha256, entry.bytes))
+    blobs += 1
+    bytes += entry.bytes
+  }
+  return { blobs, bytes }
+}
+
+async function readBlob(source: PartSource, entry: PartEntry, consumer: BlobConsumer | undefined): Promise<void> {
+  try {
+    await source.stream(entry, (chunk) => consumer?.write(chunk))
+    consumer?.finish()
+  } catch (error) {
+    consumer?.abort()
+    throw error
+  }
+}
+
+/** The names in the archive carry the bundle's number too, and nobody has signed names. */
+function checkNumber(offered: Map<string, Buffer>, { number }: VerifiedMetadata): void {
+  for (const role of ['snapshot', 'targets']) {
+    const name = `${number}.${role}.json`
+    if (!offered.has(name)) throw new GapferryError('BUNDLE_MIXED', `expected metadata/${name} for bundle ${number}`)
+  }
+}
+
+async function readTree(
+  source: PartSource,
+  entry: PartEntry & { sha256: Sha256 },
+  sizes: Map<Sha256, number>,
+): Promise<Buffer> {
+  const what = `trees/${entry.name}`
+  const expected = sizes.get(entry.sha256)
+  if (expected === undefined) throw unknown(what, 'the metadata does not name it')
+  checkSize(what, expected, entry.bytes)
+  const bytes = await source.body(entry)
+  checkDigest(entry.sha256, sha256Of(bytes), what)
+  return bytes
+}
+
+function parseTargets(metadata: VerifiedMetadata, treeBytes: Map<Sha256, Buffer>) {
+  const trees = new Map<string, Tree>()
+  let facts: SiteFacts | undefined
+  for (const [name, { sha256 }] of metadata.targets) {
+    const bytes = treeBytes.get(sha256)
+    if (bytes === undefined) throw missing(`trees/${sha256} (${name})`)
+    if (name === 'site') facts = checkAbout('site', parseSiteFacts(bytes), metadata)
+    else trees.set(name, checkTree(name, parseTree(bytes, name), metadata))
+  }
+  if (facts === undefined) throw missing('the site facts among the targets')
+  checkGroups(facts, trees)
+  return { trees, facts }
+}
+
+function checkTree(name: string, tree: Tree, metadata: VerifiedMetadata): Tree {
+  const found = `${tree.group}/${tree.role}`
+  if (found !== name) throw new GapferryError('BUNDLE_MIXED', `target ${name}: found the tree of ${found}`)
+  return checkAbout(name, tree, metadata)
+}
+
+function checkAbout<T extends { site: string; number: number }>(what: string, doc: T, metadata: VerifiedMetadata): T {
+  if (doc.site !== metadata.site || doc.number !== metadata.number) throw mixed(what, doc, metadata)
+  return doc
+}
+
+/** Each group of the facts has its current tree, and no other group has any. */
+function checkGroups(facts: SiteFacts, trees: Map<string, Tree>): void {
+  for (const group of facts.groups.keys()) if (!trees.has(`${group}/current`)) throw missing(`target ${group}/current`)
+  for (const { group } of trees.values()) {
+    if (!facts.groups.has(group)) throw new GapferryError('BUNDLE_MIXED', `the site facts do not know group ${group}`)
+  }
+}
+
+function namedBlobs(trees: Map<string, Tree>): Map<Sha256, BlobUse> {
+  const blobs = new Map<Sha256, { bytes: number; paths: Set<string> }>()
+  const byRole = [...trees.values()].sort((a, b) => TREE_ROLES.indexOf(a.role) - TREE_ROLES.indexOf(b.role))
+  for (const { entries } of byRole) {
+    for (const [path, { sha256, bytes }] of entries) {
+      const blob = blobs.get(sha256) ?? { bytes, paths: new Set() }
+      if (blob.bytes !== bytes) {
+        throw new GapferryError('BUNDLE_MIXED', `blob ${sha256}: ${blob.bytes} bytes, but ${bytes} for ${path}`)
+      }
+      blobs.set(sha256, blob)
+      blob.paths.add(path)
+    }
+  }
+  return new Map([...blobs].map(([sha256, { bytes, paths }]) => [sha256, { bytes, paths: [...paths] }]))
+}
+
+function checkSize(what: string, expected: number, found: number): void {
+  if (expected === found) return
+  throw new GapferryError('BLOB_SIZE_MISMATCH', `${what}: expected ${expected} bytes, found ${found}`)
+}
+
+function mixed(what: string, found: { site: string; number: number }, metadata: VerifiedMetadata): GapferryError {
+  const message = `${what}: expected site ${metadata.site} number ${metadata.number}, found site ${found.site} number ${found.number}`
+  return new GapferryError('BUNDLE_MIXED', message)
+}
+
+function unknown(what: string, why: string): GapferryError {
+  return new GapferryError('BUNDLE_ENTRY_UNKNOWN', `"${what}": ${why}`)
+}
+
+function missing(what: string): GapferryError {
+  return new GapferryError('BUNDLE_ENTRY_MISSING', `expected ${what}, found none`)
+}

@@ -1,0 +1,255 @@
+/**
+ * Decides whether the metadata of a part may be believed, starting from a pinned root. Two judges, both must agree: our
+ * own checks (they give the reason codes, and close what tuf-js leaves open), then tuf-js with the client workflow of TUF
+ * 1.0.31 §5 in a folder of its own: it writes while it still checks, and a torn write of its state could not be read
+ * again. The caller adopts the returned state in the transaction that stages the bundle; nothing else is written.
+ */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { Updater } from 'tuf-js'
+import { DownloadHTTPError, DownloadLengthMismatchError, PersistError } from 'tuf-js/dist/error.js'
+import type { Sha256 } from '../manifests/digest.ts'
+import { GapferryError, isGapferryError } from '../manifests/errors.ts'
+import {
+  checkExpiry,
+  checkNamed,
+  checkSite,
+  MAX_METADATA_BYTES,
+  nextRoot,
+  parseSnapshot,
+  parseTargets,
+  parseTimestamp,
+  rootChain,
+  verifySignatures,
+  type AnyRoleFile,
+  type RootFile,
+} from '../manifests/metadata.ts'
+
+/** What a store believes: kept as bytes, exactly as they were signed. */
+export interface TrustedState {
+  /** the pinned root first, each next one signed by the one before; the last is in force */
+  roots: Buffer[]
+  timestamp?: Buffer
+  snapshot?: Buffer
+  targets?: Buffer
+}
+
+export interface VerifiedMetadata {
+  /** to be adopted in the caller's transaction */
+  state: TrustedState
+  site: string
+  number: number
+  createdAtMs: number
+  /** from here on this bundle is refused: the earliest expiry of its files and its root */
+  expiresAtMs: number
+  bundler: string
+  /** 'site' and '<group>/<role>' → the tree */
+  targets: Map<string, { sha256: Sha256; bytes: number }>
+  /** false when this very bundle is already adopted in `trusted` (`state.roots` may have grown all the same) */
+  isNew: boolean
+}
+
+/** @param args.offered  by the names in the archive, without folder: 'timestamp.json', '7.snapshot.json',
+ *                       '7.targets.json', '1.root.json' … Roots up to the one in force are never read.
+ *  @param args.nowMs    max(system clock, floor)
+ *  @param args.site     the site this must be for; default: the pinned root's
+ *  @param args.scratchDir  where a temporary folder may be made
+ *  @throws SITE_MISMATCH, ROLE_SIGNATURE, ROLE_ROLLBACK (older than what is trusted), ROLE_CONFLICT (the number of what is
+ *          trusted, other bytes), ROLE_EXPIRED, ROLE_MIXED (files of several bundles, or one missing), ROLE_DELEGATED,
+ *          ROLE_KEYID, ROLE_INVALID */
+export async function verifyMetadata(args: {
+  trusted: TrustedState
+  offered: Map<string, Buffer>
+  nowMs: number
+  site?: string
+  scratchDir: string
+}): Promise<VerifiedMetadata> {
+  const { trusted, offered, nowMs } = args
+  const { roots, root } = followRoots(trusted.roots, offered, args.site)
+  checkExpiry(root, nowMs)
+  const kept = believedBundle(trusted, root)
+  const timestamp = check(parseTimestamp(take(offered, 'timestamp.json'), 'timestamp.json'), root)
+  refuseOlder(timestamp, kept)
+  checkExpiry(timestamp, nowMs)
+  refuseStrangers(offered, timestamp.version)
+  const snapshotName = `${timestamp.version}.snapshot.json`
+  const snapshot = check(parseSnapshot(take(offered, snapshotName), snapshotName), root)
+  checkNamed(snapshot, timestamp.snapshot)
+  const targetsName = `${timestamp.version}.targets.json`
+  const targets = check(parseTargets(take(offered, targetsName), targetsName), root)
+  checkNamed(targets, snapshot.targets)
+  const files = [timestamp, snapshot, targets]
+  for (const file of files) checkExpiry(file, nowMs)
+  refuseConflict(files, kept)
+  const state = { roots, timestamp: timestamp.bytes, snapshot: snapshot.bytes, targets: targets.bytes }
+  await askTufJs({ inForce: trusted.roots.at(-1)!, kept, offered, state, nowMs, scratchDir: args.scratchDir })
+  return {
+    state,
+    site: root.site,
+    number: timestamp.version,
+    createdAtMs: timestamp.createdAtMs,
+    expiresAtMs: Math.min(...[root, ...files].map((file) => file.expiresAtMs)),
+    bundler: timestamp.bundler,
+    targets: targets.targets,
+    isNew: !files.every((file) => trusted[file.role]?.equals(file.bytes)),
+  }
+}
+
+/** The chain from the pinned root through every newer root that is offered (TUF 1.0.31 §5.3). */
+function followRoots(
+  trusted: readonly Buffer[],
+  offered: Map<string, Buffer>,
+  site: string | undefined,
+): { roots: Buffer[]; root: RootFile } {
+  let root = rootChain(trusted, 'trusted root')
+  if (site !== undefined) checkSite(root, site)
+  const roots = [...trusted]
+  for (;;) {
+    const next = offered.get(`${root.version + 1}.root.json`)
+    if (next === undefined) break
+    root = nextRoot(root, next)
+    roots.push(next)
+  }
+  const beyond = [...offered.keys()].find((name) => Number(/^(\d+)\.root\.json$/.exec(name)?.[1]) > root.version)
+  if (beyond === undefined) return { roots, root }
+  throw new GapferryError('ROLE_INVALID', `${beyond}: expected ${root.version + 1}.root.json before it, found none`)
+}
+
+/** The intact files of the trusted bundle. A torn file is left out and heals with what is adopted next. All are left
+ *  out when the root in force no longer vouches for one of them: that is how a site recovers when a stolen key had
+ *  signed numbers far ahead (TUF 1.0.31 §5.3.11: delete trusted timestamp and snapshot when keys were rotated). */
+function believedBundle(trusted: TrustedState, root: RootFile): AnyRoleFile[] {
+  const files = [
+    intact(parseTimestamp, trusted.timestamp, 'trusted timestamp'),
+    intact(parseSnapshot, trusted.snapshot, 'trusted snapshot'),
+    intact(parseTargets, trusted.targets, 'trusted targets'),
+  ].filter((file) => file !== undefined)
+  return files.every((file) => isVouchedFor(file, root)) ? files : []
+}
+
+function intact<F>(parse: (bytes: Buffer, what: string) => F, bytes: Buffer | undefined, what: string): F | undefined {
+  if (bytes === undefined) return undefined
+  try {
+    return parse(bytes, what)
+  } catch (error) {
+    if (isGapferryError(error, 'ROLE_INVALID')) return undefined
+    throw error
+  }
+}
+
+function isVouchedFor(file: AnyRoleFile, root: RootFile): boolean {
+  try {
+    verifySignatures(root, file)
+    return true
+  } catch (error) {
+    if (isGapferryError(error, 'ROLE_SIGNATURE')) return false
+    throw error
+  }
+}
+
+/** The site comes first: a bundle of another site is also signed by other keys, but that is not what a person must hear. */
+function check<F extends AnyRoleFile>(file: F, root: RootFile): F {
+  checkSite(file, root.site)
+  verifySignatures(root, file)
+  return file
+}
+
+function refuseOlder(timestamp: AnyRoleFile, kept: AnyRoleFile[]): void {
+  const newest = Math.max(0, ...kept.map((file) => file.version))
+  if (timestamp.version >= newest) return
+  throw new GapferryError(
+    'ROLE_ROLLBACK',
+    `${timestamp.what}: expected bundle ${newest} or newer, found bundle ${timestamp.version}`,
+    { hint: 'bring the newest bundle; going back one step is: gapferry-mirror rollback' },
+  )
+}
+
+/** A number is used once; other bytes under a number that is already believed are a copy of the keys at work. */
+function refuseConflict(files: AnyRoleFile[], kept: AnyRoleFile[]): void {
+  for (const file of files) {
+    const old = kept.find((other) => other.role === file.role)
+    if (old === undefined || old.version !== file.version || old.bytes.equals(file.bytes)) continue
+    throw new GapferryError(
+      'ROLE_CONFLICT',
+      `${file.what}: expected the bytes that were adopted as bundle ${old.version}, found others under that number`,
+      { hint: 'two laptops, or a restored one, signed the same number: pack a bundle with a new one' },
+    )
+  }
+}
+
+function refuseStrangers(offered: Map<string, Buffer>, number: number): void {
+  const known = new Set(['timestamp.json', `${number}.snapshot.json`, `${number}.targets.json`])
+  const stranger = [...offered.keys()].find((name) => !known.has(name) && !/^[1-9][0-9]*\.root\.json$/.test(name))
+  if (stranger === undefined) return
+  throw new GapferryError('ROLE_MIXED', `${stranger}: expected only the metadata of bundle ${number}`)
+}
+
+function take(offered: Map<string, Buffer>, name: string): Buffer {
+  const bytes = offered.get(name)
+  if (bytes !== undefined) return bytes
+  const found = [...offered.keys()].join(', ') || 'nothing'
+  throw new GapferryError('ROLE_MIXED', `${name}: expected it in the bundle, found ${found}`)
+}
+
+/** The second judge. @throws ROLE_INVALID when it refuses what passed the first, or ends up believing anything else */
+async function askTufJs(args: {
+  inForce: Buffer
+  kept: AnyRoleFile[]
+  offered: Map<string, Buffer>
+  state: Required<TrustedState>
+  nowMs: number
+  scratchDir: string
+}): Promise<void> {
+  const dir = mkdtempSync(join(args.scratchDir, 'trust-'))
+  const believed = { ...args.state, root: args.state.roots.at(-1)! }
+  try {
+    writeFileSync(join(dir, 'root.json'), args.inForce)
+    for (const { role, bytes } of args.kept) writeFileSync(join(dir, `${role}.json`), bytes)
+    await refresh(updater(dir, args.offered, args.nowMs))
+    for (const role of ['root', 'timestamp', 'snapshot', 'targets'] as const) {
+      if (readFileSync(join(dir, `${role}.json`)).equals(believed[role])) continue
+      throw new GapferryError('ROLE_INVALID', `${role}.json: tuf-js believes another one than this bundle's`)
+    }
+  } finally {
+    rmSync(dir, { recursive: true, force: true })
+  }
+}
+
+async function refresh(updater: Updater): Promise<void> {
+  try {
+    await updater.refresh()
+  } catch (cause) {
+    if (cause instanceof PersistError) throw cause // the disk's fault, not the bundle's
+    throw new GapferryError('ROLE_INVALID', `tuf-js refuses the metadata: ${String(cause)}`, { cause })
+  }
+}
+
+function updater(metadataDir: string, offered: Map<string, Buffer>, nowMs: number): Updater {
+  const made = new Updater({
+    metadataDir,
+    metadataBaseUrl: 'http://bundle.invalid/',
+    fetcher: {
+      downloadBytes: async (url, maxBytes) => answer(offered, new URL(url).pathname.slice(1), maxBytes),
+      downloadFile: () => Promise.reject(new Error('targets are read from the part, never by tuf-js')),
+    },
+    config: {
+      rootMaxLength: MAX_METADATA_BYTES.root,
+      timestampMaxLength: MAX_METADATA_BYTES.timestamp,
+      snapshotMaxLength: MAX_METADATA_BYTES.snapshot,
+      targetsMaxLength: MAX_METADATA_BYTES.targets,
+    },
+  })
+  // tuf-js has no option for the time it judges by; its private field is pinned by a test.
+  const { trustedSet } = made as unknown as { trustedSet: { referenceTime: Date } }
+  if (!(trustedSet.referenceTime instanceof Date)) throw new Error('this tuf-js keeps its clock elsewhere')
+  trustedSet.referenceTime = new Date(nowMs)
+  return made
+}
+
+/** "There is no newer root" has to be this error with 404: tuf-js asks until it gets it. */
+function answer(offered: Map<string, Buffer>, name: string, maxBytes: number): Buffer {
+  const bytes = offered.get(name)
+  if (bytes === undefined) throw new DownloadHTTPError(`${name} is not in the bundle`, 404)
+  if (bytes.length > maxBytes) throw new DownloadLengthMismatchError(`${name} is larger than ${maxBytes} bytes`)
+  return bytes
+}

@@ -1,0 +1,59 @@
+/** 600 MB in 1500 files that nothing can compress, sizes from 10 KB to 50 MB: what a bundle carries, in a store. */
+import { createCipheriv } from 'node:crypto'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Sha256 } from '../../manifests/digest.ts'
+import { BlobStore, type BlobBatch } from '../../storage/blobs.ts'
+import { generated } from './folders.ts'
+import { logNormal, randomFrom } from './random.ts'
+
+/** Raise it with every change of what is made. */
+const VERSION = 1
+const COUNT = 1500
+const TOTAL_BYTES = 600_000_000
+const LEAST_BYTES = 10_000
+const MOST_BYTES = 50_000_000
+const CHUNK = Buffer.alloc(1024 * 1024)
+
+export interface SampleBlob {
+  sha256: Sha256
+  bytes: number
+}
+
+/** @returns the root of a BlobStore with them, and what it holds */
+export async function sampleFiles(): Promise<{ root: string; blobs: SampleBlob[] }> {
+  const root = await generated('files', VERSION, async (folder) => {
+    const batch = new BlobStore(folder).batch()
+    const blobs = sizes().map((bytes, i) => ({ sha256: makeFile(batch, bytes, i), bytes }))
+    await batch.commit()
+    writeFileSync(join(folder, 'blobs.json'), JSON.stringify(blobs))
+  })
+  return { root, blobs: JSON.parse(readFileSync(join(root, 'blobs.json'), 'utf8')) as SampleBlob[] }
+}
+
+/** Scaled until they add up, because cutting off at both ends moves the sum. */
+function sizes(): number[] {
+  const random = randomFrom(1)
+  const shape = Array.from({ length: COUNT }, () => logNormal(random, 1, 1.85))
+  const scaled = (scale: number): number[] =>
+    shape.map((one) => Math.round(Math.min(MOST_BYTES, Math.max(LEAST_BYTES, one * scale))))
+  let scale = TOTAL_BYTES / COUNT
+  for (let i = 0; i < 30; i++) scale *= TOTAL_BYTES / sum(scaled(scale))
+  return scaled(scale)
+}
+
+/** The stream of AES in counter mode: quick, and as good as random to anything that compresses. */
+function makeFile(batch: BlobBatch, bytes: number, index: number): Sha256 {
+  const iv = Buffer.alloc(16)
+  iv.writeUInt32BE(index)
+  const cipher = createCipheriv('aes-256-ctr', Buffer.alloc(32, 1), iv)
+  const writer = batch.begin({ bytes, maxBytes: bytes })
+  for (let done = 0; done < bytes; done += CHUNK.length) {
+    writer.write(cipher.update(CHUNK.subarray(0, Math.min(CHUNK.length, bytes - done))))
+  }
+  return writer.finish()
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0)
+}

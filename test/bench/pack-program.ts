@@ -1,0 +1,23 @@
+/** Packs a BundleFile in a process of its own. argv: the file, the store that has its blobs, the stick. */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { pack } from '../../bundler/pack.ts'
+import { BlobStore } from '../../storage/blobs.ts'
+import type { BundleFile } from './bundle.ts'
+
+const [, , file = '', storeRoot = '', toDir = ''] = process.argv
+const bundle = JSON.parse(readFileSync(file, 'utf8')) as BundleFile
+const bytes = <K>(rows: [K, string][]): Map<K, Buffer> =>
+  new Map(rows.map(([name, text]) => [name, Buffer.from(text, 'base64')]))
+
+await pack({
+  site: bundle.site,
+  number: bundle.number,
+  metadata: bytes(bundle.metadata),
+  trees: bytes(bundle.trees),
+  wanted: new Map(bundle.wanted),
+  blobs: new BlobStore(storeRoot),
+  toDir,
+  rootFile: Buffer.from(bundle.rootFile, 'base64'),
+  verifyPy: readFileSync(join(import.meta.dirname, '../../bundler/verify.py')),
+})

@@ -1,0 +1,66 @@
+// The Debian packages that the tests stand on. Plain JavaScript that also runs on Node 20.
+//   node test/helpers/packages.mjs
+// All there: says nothing, exit 0. Some missing: prints which; as root it installs them with apt-get (exit 0), otherwise
+// it prints the command to run (exit 1). A missing tool is never passed over.
+import { spawnSync } from 'node:child_process'
+import { accessSync, constants } from 'node:fs'
+import { pathToFileURL } from 'node:url'
+
+/** Debian package → what the tests use of it. apache2-bin is the web server's program without its system service. */
+const PACKAGES = {
+  'apache2-bin': ['/usr/sbin/apache2', '/usr/lib/apache2/modules/mod_mpm_event.so'],
+  bzip2: ['/usr/bin/bzip2'],
+  'createrepo-c': ['/usr/bin/createrepo_c'],
+  dnf: ['/usr/bin/dnf'],
+  gnupg: ['/usr/bin/gpg', '/usr/bin/gpgconf', '/usr/bin/gpg-agent'],
+  gpgv: ['/usr/bin/gpgv'],
+  openssl: ['/usr/bin/openssl'],
+  python3: ['/usr/bin/python3'],
+  'python3-dnf': ['/usr/lib/python3/dist-packages/dnf/__init__.py'],
+  rpm: ['/usr/bin/rpm', '/usr/bin/rpmbuild', '/usr/bin/rpmsign'],
+  strace: ['/usr/bin/strace'],
+  'xz-utils': ['/usr/bin/xz'],
+  zstd: ['/usr/bin/zstd'],
+}
+const UPDATE = ['apt-get', 'update', '-q']
+const INSTALL = ['apt-get', 'install', '-q', '-y', '--no-install-recommends']
+
+/** The packages that bring something the tests use and that is not there. */
+function missingPackages() {
+  return Object.keys(PACKAGES).filter((name) => !PACKAGES[name].every(isThere))
+}
+
+/** Sees to it that all packages are there. True when they are, at the end. */
+export function ensurePackages() {
+  const missing = missingPackages()
+  if (missing.length === 0) return true
+  const command = [...INSTALL, ...missing]
+  console.log(`the tests need these Debian packages, which are missing: ${missing.join(' ')}`)
+  if (!isThere('/usr/bin/apt-get')) return fail('there is no apt-get here: install what brings these commands', missing)
+  if (process.getuid() !== 0) return fail(`run as root: ${UPDATE.join(' ')} && ${command.join(' ')}`, missing)
+  for (const line of [UPDATE, command]) {
+    console.log(`running: ${line.join(' ')}`)
+    const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
+    const { status } = spawnSync(line[0], line.slice(1), { stdio: ['ignore', 'inherit', 'inherit'], env })
+    if (status !== 0 && line === command) return fail(`failed: ${line.join(' ')}`, missing)
+  }
+  const still = missingPackages()
+  return still.length === 0 || fail(`still missing after the installation: ${still.join(' ')}`, still)
+}
+
+function isThere(file) {
+  try {
+    accessSync(file, constants.R_OK)
+    return true
+  } catch {
+    return false
+  }
+}
+
+function fail(message, names) {
+  console.error(message)
+  for (const name of names) console.error(`  ${name}: ${PACKAGES[name].join(' ')}`)
+  return false
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1]).href && !ensurePackages()) process.exitCode = 1

@@ -1,0 +1,48 @@
+import t from 'tap'
+import type { SiteFacts } from '../../manifests/site.ts'
+import { parseMirrorConfig } from '../../server/config.ts'
+import { originWarnings } from '../../server/status.ts'
+
+const facts = (origin: string): SiteFacts => ({
+  site: 'hq',
+  number: 1,
+  createdAt: '2026-11-22T12:00:00Z',
+  groups: new Map([['pbx', { origin, yum: ['base'], files: [] }]]),
+})
+
+function warnings(told: string, listen: string, hosts: string): string[] {
+  const text = `apiVersion: gapferry/v1\nkind: Mirror\norigins: [{ group: pbx, listen: "${listen}", hosts: [${hosts}] }]`
+  return originWarnings(parseMirrorConfig(text, '/etc/mirror.yaml'), facts(told))
+}
+
+t.test('warns when the boxes were told a name that would be refused', async (t) => {
+  for (const [told, listen, hosts] of [
+    ['http://mirror.hq.lan:8416', '0.0.0.0:8416', ''],
+    ['http://mirror.hq.lan:8416', '0.0.0.0:8416', 'other.lan'],
+    ['http://mirror.hq.lan:8416', '10.0.0.5:8416', '"10.0.0.5"'],
+    ['http://localhost:8416', '0.0.0.0:8416', ''],
+  ] as const) {
+    const [warning, ...more] = warnings(told, listen, hosts)
+    t.match(warning, told, told)
+    t.match(warning, `add hosts: [${new URL(told).hostname}]`)
+    t.equal(more.length, 0)
+  }
+})
+
+t.test('says nothing where the boxes will be answered', async (t) => {
+  for (const [told, listen, hosts] of [
+    ['http://mirror.hq.lan:8416', '0.0.0.0:8416', 'Mirror.hq.lan'],
+    ['http://mirror.hq.lan', '0.0.0.0:8416', '"mirror.hq.lan"'],
+    ['http://10.0.0.5:8416', '0.0.0.0:8416', ''],
+    ['http://mirror.hq.lan:8416', 'mirror.hq.lan:8416', ''],
+    ['http://localhost:8416', '127.0.0.1:8416', ''],
+  ] as const) {
+    t.same(warnings(told, listen, hosts), [], told)
+  }
+})
+
+t.test('shows what to add for a group without origin, with the port that boxes were told', async (t) => {
+  const config = parseMirrorConfig('apiVersion: gapferry/v1\nkind: Mirror', '/etc/mirror.yaml')
+  t.match(originWarnings(config, facts('http://mirror.hq.lan:8416')), [/\{ group: pbx, listen: 0\.0\.0\.0:8416 \}/])
+  t.match(originWarnings(config, facts('https://mirror.hq.lan')), [/0\.0\.0\.0:443/])
+})

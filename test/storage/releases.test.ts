@@ -1,0 +1,194 @@
+import t, { type Test } from 'tap'
+import { rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { Catalog } from '../../storage/catalog.ts'
+import { Releases } from '../../storage/releases.ts'
+import { adopt, blobOf, makeContent, makeStore, type TestStore } from '../helpers/mirror.ts'
+import { NOW } from '../helpers/site.ts'
+
+const HOUR = 3_600_000
+
+function open(t: Test): TestStore & { releases: Releases } {
+  const store = makeStore(t.testdir())
+  t.teardown(() => store.catalog.close())
+  store.catalog.pin({ site: 'hq', root: Buffer.from('root 1'), nowMs: NOW })
+  return { ...store, releases: new Releases(store.catalog, store.blobs) }
+}
+
+t.test('releases all groups of a bundle, and serves them', async (t) => {
+  const { releases, ...store } = open(t)
+  await adopt(
+    store,
+    makeContent(1, [
+      { stamp: 10, packages: ['a'] },
+      { stamp: 20, group: 'lab' },
+    ]),
+  )
+  t.equal(releases.served(0).size, 0)
+  t.same(releases.release({ number: 1, nowMs: NOW }), {
+    number: 1,
+    released: ['lab', 'pbx'],
+    already: [],
+    untouched: [],
+  })
+  const served = releases.served(0)
+  t.same([...served.keys()].sort(), ['lab', 'pbx'])
+  const pbx = served.get('pbx')!
+  t.match(pbx.released, { group: 'pbx', number: 1, role: 'current', releasedAtMs: NOW, replacedAtMs: null })
+  t.same([...pbx.released!.tree.entries.keys()].length, 3)
+  t.same(pbx.replaced, [])
+})
+
+t.test('a replaced tree is kept from the moment it was replaced, newest first', async (t) => {
+  const { releases, ...store } = open(t)
+  for (const number of [1, 2, 3]) {
+    await adopt(store, makeContent(number, [{ stamp: number }]))
+    releases.release({ number, nowMs: NOW + number * HOUR })
+  }
+  const { released, replaced } = releases.served(NOW).get('pbx')!
+  t.equal(released?.number, 3)
+  t.same(
+    replaced.map((tree) => tree.number),
+    [2, 1],
+  )
+  t.same(
+    replaced.map((tree) => tree.replacedAtMs),
+    [NOW + 3 * HOUR, NOW + 2 * HOUR],
+  )
+  t.same(
+    releases
+      .served(NOW + 2 * HOUR)
+      .get('pbx')!
+      .replaced.map((tree) => tree.number),
+    [2],
+    'bundle 1 is over',
+  )
+  t.same(releases.served(NOW + 3 * HOUR).get('pbx')!.replaced, [])
+})
+
+t.test('releasing what is released is a harmless no-op', async (t) => {
+  const { releases, ...store } = open(t)
+  await adopt(store, makeContent(1, [{ stamp: 10 }, { stamp: 20, group: 'lab' }]))
+  releases.release({ number: 1, groups: ['pbx'], nowMs: NOW })
+  t.same(releases.release({ number: 1, groups: ['pbx', 'pbx'], nowMs: NOW + 1 }), {
+    number: 1,
+    released: [],
+    already: ['pbx'],
+    untouched: [],
+  })
+  t.same(releases.release({ number: 1, nowMs: NOW + 2 }), {
+    number: 1,
+    released: ['lab'],
+    already: ['pbx'],
+    untouched: [],
+  })
+  t.equal(releases.served(0).get('pbx')?.released?.releasedAtMs, NOW)
+  t.same(releases.served(0).get('pbx')?.replaced, [])
+})
+
+t.test('a group that a bundle no longer has stays what it was', async (t) => {
+  const { releases, ...store } = open(t)
+  await adopt(store, makeContent(1, [{ stamp: 10 }, { stamp: 20, group: 'lab' }]))
+  await adopt(store, makeContent(2, [{ stamp: 11 }]))
+  releases.release({ number: 1, nowMs: NOW })
+  t.same(releases.release({ number: 2, nowMs: NOW }), { number: 2, released: ['pbx'], already: [], untouched: ['lab'] })
+  t.equal(releases.served(0).get('lab')?.released?.number, 1)
+})
+
+t.test('refuses stamps that are not above everything released in the group, for all groups at once', async (t) => {
+  const { releases, ...store } = open(t)
+  await adopt(
+    store,
+    makeContent(1, [
+      { stamp: 10, stamps: { extra: 50 } },
+      { stamp: 10, group: 'lab' },
+    ]),
+  )
+  await adopt(store, makeContent(2, [{ stamp: 10 }, { stamp: 20, group: 'lab' }]))
+  await adopt(store, makeContent(3, [{ stamp: 11 }]))
+  await adopt(store, makeContent(4, [{ stamp: 12, stamps: { extra: 50 } }]))
+  releases.release({ number: 1, nowMs: NOW })
+  t.throws(() => releases.release({ number: 2, nowMs: NOW }), { code: 'RELEASE_STAMP' }, 'an equal stamp')
+  t.equal(releases.served(0).get('lab')?.released?.number, 1, 'the good group was not switched either')
+  releases.release({ number: 3, nowMs: NOW })
+  t.throws(
+    () => releases.release({ number: 1, groups: ['pbx'], nowMs: NOW }),
+    { code: 'RELEASE_STAMP' },
+    'an older bundle',
+  )
+  t.throws(
+    () => releases.release({ number: 4, nowMs: NOW }),
+    { code: 'RELEASE_STAMP' },
+    'a repository that was away in between',
+  )
+})
+
+t.test('refuses an incomplete bundle and names the first missing path', async (t) => {
+  const { releases, ...store } = open(t)
+  const content = makeContent(1, [
+    { stamp: 10, packages: ['a', 'b'] },
+    { stamp: 11, role: 'previous', packages: ['old'] },
+  ])
+  await adopt(store, content, { leaveOut: [blobOf('package b')] })
+  t.throws(() => releases.release({ number: 1, nowMs: NOW }), {
+    code: 'RELEASE_INCOMPLETE',
+    message: /pbx yum\/base\/b\.rpm/,
+  })
+  t.equal(releases.served(0).size, 0)
+  await store.blobs.put(Buffer.from('package b'))
+  t.same(releases.release({ number: 1, nowMs: NOW }).released, ['pbx'])
+})
+
+t.test('the other trees need their pointers and companions, not their packages', async (t) => {
+  const { releases, ...store } = open(t)
+  const trees = [{ stamp: 10 }, { stamp: 11, role: 'previous' as const, packages: ['old'] }]
+  await adopt(store, makeContent(1, trees), { leaveOut: [blobOf('package old')] })
+  t.same(releases.release({ number: 1, nowMs: NOW }).released, ['pbx'])
+
+  const next = makeContent(2, [{ stamp: 20 }, { stamp: 21, role: 'previous' }])
+  await adopt(store, next, { leaveOut: [blobOf('signature of pbx/previous 2 21')] })
+  t.throws(() => releases.release({ number: 2, nowMs: NOW }), {
+    code: 'RELEASE_INCOMPLETE',
+    message: /repomd\.xml\.asc/,
+  })
+})
+
+t.test('says what is here when there is no such bundle or group', async (t) => {
+  const { releases, ...store } = open(t)
+  t.throws(() => releases.release({ number: 1, nowMs: NOW }), { code: 'RELEASE_NOTHING' })
+  await adopt(store, makeContent(1, [{ stamp: 10 }]))
+  t.throws(() => releases.release({ number: 2, nowMs: NOW }), { code: 'RELEASE_NOTHING', message: /here: 1/ })
+  t.throws(() => releases.release({ number: 1, groups: ['pbx', 'lba'], nowMs: NOW }), {
+    code: 'GROUP_UNKNOWN',
+    hint: /pbx/,
+  })
+})
+
+t.test("sees another process's release, and its own, by a changed version", async (t) => {
+  const { releases, ...store } = open(t)
+  await adopt(store, makeContent(1, [{ stamp: 1 }]))
+  await adopt(store, makeContent(2, [{ stamp: 2 }]))
+  const other = new Catalog(join(store.root, 'catalog.db'))
+  t.teardown(() => other.close())
+  const seen = new Set([releases.version()])
+  t.equal(seen.size, 1)
+  new Releases(other, store.blobs).release({ number: 1, nowMs: NOW })
+  seen.add(releases.version())
+  t.equal(seen.size, 2)
+  t.equal(releases.served(0).get('pbx')?.released?.number, 1)
+  releases.release({ number: 2, nowMs: NOW })
+  seen.add(releases.version())
+  t.equal(seen.size, 3)
+  t.equal(releases.version(), releases.version())
+})
+
+t.test('a tree is read from the store once while it is served', async (t) => {
+  const { releases, ...store } = open(t)
+  const content = makeContent(1, [{ stamp: 1 }])
+  await adopt(store, content)
+  releases.release({ number: 1, nowMs: NOW })
+  releases.served(0)
+  rmSync(store.blobs.pathOf([...content.trees.keys()][0]!))
+  t.equal(releases.served(0).get('pbx')?.released?.number, 1)
+  t.throws(() => new Releases(store.catalog, store.blobs).served(0), { code: 'BLOB_MISSING' })
+})
