@@ -74,6 +74,8 @@ export interface PullResult {
  *  @throws BUDGET_EXCEEDED, SPACE_SHORT before a byte is spent; what the fetcher throws; RPM_MISMATCH */
 export async function pull(laptop: Laptop, plan: Plan): Promise<PullResult> {
   const { here, toFetch } = partDownloads(laptop, plan)
+  if (toFetch.length === 0)
+    return { fetched: { count: 0, bytes: 0 }, here: { count: here.length, bytes: sumBytes(here) } }
   const total = sumBytes(toFetch)
   refuseOverBudget(laptop.fleet, total)
   await refuseShortSpace(laptop.fleet.storeDir, total)

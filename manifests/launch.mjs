@@ -8,6 +8,9 @@ const [major, minor] = process.versions.node.split('.').map(Number)
 
 if (major > needed[0] || (major === needed[0] && minor >= needed[1])) {
   const target = process.argv[2]
+  // Types are stripped and modules compiled once, not at every start. In the checkout, where nobody else writes.
+  const { enableCompileCache } = await import('node:module')
+  enableCompileCache(fileURLToPath(new URL('../node_modules/.cache/gapferry-compile', import.meta.url)))
   process.argv.splice(1, 2, fileURLToPath(new URL(`../${target}`, import.meta.url)))
   await import(pathToFileURL(process.argv[1]).href)
 } else {

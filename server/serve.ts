@@ -4,6 +4,7 @@
 import { once } from 'node:events'
 import type { DestinationStream } from 'pino'
 import { pino } from 'pino'
+import { redact } from '../manifests/errors.ts'
 import { buildMirror } from './app.ts'
 import type { MirrorConfig } from './config.ts'
 import { clockFloor, type MirrorStore } from './store.ts'
@@ -19,11 +20,11 @@ export interface ServedUrls {
 export async function serve(args: {
   store: MirrorStore
   config: MirrorConfig
-  around: { stderr: DestinationStream; nowMs: () => number; signal: AbortSignal }
+  around: { stderr: DestinationStream & { isTTY?: boolean }; nowMs: () => number; signal: AbortSignal }
   onUp: (urls: ServedUrls) => void
 }): Promise<void> {
   const { store, config, around, onUp } = args
-  const log = pino({ base: null, timestamp: pino.stdTimeFunctions.isoTime }, around.stderr)
+  const log = pino({ base: null, timestamp: pino.stdTimeFunctions.isoTime }, logTo(around.stderr))
   const floorMs = clockFloor(store.catalog)
   const mirror = buildMirror({
     config,
@@ -45,4 +46,20 @@ export async function serve(args: {
     await mirror.close()
   }
   log.info('ended')
+}
+
+/** JSON lines for a log collector; on a terminal the same as a person reads it: time, what, about what. */
+function logTo(stderr: DestinationStream & { isTTY?: boolean }): DestinationStream {
+  if (stderr.isTTY !== true) return stderr
+  return {
+    write: (line) => {
+      const { level, time, msg, ...about } = JSON.parse(line) as { level: number; time: string; msg: string }
+      const facts = Object.entries(about).map(
+        ([name, value]) => `${name}=${typeof value === 'string' ? value : JSON.stringify(value)}`,
+      )
+      const weight =
+        level >= pino.levels.values['error']! ? 'ERROR ' : level >= pino.levels.values['warn']! ? 'warning: ' : ''
+      stderr.write(`${redact([time.slice(11, 19), `${weight}${msg}`, ...facts].join('  '))}\n`)
+    },
+  }
 }

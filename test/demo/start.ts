@@ -7,6 +7,9 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join, relative, resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { request } from 'undici'
+import { formatBytes } from '../../manifests/console.ts'
+import { fingerprintWords } from '../../manifests/words.ts'
+import { mustRun } from '../helpers/process.ts'
 import { serveSample } from '../helpers/sample-upstream.ts'
 
 const ROOT = resolve(import.meta.dirname, '../..')
@@ -38,7 +41,7 @@ async function main(): Promise<void> {
   await step('gapferry', ['verify', ...parts(), '--trust', rel(root)])
 
   title('At the isolated site')
-  const fingerprint = await fingerprintOf(root)
+  const fingerprint = fingerprintOf(root)
   await step('gapferry-mirror', [
     ...['init', rel(MIRROR), '--trust', rel(root), '--fingerprint', fingerprint],
     ...['--admin', ADMIN, '--origin', `${GROUP}=${ORIGIN}`],
@@ -85,15 +88,31 @@ async function account(): Promise<void> {
   const repo = await request(`http://${ORIGIN}/gapferry-${GROUP}.repo`)
   title('Serving')
   say('bundle', String(status.bundle))
+  say('carried', await carried())
   for (const origin of status.origins) say(`origin ${origin.group}`, `${origin.url}  yum: ${origin.yum.join(', ')}`)
-  say('fingerprint', await fingerprintOf(join(LAPTOP, 'keys', SITE, '1.root.json')))
+  say('fingerprint', fingerprintOf(join(LAPTOP, 'keys', SITE, '1.root.json')))
   say('open', `http://${ADMIN}/api/v1/status`)
   process.stdout.write(`\nOn a box, as /etc/yum.repos.d/gapferry-${GROUP}.repo:\n\n${indent(await repo.body.text())}\n`)
   process.stdout.write('Ctrl-C ends it.\n')
 }
 
-async function fingerprintOf(rootFile: string): Promise<string> {
-  const { fingerprintWords } = await import('../../manifests/words.ts')
+/** Paths and bytes of what is served, with the reasons that the plan gave. */
+async function carried(): Promise<string> {
+  const [newest] = parts()
+  const main = join(ROOT, 'bundler/main.ts')
+  const root = rel(join(LAPTOP, 'keys', SITE, '1.root.json'))
+  const { stdout } = await mustRun(process.execPath, [main, 'inspect', newest!, '--trust', root, '--json'], {
+    cwd: ROOT,
+  })
+  const { bundles } = JSON.parse(stdout) as {
+    bundles: { bytes: number; groups: { entries: { source?: string }[] }[] }[]
+  }
+  const entries = bundles[0]!.groups.flatMap((group) => group.entries)
+  const fetched = entries.filter((entry) => entry.source !== undefined).length
+  return `${entries.length} paths, ${formatBytes(bundles[0]!.bytes)}: ${fetched} of the vendor's, for the reasons above, ${entries.length - fetched} made here`
+}
+
+function fingerprintOf(rootFile: string): string {
   return fingerprintWords(readFileSync(rootFile))
 }
 
