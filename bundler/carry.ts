@@ -2,7 +2,7 @@
  * The laptop's work, step by step: plan → pull → pack. Each step is a function of what the step before kept in the store,
  * so that an interrupted run goes on where it was. Nothing here knows of arguments or terminals.
  */
-import { closeSync, openSync, readFileSync, readSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs'
 import { join } from 'node:path'
 import { statfs } from 'node:fs/promises'
 import { formatBytes } from '../manifests/console.ts'
@@ -233,9 +233,9 @@ async function refuseShortSpace(dir: string, bytes: number): Promise<void> {
 }
 
 function readHead(file: string): Buffer {
-  const buffer = Buffer.alloc(MAX_RPM_HEADER_BYTES)
   const fd = openSync(file, 'r')
   try {
+    const buffer = Buffer.allocUnsafe(Math.min(fstatSync(fd).size, MAX_RPM_HEADER_BYTES))
     return buffer.subarray(0, readSync(fd, buffer, 0, buffer.length, 0))
   } finally {
     closeSync(fd)
