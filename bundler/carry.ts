@@ -5,7 +5,7 @@
 import { closeSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs'
 import { join } from 'node:path'
 import { statfs } from 'node:fs/promises'
-import { formatBytes } from '../manifests/console.ts'
+import { formatBytes, formatTime } from '../manifests/console.ts'
 import { sha256Of, type Sha256 } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { checkRpm, MAX_RPM_HEADER_BYTES } from '../manifests/rpm-package.ts'
@@ -29,6 +29,8 @@ export interface Laptop {
   ledger: Ledger
   fetcher: Fetcher
   progress: Progress
+  /** says something to the person that is no result */
+  warn: (text: string) => void
   nowMs: () => number
   signal: AbortSignal
 }
@@ -155,6 +157,7 @@ export async function composeBundle(
   const last = ledger.lastBundle(site.name)
   if (last !== undefined && last.content === content && !options.renew) return describe(store, last, false)
   const number = (last?.number ?? 0) + 1
+  const createdAtMs = createdAfter(last, nowMs, laptop.warn)
   const signer = await keys.unlock()
   const context = { site: site.name, number, nowMs, store, signDetached: signer.signDetached.bind(signer) }
   const composed = await composeSite(context, groups, last, (group) => ledger.promises(site.name, group))
@@ -167,13 +170,24 @@ export async function composeBundle(
     roots: keys.roots,
     targets,
     signer,
-    nowMs,
+    nowMs: createdAtMs,
     bundler: options.bundler,
   })
   const trees = new Map([...targets].map(([name, { sha256 }]) => [name, sha256]))
-  const bundle: SignedBundle = { site: site.name, number, createdAtMs: nowMs, content, metadata, trees }
+  const bundle: SignedBundle = { site: site.name, number, createdAtMs, content, metadata, trees }
   ledger.rememberBundle(bundle, composed.promises)
   return describe(store, bundle, true)
+}
+
+/** A mirror takes the creation of its newest bundle for the earliest that it can be now, and would find a later bundle with
+ *  an earlier date expired: so dates never go back, even where this laptop's clock did. */
+function createdAfter(last: SignedBundle | undefined, nowMs: number, warn: (text: string) => void): number {
+  if (last === undefined || last.createdAtMs <= nowMs) return nowMs
+  const [before, now] = [formatTime(last.createdAtMs), formatTime(nowMs)]
+  warn(
+    `bundle ${last.number} was signed at ${before}, this laptop's clock says ${now}: the new one is dated like that; check the clock`,
+  )
+  return last.createdAtMs
 }
 
 function describe(store: BlobStore, bundle: SignedBundle, isNew: boolean): ComposedBundle {

@@ -3,7 +3,7 @@
  */
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Surroundings } from '../manifests/program.ts'
+import { talk, type Surroundings } from '../manifests/program.ts'
 import { BlobStore } from '../storage/blobs.ts'
 import { lockStore } from '../storage/database.ts'
 import { Ledger } from '../storage/ledger.ts'
@@ -30,7 +30,8 @@ export function openLaptop(fleet: Fleet, around: Surroundings): { laptop: Laptop
     const dispatcher = makeDispatcher({ connections: CONNECTIONS, proxy: proxyOf(around.environment) })
     const fetcher = new Fetcher({ dispatcher, userAgent: `gapferry/${around.version}` })
     const progress = makeProgress(around)
-    const laptop = { fleet, store, ledger, fetcher, progress, nowMs: around.nowMs, signal: around.signal }
+    const warn = (text: string): void => talk(around, `warning: ${text}`)
+    const laptop = { fleet, store, ledger, fetcher, progress, warn, nowMs: around.nowMs, signal: around.signal }
     const close = async (): Promise<void> => {
       await dispatcher.destroy()
       ledger.close()

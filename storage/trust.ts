@@ -160,7 +160,9 @@ function refuseOlder(timestamp: AnyRoleFile, kept: AnyRoleFile[]): void {
   throw new GapferryError(
     'ROLE_ROLLBACK',
     `${timestamp.what}: expected bundle ${newest} or newer, found bundle ${timestamp.version}`,
-    { hint: 'bring the newest bundle; going back one step is: gapferry-mirror rollback' },
+    {
+      hint: 'an older bundle is never taken; bring the newest one of this site, or pack a new one: gapferry pack --renew',
+    },
   )
 }
 

@@ -199,6 +199,23 @@ t.test('a bundle is signed once: unchanged it is written again, --renew gives th
   t.equal(sum.status, 0, sum.stderr)
 })
 
+t.test('a clock that went back does not make bundles that a mirror would find expired', async (t) => {
+  const { dir } = await laptop(t)
+  const YEAR_MS = 365 * 86_400_000
+  const later = await inside(runGapferry, dir, ['bundle', '--to', 'a', '--json'], {
+    nowMs: () => Date.now() + 5 * YEAR_MS,
+  })
+  status(t, later, 0)
+  const now = await gapferry(dir, ['bundle', '--to', 'b', '--renew', '--json'])
+  status(t, now, 0)
+  t.match(now.stderr, /warning: bundle 1 was signed at .* check the clock/)
+  const [first, second] = [later, now].map(
+    ({ stdout }) => (JSON.parse(stdout) as { bundles: { createdAtMs: number; expiresAtMs: number }[] }).bundles[0]!,
+  )
+  t.equal(second!.createdAtMs, first!.createdAtMs)
+  t.ok(second!.expiresAtMs >= first!.expiresAtMs)
+})
+
 t.test('a second run on the same store is told that it is busy', async (t) => {
   const { dir } = await laptop(t)
   const release = lockStore(join(dir, 'store'))
