@@ -19,6 +19,7 @@ import {
   renderIgnored,
   renderImport,
   renderRelease,
+  renderRollback,
   renderStatus,
 } from './render.ts'
 import { bundleStatuses, formatIso, originWarnings, readFacts, siteStatus } from './status.ts'
@@ -40,6 +41,7 @@ export function addCommands(program: Command, around: Surroundings): void {
   addInit(program, around)
   addImport(program, around)
   addRelease(program, around)
+  addRollback(program, around)
   addServe(program, around)
   addStatus(program, around)
   addBundles(program, around)
@@ -126,6 +128,23 @@ function addRelease(program: Command, around: Surroundings): void {
         const result: ReleaseResult = store.releases.release({ number, nowMs: clockOf(store, around), ...groups })
         warnAboutOrigins(store, config, number, around)
         print(around, json ? JSON.stringify(result) : renderRelease(result))
+      })
+    })
+}
+
+function addRollback(program: Command, around: Surroundings): void {
+  program
+    .command('rollback')
+    .description('serve the content before the released bundle again; boxes that updated already are not changed')
+    .option('--return', 'take a rollback back')
+    .option('--group <NAME>', 'only for this group of boxes; may be repeated', append)
+    .addHelpText('after', examples(program, 'rollback', 'rollback --return'))
+    .action(async (options: { return?: boolean; group?: string[] }, command: Command) => {
+      await withStore(around, command, openStoreForWriting, async (store, _config, json) => {
+        const groups = options.group === undefined ? {} : { groups: options.group }
+        const role = options.return === true ? 'return' : 'previous'
+        const result = store.releases.rollback({ role, nowMs: clockOf(store, around), ...groups })
+        print(around, json ? JSON.stringify(result) : renderRollback(result))
       })
     })
 }

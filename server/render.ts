@@ -3,7 +3,7 @@
  */
 import { basename } from 'node:path'
 import { formatBytes, formatTable, formatTime, plural } from '../manifests/console.ts'
-import type { ReleaseResult, ServedGroup } from '../storage/releases.ts'
+import type { ReleaseResult, RollbackResult, ServedGroup } from '../storage/releases.ts'
 import type { ImportResult } from './import.ts'
 import type { BundleStatus, SiteStatus } from './status.ts'
 
@@ -59,6 +59,15 @@ export function renderRelease({ number, released, already, untouched }: ReleaseR
   if (already.length > 0) lines.push(`bundle ${number} was released already for ${already.join(', ')}`)
   if (untouched.length > 0) lines.push(`not in bundle ${number}, served as before: ${untouched.join(', ')}`)
   return lines.join('\n')
+}
+
+export function renderRollback({ role, groups }: RollbackResult): string {
+  return groups
+    .map(({ group, number, isAlready }) => {
+      const what = role === 'previous' ? `the content before bundle ${number}` : `the content of bundle ${number} again`
+      return `${group} is ${isAlready ? 'already ' : ''}served ${what}`
+    })
+    .join('\n')
 }
 
 export function renderStatus(status: SiteStatus, nowMs: number): string {
@@ -120,9 +129,15 @@ function renderMissing(missing: ImportResult['missing']): string {
   return lines.join('\n')
 }
 
-function originRow({ group, url, yum, bundle }: SiteStatus['origins'][number]): string[] {
-  const what = bundle === null ? 'nothing released yet' : `bundle ${bundle}`
-  return [group, url, what, yum.length === 0 ? '' : `yum: ${yum.join(', ')}`]
+function originRow({ group, url, yum, bundle, role, rollback }: SiteStatus['origins'][number]): string[] {
+  const way = rollback.isPossible ? 'rollback is possible' : `no rollback: ${rollback.reason}`
+  const what = {
+    current: `bundle ${bundle}`,
+    previous: `rolled back from bundle ${bundle}`,
+    return: `bundle ${bundle} again`,
+  }
+  if (role === null) return [group, url, 'nothing released yet', '']
+  return [group, url, what[role], yum.length === 0 ? '' : `yum: ${yum.join(', ')}`, role === 'previous' ? '' : way]
 }
 
 function formatAge(seconds: number): string {

@@ -7,7 +7,8 @@ import { isIP } from 'node:net'
 import { parseSiteFacts, type SiteFacts } from '../manifests/site.ts'
 import type { BundleRow, Catalog } from '../storage/catalog.ts'
 import { missingBytes, missingPaths, readTrees } from '../storage/completeness.ts'
-import type { ServedGroup } from '../storage/releases.ts'
+import type { Releases, ServedGroup, ServedTree } from '../storage/releases.ts'
+import type { TreeRole } from '../manifests/tree.ts'
 import { listenerUrl, type MirrorConfig } from './config.ts'
 import type { MirrorStore } from './store.ts'
 
@@ -35,7 +36,11 @@ export interface OriginStatus {
   yum: string[]
   /** null: nothing is released for this group yet */
   bundle: number | null
+  /** which of that bundle's trees is served */
+  role: TreeRole | null
   releasedAt: string | null
+  /** whether the content before can be served again, and why not */
+  rollback: { isPossible: true } | { isPossible: false; reason: string }
 }
 
 export interface BundleStatus {
@@ -74,12 +79,21 @@ export function siteStatus(args: {
         url: listenerUrl(origin),
         yum: [...(released?.tree.stamps.keys() ?? [])].sort(),
         bundle: released?.number ?? null,
+        role: released?.role ?? null,
         releasedAt: released === null ? null : formatIso(released.releasedAtMs),
+        rollback: rollbackOf(store.releases, released),
       }
     }),
     withoutOrigin: [...served.keys()].filter((group) => !configured.has(group)).sort(),
     store: { path: store.dir, freeBytes: bavail * bsize, bundles: store.catalog.bundles().length },
   }
+}
+
+function rollbackOf(releases: Releases, released: ServedTree | null): OriginStatus['rollback'] {
+  if (released === null) return { isPossible: false, reason: 'nothing is released yet' }
+  if (released.role === 'previous') return { isPossible: false, reason: 'it is rolled back already' }
+  const refusal = releases.rollbackRefusal(released.group)
+  return refusal === undefined ? { isPossible: true } : { isPossible: false, reason: refusal.message }
 }
 
 /** The bundles that were imported, highest number first. */

@@ -4,7 +4,7 @@
  */
 import type { Sha256 } from '../manifests/digest.ts'
 import { plural } from '../manifests/console.ts'
-import { GapferryError } from '../manifests/errors.ts'
+import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import { parseTree, type Tree, type TreeRole } from '../manifests/tree.ts'
 import type { BlobStore } from './blobs.ts'
 import type { Catalog, ReleaseRow } from './catalog.ts'
@@ -34,6 +34,13 @@ export interface ReleaseResult {
   already: string[]
   /** are not in this bundle and stay what they were */
   untouched: string[]
+}
+
+/** What going back, or taking that back, did. */
+export interface RollbackResult {
+  role: 'previous' | 'return'
+  /** sorted by group; `isAlready`: it was served that tree before */
+  groups: { group: string; number: number; isAlready: boolean }[]
 }
 
 export class Releases {
@@ -89,14 +96,70 @@ export class Releases {
       }
       const released = groups.filter((group) => !isAlready(group))
       for (const group of released) {
-        const { stamps } = trees.get(group)!
-        refuseOldStamps(number, group, stamps, this.#catalog.releasedStamps(group))
-        this.#catalog.putRelease({ group, role: 'current', number, stamps, nowMs })
+        const tree = trees.get(group)!
+        refuseOldStamps(tree, this.#catalog.releasedStamps(group), hintFor(inForce.get(group), number))
+        this.#catalog.putRelease({ group, role: 'current', number, stamps: tree.stamps, nowMs })
       }
       this.#ownChanges++
       const untouched = [...inForce.keys()].filter((group) => !trees.has(group)).sort()
       return { number, released, already: groups.filter(isAlready), untouched }
     })
+  }
+
+  /** Serves the content before the bundle that is served, with newer stamps (`previous`), or takes that back (`return`):
+   *  once each per bundle, all groups or none. The caller holds the store's lock.
+   *  @param args.groups  default: all that are served
+   *  @throws RELEASE_NOTHING when there is nothing to go back to, or nothing to take back; GROUP_UNKNOWN;
+   *          RELEASE_INCOMPLETE when blobs of that tree never came; RELEASE_STAMP when it was done before */
+  rollback(args: { role: RollbackResult['role']; groups?: string[]; nowMs: number }): RollbackResult {
+    const { role, nowMs } = args
+    return this.#catalog.write(() => {
+      const inForce = new Map(this.#inForce().map((row) => [row.group, row]))
+      const groups = args.groups ?? [...inForce.keys()].sort()
+      if (groups.length === 0)
+        throw new GapferryError('RELEASE_NOTHING', 'nothing is released yet', { hint: RELEASE_HINT })
+      const done = groups.map((group) => {
+        const row = inForce.get(group)
+        if (row === undefined) throw unknownGroup(group, 'served', inForce.keys())
+        const { number } = row
+        if (row.role === role) return { group, number, isAlready: true }
+        const { stamps } = this.#wayTo(row, role)
+        this.#catalog.putRelease({ group, role, number, stamps, nowMs })
+        return { group, number, isAlready: false }
+      })
+      this.#ownChanges++
+      return { role, groups: done }
+    })
+  }
+
+  /** Why `rollback` to the content before would be refused for a group that is served; undefined when it would not be. */
+  rollbackRefusal(group: string): GapferryError | undefined {
+    const row = this.#inForce().find((one) => one.group === group)
+    if (row === undefined || row.role === 'previous') return undefined
+    try {
+      this.#wayTo(row, 'previous')
+      return undefined
+    } catch (error) {
+      if (isGapferryError(error, 'RELEASE_NOTHING', 'RELEASE_INCOMPLETE', 'RELEASE_STAMP')) return error
+      throw error
+    }
+  }
+
+  /** The tree of the bundle in force for going back or returning, complete and newer than all that was served. */
+  #wayTo(row: ReleaseRow, role: RollbackResult['role']): Tree {
+    const { group, number } = row
+    if (role === 'return' && row.role === 'current') throw notRolledBack(group, number)
+    const named = this.#catalog.trees(number).get(`${group}/${role}`)
+    if (named === undefined) throw nothingBefore(group, number)
+    const tree = parseTree(this.#blobs.read(named.sha256, named.bytes), `${group}/${role}`)
+    const missing = [...tree.entries].filter(([, { sha256 }]) => !this.#blobs.has(sha256))
+    if (missing.length > 0) throw incompleteWay(tree, missing.length)
+    refuseOldStamps(
+      tree,
+      this.#catalog.releasedStamps(group),
+      'it was rolled back and returned once already: release a newer bundle',
+    )
+    return tree
   }
 
   #completeTrees(number: number): Map<string, Tree> {
@@ -126,27 +189,58 @@ function currentTrees(trees: Map<string, Tree>): Map<string, Tree> {
 function chooseGroups(number: number, trees: Map<string, Tree>, wanted: string[]): string[] {
   const unknown = wanted.find((group) => !trees.has(group))
   if (unknown === undefined) return [...new Set(wanted)].sort()
-  throw new GapferryError('GROUP_UNKNOWN', `group ${unknown} is not in bundle ${number}`, {
-    hint: `its groups are: ${[...trees.keys()].join(', ')}`,
+  throw unknownGroup(unknown, `in bundle ${number}`, trees.keys())
+}
+
+function unknownGroup(group: string, where: string, known: Iterable<string>): GapferryError {
+  return new GapferryError('GROUP_UNKNOWN', `group ${group} is not ${where}`, {
+    hint: `its groups are: ${[...known].join(', ')}`,
   })
 }
 
-function refuseOldStamps(
-  number: number,
-  group: string,
-  stamps: Map<string, number>,
-  highest: Map<string, number>,
-): void {
+function refuseOldStamps({ number, group, stamps }: Tree, highest: Map<string, number>, hint: string): void {
   for (const [repository, stamp] of stamps) {
     const last = highest.get(repository)
     if (last === undefined || stamp > last) continue
     throw new GapferryError(
       'RELEASE_STAMP',
       `bundle ${number}, group ${group}, repository ${repository}: expected a stamp above ${last}, ` +
-        `which was released before, found ${stamp}`,
-      { hint: 'boxes would refuse it as older than what they have; import a newer bundle and release that' },
+        `which was released before, found ${stamp}; boxes would take it for older than what they have`,
+      { hint },
     )
   }
+}
+
+function hintFor(inForce: ReleaseRow | undefined, number: number): string {
+  return inForce?.number === number && inForce.role === 'previous'
+    ? 'gapferry-mirror rollback --return'
+    : 'import a newer bundle and release that'
+}
+
+const RELEASE_HINT = 'gapferry-mirror release'
+
+function nothingBefore(group: string, number: number): GapferryError {
+  return new GapferryError(
+    'RELEASE_NOTHING',
+    `bundle ${number} carries nothing before it for group ${group}: it is the first`,
+    {
+      hint: 'going back is possible from the second bundle on',
+    },
+  )
+}
+
+function notRolledBack(group: string, number: number): GapferryError {
+  return new GapferryError('RELEASE_NOTHING', `group ${group} is served bundle ${number} and was not rolled back`, {
+    hint: 'gapferry-mirror status',
+  })
+}
+
+function incompleteWay({ group, number, role }: Tree, missing: number): GapferryError {
+  return new GapferryError(
+    'RELEASE_INCOMPLETE',
+    `bundle ${number}, group ${group}: ${missing} path(s) of its ${role} tree never came, because a bundle was skipped`,
+    { hint: 'import the bundle before this one, or a newer one' },
+  )
 }
 
 function servedTree({ group, number, role, sha256, releasedAtMs, replacedAtMs }: ReleaseRow, tree: Tree): ServedTree {

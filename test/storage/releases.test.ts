@@ -192,3 +192,53 @@ t.test('a tree is read from the store once while it is served', async (t) => {
   t.equal(releases.served(0).get('pbx')?.released?.number, 1)
   t.throws(() => new Releases(store.catalog, store.blobs).served(0), { code: 'BLOB_MISSING' })
 })
+
+t.test('going back and returning: once each per bundle, all groups or none', async (t) => {
+  const { releases, ...store } = open(t)
+  await adopt(store, makeContent(1, [{ stamp: 10, packages: ['a'] }]))
+  t.throws(() => releases.rollback({ role: 'previous', nowMs: NOW }), { code: 'RELEASE_NOTHING' })
+  releases.release({ number: 1, nowMs: NOW })
+  t.throws(() => releases.rollback({ role: 'previous', nowMs: NOW }), { code: 'RELEASE_NOTHING', message: /the first/ })
+  t.match(releases.rollbackRefusal('pbx'), { code: 'RELEASE_NOTHING' })
+  await adopt(
+    store,
+    makeContent(2, [
+      { stamp: 20, packages: ['a', 'b'] },
+      { stamp: 21, role: 'previous', packages: ['a'] },
+      { stamp: 22, role: 'return', packages: ['a', 'b'] },
+    ]),
+  )
+  releases.release({ number: 2, nowMs: NOW })
+  t.equal(releases.rollbackRefusal('pbx'), undefined)
+  t.throws(() => releases.rollback({ role: 'return', nowMs: NOW }), { code: 'RELEASE_NOTHING' })
+  t.throws(() => releases.rollback({ role: 'previous', groups: ['lab'], nowMs: NOW }), { code: 'GROUP_UNKNOWN' })
+  const back = { role: 'previous', groups: [{ group: 'pbx', number: 2, isAlready: false }] }
+  t.same(releases.rollback({ role: 'previous', nowMs: NOW }), back)
+  t.match(releases.rollback({ role: 'previous', nowMs: NOW }), { groups: [{ isAlready: true }] })
+  t.match(releases.served(0).get('pbx')!.released, { number: 2, role: 'previous' })
+  t.throws(() => releases.release({ number: 2, nowMs: NOW }), {
+    code: 'RELEASE_STAMP',
+    hint: 'gapferry-mirror rollback --return',
+  })
+  releases.rollback({ role: 'return', nowMs: NOW })
+  t.match(releases.served(0).get('pbx')!.released, { number: 2, role: 'return' })
+  t.throws(() => releases.rollback({ role: 'previous', nowMs: NOW }), { code: 'RELEASE_STAMP' })
+  t.match(releases.rollbackRefusal('pbx'), { code: 'RELEASE_STAMP' })
+})
+
+t.test('going back is refused while blobs of that content never came', async (t) => {
+  const { releases, ...store } = open(t)
+  const content = makeContent(2, [
+    { stamp: 20, packages: ['b'] },
+    { stamp: 21, role: 'previous', packages: ['a'] },
+    { stamp: 22, role: 'return', packages: ['b'] },
+  ])
+  await adopt(store, content, { leaveOut: [blobOf('package a')] })
+  releases.release({ number: 2, nowMs: NOW })
+  t.throws(() => releases.rollback({ role: 'previous', nowMs: NOW }), {
+    code: 'RELEASE_INCOMPLETE',
+    message: /1 path\(s\)/,
+  })
+  t.match(releases.rollbackRefusal('pbx'), { code: 'RELEASE_INCOMPLETE' })
+  t.match(releases.served(0).get('pbx')!.released, { role: 'current' }, 'served as before')
+})
