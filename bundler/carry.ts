@@ -2,16 +2,15 @@
  * The laptop's work, step by step: plan → pull → pack. Each step is a function of what the step before kept in the store,
  * so that an interrupted run goes on where it was. Nothing here knows of arguments or terminals.
  */
-import { closeSync, fstatSync, openSync, readFileSync, readSync } from 'node:fs'
-import { join } from 'node:path'
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import { statfs } from 'node:fs/promises'
 import { formatBytes, formatTime } from '../manifests/console.ts'
 import { sha256Of, type Sha256 } from '../manifests/digest.ts'
-import { GapferryError } from '../manifests/errors.ts'
+import { GapferryError, isGapferryError } from '../manifests/errors.ts'
+import { MAX_AHEAD_MS } from '../manifests/metadata.ts'
 import { checkRpm, MAX_RPM_HEADER_BYTES } from '../manifests/rpm-package.ts'
-import { MAX_TREE_BYTES, parseTree } from '../manifests/tree.ts'
+import { isPointer, MAX_TREE_BYTES, parseTree } from '../manifests/tree.ts'
 import type { BlobStore } from '../storage/blobs.ts'
-import { replaceFile } from '../storage/durable.ts'
 import type { Ledger, SignedBundle } from '../storage/ledger.ts'
 import { composeSite, contentDigest } from './compose.ts'
 import type { Fleet } from './config.ts'
@@ -20,6 +19,7 @@ import type { Fetcher } from './fetch.ts'
 import type { SiteSigner } from './keys.ts'
 import { downloadsOf, makePlan, type Download, type Plan, type PlannedFile, type PlannedPackage } from './plan.ts'
 import type { Progress } from '../manifests/progress.ts'
+import { keepPlan } from './plan-file.ts'
 import { signBundle } from './sign.ts'
 import { fetchFile } from './upstream-files.ts'
 
@@ -35,7 +35,6 @@ export interface Laptop {
   signal: AbortSignal
 }
 
-const PLAN_FILE = 'plan.json'
 /** Room that stays free on the laptop's disk. */
 const RESERVE_BYTES = 100_000_000
 
@@ -44,19 +43,6 @@ export async function planFleet(laptop: Laptop, sources: Parameters<typeof makeP
   const plan = await makePlan(laptop.fleet, site, sources)
   keepPlan(laptop.fleet, plan)
   return plan
-}
-
-function keepPlan(fleet: Fleet, plan: Plan): void {
-  replaceFile(join(fleet.storeDir, PLAN_FILE), Buffer.from(JSON.stringify(plan)))
-}
-
-/** The plan that `plan` or `pull` kept last. @throws PLAN_UNFETCHED when there is none */
-export function keptPlan(fleet: Fleet): Plan {
-  try {
-    return JSON.parse(readFileSync(join(fleet.storeDir, PLAN_FILE), 'utf8')) as Plan
-  } catch (cause) {
-    throw new GapferryError('PLAN_UNFETCHED', `${fleet.storeDir} holds no plan`, { hint: 'gapferry pull', cause })
-  }
 }
 
 /** The plan's downloads, parted by what the store has already. */
@@ -87,9 +73,11 @@ export async function pull(laptop: Laptop, plan: Plan): Promise<PullResult> {
     await laptop.fetcher.all(
       toFetch,
       (one, signal) =>
-        fetchOne(laptop, plan, one, signal, (bytes) => {
+        fetchOne(laptop, plan, one, { signal, maxBytes: laptop.fleet.budgetBytes - total }, (bytes) => {
           spent += bytes
           step.add(bytes)
+        }).catch((error: unknown) => {
+          throw one.kind === 'file' && one.file.bytes === null ? overBudget(laptop.fleet, one.file.as, error) : error
         }),
       laptop.signal,
     )
@@ -104,7 +92,7 @@ async function fetchOne(
   laptop: Laptop,
   plan: Plan,
   one: Download,
-  signal: AbortSignal,
+  { signal, maxBytes }: { signal: AbortSignal; maxBytes: number },
   onBytes: (bytes: number) => void,
 ): Promise<void> {
   const { store, ledger, fetcher } = laptop
@@ -115,9 +103,9 @@ async function fetchOne(
     ledger.rememberFetched(algorithm, hex, { sha256, verdict: isSigned ? 'unchecked' : 'unsigned' })
     return
   }
-  const { sha256, bytes } = await fetchFile(one.file, { fetcher, store, memory: ledger, signal }, onBytes)
+  const { sha256, bytes } = await fetchFile(one.file, { fetcher, store, memory: ledger, signal, maxBytes }, onBytes)
   for (const file of plan.sites.flatMap((site) => site.groups).flatMap((group) => group.files)) {
-    if (file.url === one.file.url) Object.assign(file, { sha256, bytes })
+    if (file.url === one.file.url && file.sha256 === undefined) Object.assign(file, { sha256, bytes })
   }
 }
 
@@ -184,10 +172,11 @@ export async function composeBundle(
 function createdAfter(last: SignedBundle | undefined, nowMs: number, warn: (text: string) => void): number {
   if (last === undefined || last.createdAtMs <= nowMs) return nowMs
   const [before, now] = [formatTime(last.createdAtMs), formatTime(nowMs)]
-  warn(
-    `bundle ${last.number} was signed at ${before}, this laptop's clock says ${now}: the new one is dated like that; check the clock`,
-  )
-  return last.createdAtMs
+  // What was dated that far ahead no mirror with a right clock has taken.
+  const isTaken = last.createdAtMs <= nowMs + MAX_AHEAD_MS
+  const dated = isTaken ? 'the new one is dated like that' : 'mirrors refuse that one; the new one is dated today'
+  warn(`bundle ${last.number} was signed at ${before}, this laptop's clock says ${now}: ${dated}; check the clock`)
+  return isTaken ? last.createdAtMs : nowMs
 }
 
 function describe(store: BlobStore, bundle: SignedBundle, isNew: boolean): ComposedBundle {
@@ -200,7 +189,11 @@ function describe(store: BlobStore, bundle: SignedBundle, isNew: boolean): Compo
     if (target === 'site') continue
     const tree = parseTree(bytes, target)
     if (tree.role === 'current') paths += tree.entries.size
-    for (const entry of tree.entries.values()) wanted.set(entry.sha256, entry.bytes)
+    for (const entry of tree.entries.values()) {
+      // Other blobs of previous and return are wanted, not required (FORMAT.md#parts).
+      const isRequired = tree.role === 'current' || isPointer(entry)
+      if (isRequired || store.has(entry.sha256)) wanted.set(entry.sha256, entry.bytes)
+    }
   }
   return { bundle, isNew, documents, wanted, paths }
 }
@@ -237,13 +230,28 @@ function refuseOverBudget(fleet: Fleet, bytes: number): void {
   )
 }
 
+/** A file whose size no server told may use what the budget leaves, and not a byte more. */
+function overBudget(fleet: Fleet, item: string, error: unknown): unknown {
+  if (!isGapferryError(error, 'FETCH_TOO_LONG')) return error
+  const message = `${item}: larger than what is left of the budget of ${formatBytes(fleet.budgetBytes)}`
+  return new GapferryError('BUDGET_EXCEEDED', message, {
+    hint: `raise the budget in ${fleet.file}, or leave it out`,
+    cause: error,
+  })
+}
+
 async function refuseShortSpace(dir: string, bytes: number): Promise<void> {
   const { bavail, bsize } = await statfs(dir)
   const free = bavail * bsize
   if (bytes + RESERVE_BYTES <= free) return
-  throw new GapferryError('SPACE_SHORT', `${dir}: ${formatBytes(bytes)} to fetch, ${formatBytes(free)} free`, {
-    hint: 'make room, or put the store elsewhere',
-  })
+  const reserve = formatBytes(RESERVE_BYTES)
+  throw new GapferryError(
+    'SPACE_SHORT',
+    `${dir}: ${formatBytes(bytes)} to fetch and ${reserve} that stay free, ${formatBytes(free)} are free`,
+    {
+      hint: 'make room, or put the store elsewhere',
+    },
+  )
 }
 
 function readHead(file: string): Buffer {

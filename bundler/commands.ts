@@ -2,20 +2,22 @@
  * The commands of `gapferry`: arguments → the laptop's steps → what a person or a script reads.
  * Standard output carries results, standard error the talk.
  */
-import { mkdirSync } from 'node:fs'
+import { statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { Option, type Command } from 'commander'
 import { formatBytes, plural } from '../manifests/console.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { examples, print, type GlobalOptions, type Surroundings } from '../manifests/program.ts'
 import { parseSize } from '../manifests/settings.ts'
-import { partDownloads, planFleet, pull, keptPlan, type Laptop, type PullResult } from './carry.ts'
+import { partDownloads, planFleet, pull, type Laptop, type PullResult } from './carry.ts'
 import { loadFleet, PRESETS } from './config.ts'
-import { initialize } from './init.ts'
+import { initialize, type InitArguments } from './init.ts'
 import { openLaptop, planSources, upstreamHosts } from './laptop.ts'
 import { packPlan } from './deliver.ts'
+import { loadSite } from './keys.ts'
 import type { Plan } from './plan.ts'
-import { explainItem, renderPacked, renderPlan, type PlanFigures } from './render.ts'
+import { keptPlan } from './plan-file.ts'
+import { explainItem, renderExplained, renderPacked, renderPlan, type PlanFigures } from './render.ts'
 import { addVerifyCommands } from './verify-commands.ts'
 
 interface SiteOption {
@@ -53,9 +55,10 @@ function addInit(program: Command, around: Surroundings): void {
       'after',
       '\nExample:\n  gapferry init lap --site hq --preset pbxact-16 --origin http://mirror.hq.lan:8416\n',
     )
-    .action(async (dir: string, options: InitOptions, command: Command) => {
+    .action(async (dir: string, options: Omit<InitArguments, 'isAsked'>, command: Command) => {
       const { json } = command.optsWithGlobals<GlobalOptions>()
-      const made = await initialize(resolve(around.cwd, dir), options, around)
+      const isAsked = ['preset', 'site', 'group', 'origin'].some((name) => command.getOptionValueSource(name) === 'cli')
+      const made = await initialize(resolve(around.cwd, dir), { ...options, isAsked }, around)
       if (json === true) return print(around, JSON.stringify(made))
       for (const site of made.sites) {
         print(around, `site ${site.name}: ${site.isNew ? 'keys made' : 'keys are there'}`)
@@ -64,15 +67,6 @@ function addInit(program: Command, around: Surroundings): void {
       }
       print(around, `settings: ${made.config}`)
     })
-}
-
-interface InitOptions {
-  preset: string
-  site: string
-  group: string
-  origin: string
-  passphrase: boolean
-  passphraseFd?: string
 }
 
 function addPlan(program: Command, around: Surroundings): void {
@@ -87,7 +81,7 @@ function addPlan(program: Command, around: Surroundings): void {
       await withLaptop(around, command, async (laptop, json) => {
         const plan = await planFleet(laptop, planSources(laptop), options.site)
         const figures = figuresOf(laptop, plan)
-        if (options.explain !== undefined) return print(around, explain(plan, options.explain))
+        if (options.explain !== undefined) return print(around, explain(plan, options.explain, json))
         print(
           around,
           json ? JSON.stringify({ ...plan, ...figures }) : renderPlan(plan, figures, options.items === true),
@@ -125,6 +119,8 @@ function addBundle(program: Command, around: Surroundings): void {
     .addHelpText('after', examples(program, 'bundle --to /media/stick'))
     .action(async (options: PackOptions, command: Command) => {
       await withLaptop(around, command, async (laptop, json) => {
+        refuseNoFolder(resolve(around.cwd, options.to))
+        refuseNoKeys(laptop, options.site)
         const result = await planAndPull(laptop, options.site, json ? undefined : (text) => print(around, `${text}\n`))
         if (!json) print(around, `${renderPull(result)}\n`)
         await packAndPrint(around, laptop, json, options)
@@ -166,11 +162,10 @@ async function planAndPull(
 
 async function packAndPrint(around: Surroundings, laptop: Laptop, json: boolean, options: PackOptions): Promise<void> {
   const toDir = resolve(around.cwd, options.to)
-  mkdirSync(toDir, { recursive: true })
-  const packed = await packPlan(laptop, around, keptPlan(laptop.fleet), {
+  refuseNoFolder(toDir)
+  const packed = await packPlan(laptop, around, keptPlan(laptop.fleet, options.site), {
     toDir,
     renew: options.renew === true,
-    ...(options.site === undefined ? {} : { site: options.site }),
     ...(options.partSize === undefined ? {} : { partSizeBytes: parseSize(options.partSize, '--part-size') }),
     ...(options.passphraseFd === undefined ? {} : { passphraseFd: options.passphraseFd }),
   })
@@ -192,6 +187,19 @@ async function withLaptop(
   }
 }
 
+/** Made by nobody but the person: a folder that springs up where no stick is mounted would look like one. */
+function refuseNoFolder(dir: string): void {
+  if (statSync(dir, { throwIfNoEntry: false })?.isDirectory() === true) return
+  throw new GapferryError('MEDIUM_UNUSABLE', `${dir}: expected the folder of a mounted stick, found none`, {
+    hint: 'mount the stick, or make the folder: mkdir',
+  })
+}
+
+/** Before the metered link is spent on what could not be signed. */
+function refuseNoKeys({ fleet }: Laptop, site: string | undefined): void {
+  for (const { name } of fleet.sites) if (site === undefined || site === name) loadSite(fleet.keysDir, name)
+}
+
 function figuresOf(laptop: Laptop, plan: Plan): PlanFigures {
   const { here, toFetch } = partDownloads(laptop, plan)
   return { toFetch: sumOf(toFetch), here: sumOf(here), budgetBytes: laptop.fleet.budgetBytes }
@@ -201,12 +209,10 @@ function sumOf(list: { bytes: number }[]): { count: number; bytes: number } {
   return { count: list.length, bytes: list.reduce((total, one) => total + one.bytes, 0) }
 }
 
-function explain(plan: Plan, item: string): string {
-  const text = explainItem(plan, item)
-  if (text === undefined) {
-    throw new GapferryError('USAGE_INVALID', `the plan carries no "${item}"`, { hint: 'gapferry plan --items' })
-  }
-  return text
+function explain(plan: Plan, item: string, json: boolean): string {
+  const rows = explainItem(plan, item)
+  if (rows.length > 0) return json ? JSON.stringify({ items: rows }) : renderExplained(rows)
+  throw new GapferryError('USAGE_INVALID', `the plan carries no "${item}"`, { hint: 'gapferry plan --items' })
 }
 
 function renderPull({ fetched, here }: PullResult): string {

@@ -111,10 +111,15 @@ export interface Fleet {
 /** Reads and checks `file`; relative paths in it are taken from its folder.
  *  @throws CONFIG_MISSING, CONFIG_INVALID, CONFIG_KEY_UNKNOWN */
 export function loadFleet(file: string): Fleet {
-  const settings = parseSettings(FleetSettings, readSettings(file), file)
+  return parseFleet(readSettings(file), file)
+}
+
+/** The same for settings that are not in their file yet. */
+export function parseFleet(text: string, file: string): Fleet {
+  const settings = parseSettings(FleetSettings, text, file)
   const base = dirname(resolve(file))
   const sites = settings.sites.map((site) => ({
-    name: parseName(site.name, `${file}: site`),
+    name: checkName(site.name, `${file}: site`),
     groups: site.groups.map((group) => checkGroup(group, base, `${file}: group ${group.name}`)),
   }))
   refuseTwice(
@@ -148,7 +153,7 @@ function checkGroup(group: Static<typeof Group>, base: string, what: string): Gr
   const yum = merged.map((entry) => checkYum(entry, base, `${what}: yum ${entry.id}`))
   for (const file of group.files) checkFile(file, `${what}: files`)
   if (yum.length + group.files.length === 0) throw invalid(what, 'wants nothing: give a preset, yum or files')
-  return { name: parseName(group.name, what), origin: checkOrigin(group.origin, what), yum, files: group.files }
+  return { name: checkName(group.name, what), origin: checkOrigin(group.origin, what), yum, files: group.files }
 }
 
 /** Entries of the preset first, each with the fields that the group's entry of the same id gives; then the group's own. */
@@ -207,6 +212,14 @@ function checkYum(entry: Static<typeof YumEntry>, base: string, what: string): Y
 function checkFile(file: VendorFile, what: string): void {
   parseFilePath(file.as, what)
   checkUrl(file.url, `${what} ${file.as}`)
+}
+
+function checkName(text: string, what: string): string {
+  try {
+    return parseName(text, what)
+  } catch (cause) {
+    throw new GapferryError('CONFIG_INVALID', (cause as Error).message, { cause })
+  }
 }
 
 function checkOrigin(origin: string, what: string): string {

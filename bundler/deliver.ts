@@ -9,6 +9,7 @@ import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import { parseTimestamp } from '../manifests/metadata.ts'
 import type { Surroundings } from '../manifests/program.ts'
 import { fingerprintWords } from '../manifests/words.ts'
+import { systemCode } from '../storage/durable.ts'
 import { composeBundle, type Laptop } from './carry.ts'
 import { loadSite, unlockSite, type SiteSigner } from './keys.ts'
 import { pack } from './pack.ts'
@@ -20,35 +21,46 @@ import { verifyFiles } from './verify.ts'
 
 export interface DeliverOptions {
   toDir: string
-  site?: string
   partSizeBytes?: number
   renew: boolean
   passphraseFd?: string
 }
 
-/** @throws SITE_UNKNOWN, PLAN_UNFETCHED, KEY_*, and what composing and packing throw */
+/** @throws KEY_*, USAGE_INVALID for a file descriptor that is none, and what composing and packing throw */
 export async function packPlan(
   laptop: Laptop,
   around: Surroundings,
   plan: Plan,
   options: DeliverOptions,
 ): Promise<PackedBundle[]> {
-  const sites = plan.sites.filter((site) => options.site === undefined || site.name === options.site)
-  if (sites.length === 0) {
-    throw new GapferryError('SITE_UNKNOWN', `the plan has no site "${options.site}"`, { hint: 'gapferry pull' })
-  }
   const packed: PackedBundle[] = []
-  for (const site of sites) packed.push(await packSite(laptop, around, site, options))
+  for (const site of plan.sites) packed.push(await packSite(laptop, around, site, options))
   return packed
 }
 
 export function passphraseSources(around: Surroundings, fd: string | undefined): PassphraseSources {
   const isTerminal = around.stdin.isTTY === true && around.stderr.isTTY === true
   return {
-    fd: fd === undefined ? undefined : Number(fd),
+    fd: fd === undefined ? undefined : parseFd(fd),
     environment: around.environment['GAPFERRY_PASSPHRASE'],
     terminal: isTerminal ? { input: around.stdin as ReadStream, output: around.stderr } : undefined,
   }
+}
+
+/** What the system says of a stick that is write-protected, pulled or broken. */
+function explainMedium(dir: string, cause: unknown): unknown {
+  const code = systemCode(cause)
+  if (!['EROFS', 'EACCES', 'EPERM', 'ENOTDIR', 'EEXIST', 'EIO', 'ENODEV', 'ENXIO', 'ENOENT'].includes(code))
+    return cause
+  return new GapferryError('MEDIUM_UNUSABLE', `${dir}: cannot be written (${code})`, {
+    hint: 'is it mounted, and not write-protected? Then run the same command again, or use another stick',
+    cause,
+  })
+}
+
+function parseFd(text: string): number {
+  if (/^\d{1,6}$/.test(text)) return Number(text)
+  throw new GapferryError('USAGE_INVALID', `--passphrase-fd "${text}": expected the number of an open file descriptor`)
 }
 
 async function packSite(
@@ -68,7 +80,12 @@ async function packSite(
     { renew: options.renew, bundler: `gapferry/${around.version}` },
   )
   const { bundle, documents, wanted } = composed
-  const judge = { trusted: { roots: roots.slice(0, 1) }, site: site.name, nowMs: laptop.nowMs(), scratchDir: tmpdir() }
+  const judge = {
+    trusted: { roots: roots.slice(0, 1) },
+    site: site.name,
+    nowMs: Math.max(laptop.nowMs(), bundle.createdAtMs),
+    scratchDir: tmpdir(),
+  }
   const carriedBytes = [...wanted.values()].reduce((total, bytes) => total + bytes, 0)
   let step: ProgressStep | undefined
   try {
@@ -99,6 +116,8 @@ async function packSite(
       paths: composed.paths,
       fingerprint: fingerprintWords(roots[0]!),
     }
+  } catch (error) {
+    throw explainMedium(options.toDir, error)
   } finally {
     step?.end()
   }

@@ -4,10 +4,12 @@
  */
 import { existsSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
+import { GapferryError } from '../manifests/errors.ts'
+import { yamlText } from '../manifests/settings.ts'
 import { talk, type Surroundings } from '../manifests/program.ts'
 import { fingerprintWords } from '../manifests/words.ts'
 import { replaceFile } from '../storage/durable.ts'
-import { loadFleet } from './config.ts'
+import { loadFleet, parseFleet } from './config.ts'
 import { createSiteKeys, loadSite } from './keys.ts'
 import { readNewPassphrase } from './passphrase.ts'
 import { passphraseSources } from './deliver.ts'
@@ -17,6 +19,8 @@ export interface InitArguments {
   site: string
   group: string
   origin: string
+  /** one of the four above was given, not left to its default */
+  isAsked: boolean
   /** false: `--no-passphrase` */
   passphrase: boolean
   passphraseFd?: string
@@ -29,9 +33,21 @@ export interface Initialized {
 
 /** @throws CONFIG_INVALID where the new settings would not be accepted; KEY_PASSPHRASE_* */
 export async function initialize(dir: string, given: InitArguments, around: Surroundings): Promise<Initialized> {
-  mkdirSync(dir, { recursive: true })
   const config = join(dir, 'gapferry.yaml')
-  if (!existsSync(config)) replaceFile(config, Buffer.from(settingsText(given)))
+  if (!existsSync(config)) {
+    const text = settingsText(given)
+    parseFleet(text, config)
+    mkdirSync(dir, { recursive: true })
+    replaceFile(config, Buffer.from(text))
+  } else if (given.isAsked) {
+    throw new GapferryError(
+      'CONFIG_EXISTS',
+      `${config} is there already; --site, --group, --preset and --origin are for new settings`,
+      {
+        hint: `edit ${config}, then run: gapferry init`,
+      },
+    )
+  }
   const fleet = loadFleet(config)
   mkdirSync(fleet.storeDir, { recursive: true, mode: 0o700 })
   const missing = fleet.sites.filter((site) => !existsSync(join(fleet.keysDir, site.name)))
@@ -63,11 +79,11 @@ keys: ./keys              # signing keys: back them up, keep the root keys elsew
 budget: 600MB             # a pull that needs more is refused before a byte is spent
 
 sites:
-  - name: ${site}
+  - name: ${yamlText(site)}
     groups:
-      - name: ${group}
+      - name: ${yamlText(group)}
         preset: ${preset}
-        origin: ${origin}   # where the boxes will reach the mirror
+        origin: ${yamlText(origin)}   # where the boxes will reach the mirror
         # yum:                       # override an entry of the preset by its id, or add your own
         #   - id: sng-pkgs
         #     include: ["asterisk*", "sangoma-pbx*"]

@@ -1,7 +1,7 @@
 /**
  * Opens what the laptop's steps need: the store, its ledger, the way to the upstreams.
  */
-import { mkdirSync } from 'node:fs'
+import { chmodSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { talk, type Surroundings } from '../manifests/program.ts'
 import { BlobStore } from '../storage/blobs.ts'
@@ -22,6 +22,7 @@ const CONNECTIONS = 8
 /** @throws STORE_BUSY when another run works on this store; STORE_VERSION */
 export function openLaptop(fleet: Fleet, around: Surroundings): { laptop: Laptop; close: () => Promise<void> } {
   mkdirSync(fleet.storeDir, { recursive: true, mode: 0o700 })
+  chmodSync(fleet.storeDir, 0o700) // it may have been there before, with more rights
   const unlock = lockStore(fleet.storeDir)
   try {
     const store = new BlobStore(fleet.storeDir)

@@ -7,6 +7,9 @@ import { runGapferry } from './program.ts'
 
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
 
+// Whoever reads may go away (`… | head`, a log collector that restarts): no reason to fall over.
+for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined)
+
 const stop = new AbortController()
 for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => stop.abort(new Error(`ended by ${name}`)))
 

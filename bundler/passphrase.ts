@@ -2,6 +2,7 @@
  * Where the keystore's passphrase comes from: a file descriptor, the environment, or a prompt that shows nothing.
  */
 import { readSync } from 'node:fs'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { ReadStream } from 'node:tty'
 import { GapferryError } from '../manifests/errors.ts'
 
@@ -15,6 +16,8 @@ export interface PassphraseSources {
 }
 
 const MAX_PASSPHRASE_BYTES = 1024
+/** Until the signal has come round. */
+const SIGNAL_MS = 100
 
 /** @param question  shown on the terminal, without the colon
  *  @throws KEY_PASSPHRASE_MISSING when there is no source at all or it is empty */
@@ -41,13 +44,24 @@ function readLine(fd: number): string {
   const buffer = Buffer.alloc(MAX_PASSPHRASE_BYTES + 1)
   let length = 0
   while (length < buffer.length) {
-    const count = readSync(fd, buffer, length, buffer.length - length, null)
+    const count = readSome(fd, buffer, length)
     if (count === 0) break
     length += count
     if (buffer.subarray(0, length).includes(0x0a)) break
   }
   if (length > MAX_PASSPHRASE_BYTES) throw missing(`the passphrase is longer than ${MAX_PASSPHRASE_BYTES} bytes`)
   return buffer.toString('utf8', 0, length).replace(/\r?\n.*$/s, '')
+}
+
+function readSome(fd: number, buffer: Buffer, at: number): number {
+  try {
+    return readSync(fd, buffer, at, buffer.length - at, null)
+  } catch (cause) {
+    throw new GapferryError('KEY_PASSPHRASE_MISSING', `file descriptor ${fd} cannot be read`, {
+      hint: 'gapferry pack --passphrase-fd 3 3< FILE',
+      cause,
+    })
+  }
 }
 
 /** Raw mode, because a terminal in line mode would show what is typed. */
@@ -61,7 +75,8 @@ async function ask(terminal: { input: ReadStream; output: NodeJS.WritableStream 
     for await (const chunk of input.iterator({ destroyOnReturn: false }) as AsyncIterable<string>) {
       for (const key of chunk) {
         if (key === '\r' || key === '\n') return typed
-        if (key === '\u0003' || key === '\u0004') throw missing('interrupted')
+        if (key === '\u0004') throw missing('nothing was typed')
+        if (key === '\u0003') return await interrupt()
         typed = key === '\u007f' || key === '\b' ? typed.slice(0, -1) : typed + key
       }
     }
@@ -71,6 +86,13 @@ async function ask(terminal: { input: ReadStream; output: NodeJS.WritableStream 
     input.pause()
     output.write('\n')
   }
+}
+
+/** Ctrl-C in raw mode is a key like any other: made the signal that it is elsewhere. */
+async function interrupt(): Promise<never> {
+  process.kill(process.pid, 'SIGINT')
+  await delay(SIGNAL_MS)
+  throw missing('interrupted')
 }
 
 function notEmpty(passphrase: string): string {

@@ -2,7 +2,7 @@
  * A plan says what has to be carried, per site, group and kind, with bytes and the reason for each item, before a byte of
  * it is spent. It is kept in the store as `plan.json`, so that `pull` and `pack` do what `plan` showed.
  */
-import type { Sha256, Checksum } from '../manifests/digest.ts'
+import { sha256Of, type Sha256, type Checksum } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import type { TreePath } from '../manifests/path.ts'
 import type { Verdict } from '../manifests/tree.ts'
@@ -61,7 +61,8 @@ export interface PlannedGroup {
 export interface Plan {
   format: 1
   createdAtMs: number
-  sites: { name: string; groups: PlannedGroup[] }[]
+  /** `settings`: digest of the settings that the site was planned from */
+  sites: { name: string; settings: string; groups: PlannedGroup[] }[]
 }
 
 /** One thing to fetch, however many groups want it. */
@@ -92,9 +93,14 @@ export async function makePlan(fleet: Fleet, site: string | undefined, sources: 
   for (const one of sites) {
     const groups: PlannedGroup[] = []
     for (const group of one.groups) groups.push(await planGroup(group, { ...sources, lookYum, lookFile }))
-    plan.sites.push({ name: one.name, groups })
+    plan.sites.push({ name: one.name, settings: settingsDigest(one), groups })
   }
   return plan
+}
+
+/** Equal for equal settings of a site. */
+export function settingsDigest(site: Fleet['sites'][number]): string {
+  return sha256Of(JSON.stringify(site))
 }
 
 /** Everything the plan carries, each upstream file once. */
@@ -107,8 +113,11 @@ export function downloadsOf(plan: Plan): Download[] {
         if (!downloads.has(key)) downloads.set(key, packageDownload(repo, one))
       }
     }
-    for (const file of group.files)
-      if (!downloads.has(file.url)) downloads.set(file.url, { kind: 'file', file, bytes: file.bytes ?? 0 })
+    for (const file of group.files) {
+      // With its digest: one address may be wanted as it is and as it is declared to be.
+      const key = `${file.url} ${file.sha256 ?? ''}`
+      if (!downloads.has(key)) downloads.set(key, { kind: 'file', file, bytes: file.bytes ?? 0 })
+    }
   }
   return [...downloads.values()]
 }

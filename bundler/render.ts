@@ -28,24 +28,34 @@ export function renderPlan(plan: Plan, figures: PlanFigures, items: boolean): st
   return lines.join('\n')
 }
 
-/** Why an item is carried, wherever it is. @returns undefined when the plan does not carry it */
-export function explainItem(plan: Plan, item: string): string | undefined {
-  const lines = plan.sites.flatMap((site) =>
-    site.groups.flatMap((group) => [
-      ...group.yum.flatMap((repo) =>
+export interface ExplainedItem {
+  item: string
+  bytes: number | null
+  /** site / group / repository */
+  place: string
+  reason: string
+}
+
+/** Why an item is carried, wherever it is; empty when the plan does not carry it. */
+export function explainItem(plan: Plan, item: string): ExplainedItem[] {
+  return plan.sites.flatMap((site) =>
+    site.groups.flatMap((group) => {
+      const place = `${site.name} / ${group.name}`
+      const packages = group.yum.flatMap((repo) =>
         repo.packages
           .filter((one) => one.nevra === item || one.nevra.startsWith(`${item}-`))
-          .map(
-            (one) =>
-              `${one.nevra}  ${formatBytes(one.bytes)}  ${site.name} / ${group.name} / ${repo.id}: ${one.reason}`,
-          ),
-      ),
-      ...group.files
+          .map((one) => ({ item: one.nevra, bytes: one.bytes, place: `${place} / ${repo.id}`, reason: one.reason })),
+      )
+      const files = group.files
         .filter((file) => file.as === item)
-        .map((file) => `${file.as}  ${site.name} / ${group.name}: ${file.reason} (${file.url})`),
-    ]),
+        .map((file) => ({ item: file.as as string, bytes: file.bytes, place, reason: `${file.reason} (${file.url})` }))
+      return [...packages, ...files]
+    }),
   )
-  return lines.length === 0 ? undefined : lines.join('\n')
+}
+
+export function renderExplained(rows: ExplainedItem[]): string {
+  return formatTable(rows.map(({ item, bytes, place, reason }) => [item, sizeOf(bytes), `${place}: ${reason}`]))
 }
 
 function groupRows(group: PlannedGroup): string[][] {
@@ -70,7 +80,7 @@ function itemRows(group: PlannedGroup): string[][] {
   const packages = group.yum.flatMap((repo) =>
     repo.packages.map((one) => [one.nevra, formatBytes(one.bytes), `${repo.id}: ${one.reason}`]),
   )
-  const files = group.files.map((file) => [file.as, file.bytes === null ? '?' : formatBytes(file.bytes), file.reason])
+  const files = group.files.map((file) => [file.as, sizeOf(file.bytes), file.reason])
   return [...packages, ...files]
 }
 
@@ -112,7 +122,7 @@ export interface PackedBundle {
   isNew: boolean
   createdAtMs: number
   expiresAtMs: number
-  files: { path: string; bytes: number; sha256: string }[]
+  files: { path: string; bytes: number; sha256: string; isKept: boolean }[]
   /** bytes of everything the bundle carries */
   carriedBytes: number
   paths: number
@@ -120,7 +130,10 @@ export interface PackedBundle {
 }
 
 export function renderPacked(bundle: PackedBundle): string {
-  const state = bundle.isNew ? 'signed' : `unchanged since ${formatTime(bundle.createdAtMs)}, written again`
+  const isKept = bundle.files.every((file) => file.isKept)
+  const state = bundle.isNew
+    ? 'signed'
+    : `unchanged since ${formatTime(bundle.createdAtMs)}, ${isKept ? 'and on the stick already' : 'written again'}`
   const rows = bundle.files.map((file) => [file.path, formatBytes(file.bytes), `sha256 ${file.sha256.slice(0, 16)}…`])
   return [
     `bundle ${bundle.number} for ${bundle.site}: ${state}, good until ${formatTime(bundle.expiresAtMs)}`,
@@ -133,4 +146,8 @@ export function renderPacked(bundle: PackedBundle): string {
 
 function sum(items: { bytes: number | null }[]): number {
   return items.reduce((total, item) => total + (item.bytes ?? 0), 0)
+}
+
+function sizeOf(bytes: number | null): string {
+  return bytes === null ? '?' : formatBytes(bytes)
 }

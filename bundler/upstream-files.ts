@@ -23,6 +23,8 @@ export interface FileSources {
   /** what servers said before; keys are URLs as publicUrl() gives them */
   memory: Pick<Ledger, 'validator' | 'rememberValidator'>
   signal: AbortSignal
+  /** the most that a file of unknown size may be; default: what a blob may be */
+  maxBytes?: number
 }
 
 /** What is known of one file before a byte of it is spent: from the store, else from a HEAD.
@@ -39,7 +41,7 @@ export async function lookFile(entry: VendorFile, sources: FileSources): Promise
  *  @throws what Fetcher.toBlob throws */
 export async function fetchFile(file: PlannedFile, sources: FileSources, onBytes?: OnBytes): Promise<FetchedBlob> {
   const { fetcher, store, memory, signal } = sources
-  const blob = await fetcher.toBlob(remoteFile(file), store, signal, onBytes)
+  const blob = await fetcher.toBlob(bounded(file, sources), store, signal, onBytes)
   if (!blob.isFetched) return blob
   memory.rememberValidator(blob.source, {
     etag: blob.headers['etag'] ?? null,
@@ -79,6 +81,10 @@ interface NamedFile {
   url: string
   as: TreePath
   sha256?: Sha256
+}
+
+function bounded(file: PlannedFile, { maxBytes = MAX_BLOB_BYTES }: FileSources): RemoteFile {
+  return { ...remoteFile(file), maxBytes: file.bytes === null ? Math.min(maxBytes, MAX_BLOB_BYTES) : MAX_BLOB_BYTES }
 }
 
 function remoteFile(file: NamedFile): RemoteFile {

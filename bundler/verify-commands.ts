@@ -1,14 +1,14 @@
 /**
  * `gapferry verify` and `gapferry inspect`: bundles judged with nothing but the root.
  */
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, resolve } from 'node:path'
 import type { Command } from 'commander'
 import { parsePartName } from '../manifests/bundle.ts'
-import { formatBytes, formatTable, formatTime, plural } from '../manifests/console.ts'
+import { errorObject, formatBytes, formatTable, formatTime, plural } from '../manifests/console.ts'
 import { GapferryError } from '../manifests/errors.ts'
-import { examples, print, type GlobalOptions, type Surroundings } from '../manifests/program.ts'
+import { examples, print, PrintedError, type GlobalOptions, type Surroundings } from '../manifests/program.ts'
 import { loadFleet } from './config.ts'
 import { loadSite } from './keys.ts'
 import { makeProgress } from '../manifests/progress.ts'
@@ -25,16 +25,21 @@ export function addVerifyCommands(program: Command, around: Surroundings): void 
     async (files: string[], _: object, command: Command) => {
       const options = command.optsWithGlobals<Options>()
       const step = makeProgress(around).step('verify')
+      const paths = pathsOf(files, around)
       const judge = { ...judgeOptions(files, options, around), onProgress: (bytes: number) => step.add(bytes) }
-      const bundles = await verifyFiles(pathsOf(files, around), judge).finally(() => step.end())
-      print(around, options.json === true ? JSON.stringify({ bundles }) : bundles.map(renderJudged).join('\n'))
-      refuseIncomplete(bundles)
+      const bundles = await verifyFiles(paths, judge).finally(() => step.end())
+      const failure = incomplete(bundles)
+      if (options.json === true) print(around, JSON.stringify({ bundles, ...(failure && errorObject(failure)) }))
+      else print(around, bundles.map(renderJudged).join('\n'))
+      if (failure !== undefined)
+        throw options.json === true ? new PrintedError('incomplete', { cause: failure }) : failure
     },
   )
   judging(program, 'inspect', 'list what a bundle carries, path by path').action(
     async (files: string[], _: object, command: Command) => {
       const options = command.optsWithGlobals<Options>()
-      const bundles = await inspectFiles(pathsOf(files, around), judgeOptions(files, options, around))
+      const paths = pathsOf(files, around)
+      const bundles = await inspectFiles(paths, judgeOptions(files, options, around))
       print(around, options.json === true ? JSON.stringify({ bundles }) : bundles.map(renderInspected).join('\n\n'))
     },
   )
@@ -105,11 +110,11 @@ function renderInspected(bundle: InspectedBundle): string {
   return [renderJudged(bundle), ...groups].join('\n')
 }
 
-function refuseIncomplete(bundles: JudgedBundle[]): void {
+function incomplete(bundles: JudgedBundle[]): GapferryError | undefined {
   const bundle = bundles.find((one) => one.missing.length > 0)
-  if (bundle === undefined) return
+  if (bundle === undefined) return undefined
   const parts = [...new Set(bundle.missing.map((one) => one.part).filter((part) => part !== undefined))]
-  throw new GapferryError(
+  return new GapferryError(
     'BUNDLE_INCOMPLETE',
     `bundle ${bundle.number} for ${bundle.site}: ${plural(bundle.missing.length, 'path')} missing`,
     {
@@ -119,5 +124,11 @@ function refuseIncomplete(bundles: JudgedBundle[]): void {
 }
 
 function pathsOf(files: string[], around: Surroundings): string[] {
-  return files.map((file) => resolve(around.cwd, file))
+  return files.map((file) => {
+    const path = resolve(around.cwd, file)
+    if (existsSync(path)) return path
+    throw new GapferryError('BUNDLE_NOT_FOUND', `${file}: there is no such file`, {
+      hint: 'name the parts: DIR/gapferry/<site>/*.tar',
+    })
+  })
 }

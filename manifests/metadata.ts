@@ -27,6 +27,10 @@ export const MAX_METADATA_BYTES: Readonly<Record<RoleName, number>> = {
   targets: 262_144, // @tufjs/models takes time with the square of the targets: 700 of them at most
 }
 
+/** How far ahead of now a bundle may be dated: half a year bridges a mirror whose clock stands still between two visits, and
+ *  leaves a bundle that was made today good (400 days) after the clock was led so far astray. */
+export const MAX_AHEAD_MS = 180 * 86_400_000
+
 /** What every metadata file says of itself. */
 interface RoleFile<R extends RoleName, S extends Root | Timestamp | Snapshot | Targets> {
   role: R

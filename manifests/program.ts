@@ -4,7 +4,7 @@
  */
 import { Command, CommanderError } from 'commander'
 import { errorObject, formatError } from './console.ts'
-import { exitStatus, GapferryError } from './errors.ts'
+import { exitStatus, GapferryError, redact } from './errors.ts'
 
 /** What only a main.ts may look up. */
 export interface Surroundings {
@@ -12,6 +12,8 @@ export interface Surroundings {
   /** where the person stands */
   cwd: string
   environment: Record<string, string | undefined>
+  /** who runs this, as `name (uid)`: told by the mirror's, for its audit trail */
+  user?: string
   stdin: NodeJS.ReadableStream & { isTTY?: boolean }
   stdout: NodeJS.WritableStream
   stderr: NodeJS.WritableStream & { isTTY?: boolean }
@@ -86,14 +88,14 @@ export function append(value: string, before: string[] = []): string[] {
   return [...before, value]
 }
 
-/** A result. */
+/** A result: lines, made harmless. Names from sticks and upstreams are in them, and could move the cursor or forge a line. */
 export function print(around: Pick<Surroundings, 'stdout'>, text: string): void {
-  around.stdout.write(`${text}\n`)
+  around.stdout.write(`${text.split('\n').map(redact).join('\n')}\n`)
 }
 
-/** Everything else. */
+/** Everything else, made harmless too. One line that holds a foreign name with a line end in it goes through `redact` first. */
 export function talk(around: Pick<Surroundings, 'stderr'>, text: string): void {
-  around.stderr.write(`${text}\n`)
+  around.stderr.write(`${text.split('\n').map(redact).join('\n')}\n`)
 }
 
 /** Settings before commands: commander hands them on to each command when it is added. */

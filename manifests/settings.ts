@@ -46,6 +46,13 @@ export function parseListen(text: string, what: string): { host: string; port: n
   return { host: match[1] ?? match[2]!, port }
 }
 
+/** `text` as a YAML value that is read back as this text: not as a number, a date or a list. */
+export function yamlText(text: string): string {
+  return /^(?:[a-z][a-z0-9._-]*|[0-9]+\.[0-9.]+:[0-9]+|https?:\/\/[a-z0-9.:-]+)$/.test(text)
+    ? text
+    : JSON.stringify(text)
+}
+
 /** The nearest of `known` to `word`, where one is near enough to be meant. */
 export function nearest(word: string, known: Iterable<string>): string | undefined {
   let best: string | undefined

@@ -49,6 +49,8 @@ export interface Tree {
 
 export const MAX_TREE_BYTES = 32 * 1024 * 1024
 const MAX_TREE_ENTRIES = 20_000
+const MAX_STAMPS = 1000
+const MAX_COMPANIONS = 16
 export const MAX_BLOB_BYTES = 2 ** 31 - 1
 const FORMAT = 1
 const NAME_PATTERN = /^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$/
@@ -89,7 +91,9 @@ export function parseTree(bytes: Buffer, what: string): Tree {
   const role = TREE_ROLES.find((r) => r === doc['role'])
   if (role === undefined) throw invalid(what, 'role is none of current, previous, return')
   const stamps = new Map<string, number>()
-  for (const [id, stamp] of Object.entries(record(doc['stamps'], `${what} stamps`))) {
+  const given = Object.entries(record(doc['stamps'], `${what} stamps`))
+  if (given.length > MAX_STAMPS) throw invalid(what, `more than ${MAX_STAMPS} stamps`)
+  for (const [id, stamp] of given) {
     if (!REPO_ID_PATTERN.test(id)) throw invalid(what, `stamps: "${id}" is not a repository id`)
     stamps.set(id, integer(stamp, 1, 2 ** 40, `${what} stamp of ${id}`))
   }
@@ -118,12 +122,16 @@ function parseEntries(doc: Record<string, unknown>, what: string): Map<TreePath,
   for (const key of keys.sort()) {
     entries.set(parseTreePath(key, what), parseEntry(doc[key], `${what} ${key}`))
   }
+  const companions = new Map<TreePath, number>()
   for (const [path, entry] of entries) {
     refuseFileAsFolder(path, entries, what)
     if ((entry.kind === 'companion') !== (entry.of !== undefined))
       throw invalid(what, `${path}: "of" goes with companions`)
-    if (entry.of !== undefined && entries.get(entry.of)?.kind !== 'pointer')
-      throw invalid(what, `${path}: its pointer is not in the tree`)
+    if (entry.of === undefined) continue
+    if (entries.get(entry.of)?.kind !== 'pointer') throw invalid(what, `${path}: its pointer is not in the tree`)
+    const count = (companions.get(entry.of) ?? 0) + 1
+    if (count > MAX_COMPANIONS) throw invalid(what, `${entry.of} has more than ${MAX_COMPANIONS} companions`)
+    companions.set(entry.of, count)
   }
   return entries
 }

@@ -8,7 +8,7 @@ import type { AddressInfo } from 'node:net'
 import type { Logger } from 'pino'
 import { GapferryError } from '../manifests/errors.ts'
 import { systemCode } from '../storage/durable.ts'
-import { addAdminRoutes, type MirrorStatus } from './admin.ts'
+import { addAdminRoutes, answerBadPath, checksHost, type MirrorStatus } from './admin.ts'
 import { formatListen, listenerUrl, type Listener, type MirrorConfig, type OriginListener } from './config.ts'
 import { contentAnswers, refusal, type Answer, type ContentRequest } from './content.ts'
 import { HostTable } from './hosts.ts'
@@ -175,10 +175,15 @@ function adminEndpoint(
   let hosts = new HostTable<'admin'>(listener, [])
   const limit = new ConnectionLimit()
   const app = Fastify({
-    serverFactory: (handle) => limitedServer(limit, handle),
+    serverFactory: (handle) =>
+      limitedServer(
+        limit,
+        checksHost(() => hosts, handle),
+      ),
     clientErrorHandler: answerClientError,
+    frameworkErrors: answerBadPath,
   })
-  addAdminRoutes(app, { hosts: () => hosts, isServing, status, log })
+  addAdminRoutes(app, { isServing, status, log })
   return new Endpoint(listener, {
     app,
     onUp: (port) => (hosts = new HostTable({ host: listener.host, port }, [{ hosts: listener.hosts, value: 'admin' }])),

@@ -8,7 +8,8 @@ import type { Command } from 'commander'
 import { errorObject, formatBytes, plural } from '../manifests/console.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { missingBytes } from '../storage/completeness.ts'
-import type { ReleaseResult } from '../storage/releases.ts'
+import { addAudit } from './audit-command.ts'
+import { auditedRelease, auditedRollback, importAudit } from './audit.ts'
 import { loadMirrorConfig, type MirrorConfig } from './config.ts'
 import { importParts, type ImportResult } from './import.ts'
 import { addInit } from './init-command.ts'
@@ -23,7 +24,8 @@ import {
   renderStatus,
 } from './render.ts'
 import { bundleStatuses, formatIso, originWarnings, readFacts, siteStatus } from './status.ts'
-import { judgeClock, openStore, openStoreForWriting, type MirrorStore } from './store.ts'
+import { addStoreCommands } from './store-commands.ts'
+import { earliestNow, judgeClock, openStore, openStoreForWriting, type MirrorStore } from './store.ts'
 import {
   append,
   examples,
@@ -45,6 +47,10 @@ export function addCommands(program: Command, around: Surroundings): void {
   addServe(program, around)
   addStatus(program, around)
   addBundles(program, around)
+  addStoreCommands(program, around, { withStore, clockOf })
+  addAudit(program, around, (command, work) =>
+    withStore(around, command, openStore, (store, _, json) => work(store, json)),
+  )
 }
 
 function addImport(program: Command, around: Surroundings): void {
@@ -63,14 +69,19 @@ function addImport(program: Command, around: Surroundings): void {
       }
       await withStore(around, command, openStoreForWriting, async (store, config, json) => {
         const nowMs = clockOf(store, around)
-        const result = await stage(store, inputs, { isDryRun: options.dryRun === true, nowMs }, around)
+        const result = await stage(
+          store,
+          inputs,
+          { isDryRun: options.dryRun === true, nowMs, clockMs: earliestNow(around.nowMs()) },
+          around,
+        )
         const changes = changesOf(result, store.releases.served(Number.MAX_SAFE_INTEGER))
         for (const line of renderIgnored(result.ignored)) talk(around, line)
         for (const line of originWarnings(config, result.facts)) talk(around, `warning: ${line}`)
         const failure = result.missing.length > 0 ? incomplete(result) : undefined
         const isReleasing = options.release === true && failure === undefined
         if (!json) print(around, renderImport(result, changes, isReleasing))
-        const released = isReleasing ? store.releases.release({ number: result.number, nowMs }) : undefined
+        const released = isReleasing ? auditedRelease(store, { number: result.number, nowMs }, around) : undefined
         if (json) print(around, JSON.stringify({ ...importObject(result, changes), released, ...errorOf(failure) }))
         else if (released !== undefined) print(around, renderRelease(released))
         else if (failure === undefined && !result.isDryRun && !isServed(store, result)) {
@@ -95,7 +106,7 @@ interface ImportOptions {
 async function stage(
   store: MirrorStore,
   inputs: string[],
-  options: { isDryRun: boolean; nowMs: number },
+  options: { isDryRun: boolean; nowMs: number; clockMs: number },
   around: Surroundings,
 ): Promise<ImportResult> {
   const progress = makeProgress(around)
@@ -106,9 +117,13 @@ async function stage(
     step.add(doneBytes - shownBytes)
     shownBytes = doneBytes
   }
+  const { hooks, failed } = importAudit(store.catalog, around, inputs)
   try {
     const paths = inputs.map((input) => resolve(around.cwd, input))
-    return await importParts(store, { ...options, inputs: paths, onProgress, signal: around.signal })
+    return await importParts(store, { ...options, inputs: paths, onProgress, signal: around.signal, hooks })
+  } catch (error) {
+    if (!options.isDryRun) failed(error)
+    throw error
   } finally {
     step?.end()
   }
@@ -123,10 +138,10 @@ function addRelease(program: Command, around: Surroundings): void {
     .addHelpText('after', examples(program, 'release', 'release 7 --group pbxact16'))
     .action(async (text: string | undefined, options: { group?: string[] }, command: Command) => {
       await withStore(around, command, openStoreForWriting, async (store, config, json) => {
-        const number = text === undefined ? newestNumber(store) : parseNumber(text)
+        const number = text === undefined ? {} : { number: parseNumber(text) }
         const groups = options.group === undefined ? {} : { groups: options.group }
-        const result: ReleaseResult = store.releases.release({ number, nowMs: clockOf(store, around), ...groups })
-        warnAboutOrigins(store, config, number, around)
+        const result = auditedRelease(store, { ...number, nowMs: clockOf(store, around), ...groups }, around)
+        warnAboutOrigins(store, config, result.number, around)
         print(around, json ? JSON.stringify(result) : renderRelease(result))
       })
     })
@@ -143,7 +158,7 @@ function addRollback(program: Command, around: Surroundings): void {
       await withStore(around, command, openStoreForWriting, async (store, _config, json) => {
         const groups = options.group === undefined ? {} : { groups: options.group }
         const role = options.return === true ? 'return' : 'previous'
-        const result = store.releases.rollback({ role, nowMs: clockOf(store, around), ...groups })
+        const result = auditedRollback(store, { role, nowMs: clockOf(store, around), ...groups }, around)
         print(around, json ? JSON.stringify(result) : renderRollback(result))
       })
     })
@@ -259,14 +274,6 @@ function importObject(result: ImportResult, changes: GroupChange[]): object {
 
 function errorOf(failure: GapferryError | undefined): object {
   return failure === undefined ? {} : errorObject(failure)
-}
-
-function newestNumber(store: MirrorStore): number {
-  const newest = store.catalog.newestBundle()
-  if (newest !== undefined) return newest.number
-  throw new GapferryError('RELEASE_NOTHING', 'nothing has been imported yet', {
-    hint: 'gapferry-mirror import FILE or DIR',
-  })
 }
 
 function parseNumber(text: string): number {

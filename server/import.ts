@@ -1,7 +1,8 @@
 /**
  * Import: verify a bundle, stage it; nothing served changes. For each part, in this order:
  *   1. its metadata is verified from the pinned root on, before anything of it is kept;
- *   2. the blobs that the store lacks are staged, each checked while it is written, then made durable together;
+ *   2. the blobs that the store lacks, or has with other bytes than signed, are staged, each checked while it is written,
+ *      then made durable together;
  *   3. one transaction adopts the trusted state, the bundle and its trees.
  * So a crash leaves a store that never heard of the part (staging/ is emptied by the next run), or has all of it, and blobs
  * without a row at worst, which the next import of the part finds. The medium is only read.
@@ -16,11 +17,21 @@ import { partHolding } from '../manifests/part-hint.ts'
 import type { SiteFacts } from '../manifests/site.ts'
 import type { Tree } from '../manifests/tree.ts'
 import { checkDigest } from '../storage/blobs.ts'
+import { blobFault, CHECK_BUFFER_BYTES } from '../storage/blob-check.ts'
 import { missingPaths, type MissingPath } from '../storage/completeness.ts'
 import { readPart, type BlobConsumer, type PartBundle } from '../storage/parts.ts'
 import { verifyMetadata } from '../storage/trust.ts'
 import { findParts, type FoundParts } from './find-parts.ts'
 import type { MirrorStore } from './store.ts'
+
+/** For the audit trail; not called in a dry run. */
+export interface ImportHooks {
+  /** a part is begun */
+  onPart: (file: string) => void
+  /** a part is adopted: called in that transaction
+   *  @param isComplete  with this part, the bundle is */
+  onAdopted: (bundle: PartBundle, isComplete: boolean) => void
+}
 
 export interface ImportRequest {
   /** files and folders */
@@ -29,9 +40,12 @@ export interface ImportRequest {
   isDryRun: boolean
   /** max(system clock, floor) */
   nowMs: number
+  /** the system clock, not before the build date: storage/trust.ts raises it to the floor that is still believed */
+  clockMs: number
   /** bytes of parts done, of all bytes */
   onProgress?: (doneBytes: number, totalBytes: number) => void
   signal?: AbortSignal
+  hooks?: ImportHooks
 }
 
 export interface ImportedPart {
@@ -39,7 +53,7 @@ export interface ImportedPart {
   /** blobs in this part */
   blobs: number
   bytes: number
-  /** those of them that the store did not have */
+  /** those of them that the store did not have, or not as signed */
   newBlobs: number
   newBytes: number
 }
@@ -78,7 +92,7 @@ export async function importParts(store: MirrorStore, request: ImportRequest): P
   if (last === undefined) throw new GapferryError('USAGE_INVALID', 'expected a file or folder to import, found none')
   const { metadata, trees, facts, hint } = last
   const { site, number, createdAtMs, expiresAtMs, bundler } = metadata
-  const missing = missingPaths(trees.values(), (sha256) => run.has(sha256)).map((path) => ({
+  const missing = run.missing.map((path) => ({
     ...path,
     part: partHolding(hint, path.sha256) ?? null,
   }))
@@ -102,12 +116,15 @@ export async function importParts(store: MirrorStore, request: ImportRequest): P
 
 class Run {
   readonly parts: ImportedPart[] = []
+  /** of the part that came last */
+  missing: MissingPath[] = []
   readonly #store: MirrorStore
   readonly #request: ImportRequest
   readonly #totalBytes: number
   readonly #before: Set<number>
   /** verified in a dry run */
   readonly #seen = new Set<Sha256>()
+  readonly #buffer = Buffer.allocUnsafeSlow(CHECK_BUFFER_BYTES)
   #doneBytes = 0
 
   constructor(store: MirrorStore, request: ImportRequest, files: string[]) {
@@ -117,7 +134,7 @@ class Run {
     this.#before = new Set(store.catalog.bundles().map((row) => row.number))
   }
 
-  has(sha256: Sha256): boolean {
+  #has(sha256: Sha256): boolean {
     return this.#seen.has(sha256) || this.#store.blobs.has(sha256)
   }
 
@@ -127,7 +144,9 @@ class Run {
 
   async importPart(file: string): Promise<PartBundle> {
     const { catalog, blobs, site, stagingDir } = this.#store
-    const { nowMs, isDryRun, signal } = this.#request
+    const { nowMs, clockMs, isDryRun, signal } = this.#request
+    const hooks = isDryRun ? undefined : this.#request.hooks
+    hooks?.onPart(file)
     const startBytes = this.#doneBytes
     const part: ImportedPart = { file, blobs: 0, bytes: 0, newBlobs: 0, newBytes: 0 }
     const batch = blobs.batch()
@@ -136,12 +155,16 @@ class Run {
         file,
         {
           verify: (offered) =>
-            verifyMetadata({ trusted: catalog.trusted(), offered, nowMs, site, scratchDir: stagingDir }),
+            verifyMetadata({ trusted: catalog.trusted(), offered, nowMs: clockMs, site, scratchDir: stagingDir }),
           onVerified: (bundle) => this.#checkSpace(file, bundle),
-          onBlob: (sha256, bytes) => {
-            if (this.#seen.has(sha256) || blobs.sizeOf(sha256) === bytes) return this.#advance(bytes)
-            part.newBlobs += 1
-            part.newBytes += bytes
+          onBlob: async (sha256, bytes) => {
+            const isHere = this.#seen.has(sha256) || (await this.#isSound(sha256, bytes))
+            // A dry run is asked about the medium: its copy is judged, whatever is here.
+            if (isHere && !isDryRun) return this.#advance(bytes)
+            if (!isHere) {
+              part.newBlobs += 1
+              part.newBytes += bytes
+            }
             return this.#counted(isDryRun ? this.#judgeOnly(sha256) : batch.begin({ sha256, bytes, maxBytes: bytes }))
           },
         },
@@ -149,9 +172,17 @@ class Run {
       )
       signal?.throwIfAborted()
       if (!isDryRun) {
-        for (const [sha256, bytes] of content.bundle.treeBytes) if (!blobs.has(sha256)) batch.put(bytes)
+        for (const [sha256, bytes] of content.bundle.treeBytes) {
+          if (!(await this.#isSound(sha256, bytes.length))) batch.put(bytes)
+        }
         await batch.commit()
-        catalog.adopt(content.bundle.metadata, nowMs)
+      }
+      this.missing = missingPaths(content.bundle.trees.values(), (sha256) => this.#has(sha256))
+      if (!isDryRun) {
+        catalog.write(() => {
+          catalog.adopt(content.bundle.metadata, nowMs)
+          hooks?.onAdopted(content.bundle, this.missing.length === 0)
+        })
       }
       this.parts.push({ ...part, blobs: content.blobs, bytes: content.bytes })
       this.#advance(startBytes + sizeOf(file) - this.#doneBytes)
@@ -159,6 +190,12 @@ class Run {
     } finally {
       batch.discard()
     }
+  }
+
+  /** Reads what is here already, so that importing again mends a rotten store. */
+  async #isSound(sha256: Sha256, bytes: number): Promise<boolean> {
+    const options = { buffer: this.#buffer, signal: this.#request.signal }
+    return (await blobFault(this.#store.blobs, { sha256, bytes }, options)) === undefined
   }
 
   #counted(consumer: BlobConsumer): BlobConsumer {

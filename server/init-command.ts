@@ -38,7 +38,7 @@ export function addInit(program: Command, around: Surroundings): void {
         origins: options.origin ?? [],
         hosts: options.host ?? [],
         admin: options.admin,
-        nowMs: around.nowMs(),
+        by: around,
       })
       if (json === true) return print(around, JSON.stringify(made))
       print(around, `site ${made.site}: its root is ${made.isNew ? 'pinned' : 'pinned already'}`)

@@ -3,10 +3,10 @@
  * when all is there; never touches a store that has pinned another root.
  */
 import { existsSync, mkdirSync, readFileSync, statSync } from 'node:fs'
-import { dirname } from 'node:path'
+import { basename, dirname } from 'node:path'
 import { GapferryError } from '../manifests/errors.ts'
 import { MAX_METADATA_BYTES, pinRoot, type PinnedRoot } from '../manifests/metadata.ts'
-import { parseListen } from '../manifests/settings.ts'
+import { parseListen, yamlText } from '../manifests/settings.ts'
 import { parseFingerprint } from '../manifests/words.ts'
 import { BlobStore } from '../storage/blobs.ts'
 import { Catalog } from '../storage/catalog.ts'
@@ -20,6 +20,7 @@ import {
   type MirrorConfig,
   type OriginListener,
 } from './config.ts'
+import { audited, type Actor } from './audit.ts'
 import { catalogFile } from './store.ts'
 
 export interface InitRequest {
@@ -38,7 +39,7 @@ export interface InitRequest {
   hosts: string[]
   /** `HOST:PORT` */
   admin: string | undefined
-  nowMs: number
+  by: Actor
 }
 
 export interface Initialized {
@@ -60,7 +61,7 @@ export async function initialize(request: InitRequest): Promise<Initialized> {
   const { config, text } = planSettings(request, root.site)
   await confirm(request, root, config)
   mkdirSync(dirname(config.file), { recursive: true })
-  const isNew = pinInStore(config.storeDir, root.site, bytes, request.nowMs)
+  const isNew = pinInStore(config.storeDir, root.site, bytes, request)
   if (text !== undefined) replaceFile(config.file, Buffer.from(text))
   return {
     site: root.site,
@@ -142,14 +143,15 @@ function isPinned(storeDir: string, rootFile: string): boolean {
   }
 }
 
-function pinInStore(storeDir: string, site: string, root: Buffer, nowMs: number): boolean {
+function pinInStore(storeDir: string, site: string, root: Buffer, { rootFile, by }: InitRequest): boolean {
   const unlock = lockStore(storeDir)
   try {
     const blobs = new BlobStore(storeDir)
     blobs.sweep()
     const catalog = new Catalog(catalogFile(storeDir))
     try {
-      return catalog.pin({ site, root, nowMs })
+      const asked = { command: 'init', files: [basename(rootFile)] }
+      return audited({ catalog, by, asked }, () => catalog.pin({ site, root, nowMs: by.nowMs() }))
     } finally {
       catalog.close()
       syncFolder(dirname(storeDir))
@@ -163,8 +165,8 @@ function settingsText(site: string, origins: OriginListener[], admin = '127.0.0.
   parseListen(admin, '--admin')
   const rows = origins.map(
     (origin) =>
-      `  - group: ${quoted(origin.group)}\n    listen: ${quoted(formatListen(origin))}\n` +
-      `    hosts: [${origin.hosts.map(quoted).join(', ')}]`,
+      `  - group: ${yamlText(origin.group)}\n    listen: ${yamlText(formatListen(origin))}\n` +
+      `    hosts: [${origin.hosts.map(yamlText).join(', ')}]`,
   )
   const none = `  # - group: pbxact16\n  #   listen: 0.0.0.0:8416\n  #   hosts: [mirror.${site}.lan]`
   return `# The mirror of site ${site}. All keys: the manual, server/README.md.
@@ -173,16 +175,11 @@ kind: Mirror
 store: ./store              # what was imported, and what is known of it
 
 admin:
-  listen: ${quoted(admin)}    # for the operator: /healthz, /api/v1/status
+  listen: ${yamlText(admin)}    # for the operator: /healthz, /api/v1/status
 
 # One origin for each group of boxes. hosts: the names by which its boxes reach it, beside the address itself.
 origins:${origins.length === 0 ? ` []\n${none}` : `\n${rows.join('\n')}`}
 
 keepPreviousHours: 48       # files of a replaced release stay fetchable for boxes that were in the middle of an update
 `
-}
-
-/** As YAML reads it back as text: not as a number, a date or a list. */
-function quoted(text: string): string {
-  return /^(?:[a-z][a-z0-9._-]*|[0-9]+\.[0-9.]+:[0-9]+)$/.test(text) ? text : JSON.stringify(text)
 }

@@ -2,7 +2,7 @@
  * The HTTP server under every listener: limits on sizes, times and connections, and what to say to bytes that are no
  * request. Node's strict parser refuses what makes two readers disagree (two lengths, bare line feeds, folded lines).
  */
-import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http'
+import { createServer, ServerResponse, type IncomingMessage, type RequestListener, type Server } from 'node:http'
 import type { Socket } from 'node:net'
 import { GapferryError } from '../manifests/errors.ts'
 import { readHead, type RequestHead } from './conditions.ts'
@@ -21,6 +21,8 @@ const IDLE_MS = 120_000
 const MAX_BODY_BYTES = 1024 * 1024
 const MAX_CONNECTIONS = 512
 const MAX_CONNECTIONS_PER_ADDRESS = 128
+/** of one connection at a time. apt sends 10 requests ahead of their answers, boxes with yum or dnf none. */
+const MAX_UNANSWERED = 16
 
 /** @param refused  BODY_TOO_LONG; the connection must end after its answer */
 export type BodilessHandler = (
@@ -56,10 +58,39 @@ export class ConnectionLimit {
   }
 }
 
+const unanswered = new WeakMap<Socket, number>()
+
+/** Counts the requests of a connection that wait for an answer, those that Node answers by itself too, and cuts a
+ *  connection that sends more than MAX_UNANSWERED (RFC 9112 §9.3.2 lets it ask again, one by one). To stop reading would
+ *  be too late: Node handles the requests of 64 KB that it has read, some 1,800, and keeps each while nobody reads. */
+class CountedResponse extends ServerResponse {
+  constructor(...args: ConstructorParameters<typeof ServerResponse>) {
+    super(...args)
+    const { socket } = this.req
+    const count = (unanswered.get(socket) ?? 0) + 1
+    unanswered.set(socket, count)
+    if (count === MAX_UNANSWERED + 1) cut(socket)
+  }
+
+  /** Node calls this when the answer is written. */
+  override detachSocket(socket: Socket): void {
+    unanswered.set(socket, unanswered.get(socket)! - 1)
+    super.detachSocket(socket)
+  }
+}
+
+/** Node lets go of a connection's requests on 'close', which by itself comes when all connections that have bytes were
+ *  read. Measured with 128 of them: up to 400 MB less. A second 'close' finds nothing left to do. */
+function cut(socket: Socket): void {
+  socket.destroy()
+  process.nextTick(() => socket.emit('close'))
+}
+
 /** A server that is not listening yet. It has no 'clientError' listener: Fastify adds the one it is given. */
 export function limitedServer(limit: ConnectionLimit, handle: RequestListener): Server {
   const server = createServer(
     {
+      ServerResponse: CountedResponse,
       maxHeaderSize: MAX_HEADER_BYTES,
       headersTimeout: HEADERS_TIMEOUT_MS,
       requestTimeout: REQUEST_TIMEOUT_MS,
@@ -77,18 +108,20 @@ export function limitedServer(limit: ConnectionLimit, handle: RequestListener): 
   return server
 }
 
-/** Reads and drops a body of whatever type before the request is handled. */
+/** Reads and drops a body of whatever type before the request is handled, and handles a connection's requests one after the
+ *  other: an answer that is made before its turn would wait in memory, as long as the client likes. */
 export function dropsBody(handle: BodilessHandler): { request: RequestListener; checkContinue: RequestListener } {
   return {
     request: (req, res) => {
       const head = readHead(req.rawHeaders)
-      if (head.contentLength === undefined && head.transferEncoding === undefined) handle(req, res, head)
-      else dropBody(req, head, (refused) => handle(req, res, head, refused))
+      const inTurn = (refused?: GapferryError): void => waitTurn(req, res, () => handle(req, res, head, refused))
+      if (head.contentLength === undefined && head.transferEncoding === undefined) inTurn()
+      else dropBody(req, head, inTurn)
     },
     checkContinue: (req, res) => {
       const head = readHead(req.rawHeaders)
       if (!isTooLong(head)) res.writeContinue()
-      dropBody(req, head, (refused) => handle(req, res, head, refused))
+      dropBody(req, head, (refused) => waitTurn(req, res, () => handle(req, res, head, refused)))
     },
   }
 }
@@ -110,6 +143,18 @@ const CLIENT_ERRORS = new Map([
   ['HPE_CHUNK_EXTENSIONS_OVERFLOW', '413 Content Too Large'],
   ['ERR_HTTP_REQUEST_TIMEOUT', '408 Request Timeout'],
 ])
+
+/** A request waits with little: its fields were read, and thousands of empty ones take ten times the bytes they came in. */
+function waitTurn(req: IncomingMessage, res: ServerResponse, handle: () => void): void {
+  if (res.socket !== null) {
+    handle()
+    return
+  }
+  req.headers = {}
+  req.rawHeaders = []
+  req.rawTrailers = []
+  res.once('socket', handle)
+}
 
 /** Counts by hand: a stream that ends early would destroy the connection, and with it the answer. */
 function dropBody(req: IncomingMessage, head: RequestHead, done: (refused?: GapferryError) => void): void {

@@ -2,10 +2,14 @@
  * The program `gapferry-mirror`, for the isolated side. Reads arguments, environment and clock; everything below is told.
  */
 import { readFileSync } from 'node:fs'
+import { userInfo } from 'node:os'
 import { resolve } from 'node:path'
 import { runMirror } from './program.ts'
 
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
+
+// Whoever reads may go away (`… | head`, a log collector that restarts): no reason to fall over.
+for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined)
 
 const stop = new AbortController()
 for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => stop.abort(new Error(`ended by ${name}`)))
@@ -15,9 +19,20 @@ process.exitCode = await runMirror(process.argv.slice(2), {
   // npm changes the directory to the project's; INIT_CWD is where the person stands.
   cwd: resolve(process.env['INIT_CWD'] ?? process.cwd()),
   environment: process.env,
+  user: whoRunsThis(),
   stdin: process.stdin,
   stdout: process.stdout,
   stderr: process.stderr,
   nowMs: Date.now,
   signal: stop.signal,
 })
+
+/** A user without an entry in passwd, as in a container, has a number only. */
+function whoRunsThis(): string {
+  try {
+    const { username, uid } = userInfo()
+    return `${username} (${uid})`
+  } catch {
+    return `? (${process.getuid?.() ?? '?'})`
+  }
+}

@@ -15,7 +15,7 @@ export function runMirror(args: string[], around: Surroundings): Promise<number>
     example: 'import --release /media/stick',
     whatRemains: 'nothing half-done is kept',
     hint: (error, command) =>
-      command === 'import' && exitStatus(error) === 3
+      command === 'import' && exitStatus(error) === 3 && /^(?:BUNDLE|BLOB)_/.test(error.code)
         ? 'nothing of this file was kept; copy it again, and check it there: gapferry verify FILE'
         : undefined,
     addCommands,

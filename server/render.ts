@@ -2,6 +2,7 @@
  * What a person reads. Text in, text out; `--json` prints the same objects raw.
  */
 import { basename } from 'node:path'
+import { redact } from '../manifests/errors.ts'
 import { formatBytes, formatTable, formatTime, plural } from '../manifests/console.ts'
 import type { ReleaseResult, RollbackResult, ServedGroup } from '../storage/releases.ts'
 import type { ImportResult } from './import.ts'
@@ -48,7 +49,7 @@ export function renderImport(result: ImportResult, changes: GroupChange[], isRel
 }
 
 export function renderIgnored(ignored: ImportResult['ignored']): string[] {
-  const shown = ignored.slice(0, MAX_ROWS).map(({ file, reason }) => `ignored: ${basename(file)} ${reason}`)
+  const shown = ignored.slice(0, MAX_ROWS).map(({ file, reason }) => redact(`ignored: ${basename(file)} ${reason}`))
   if (ignored.length > MAX_ROWS) shown.push(`ignored: ${ignored.length - MAX_ROWS} more`)
   return shown
 }
@@ -96,9 +97,11 @@ export function renderBundles(bundles: BundleStatus[]): string {
     `made ${day(bundle.createdAt)}`,
     `good until ${day(bundle.expiresAt)}`,
     `imported ${day(bundle.importedAt)}`,
-    bundle.isComplete
-      ? 'complete'
-      : `incomplete: ${plural(bundle.missingPaths, 'path')}, ${formatBytes(bundle.missingBytes)}`,
+    bundle.isRevoked
+      ? 'its keys were taken away: cannot be released'
+      : bundle.isComplete
+        ? 'complete'
+        : `incomplete: ${plural(bundle.missingPaths, 'path')}, ${formatBytes(bundle.missingBytes)}`,
     bundle.released.length === 0 ? '' : `released for ${bundle.released.join(', ')}`,
   ])
   return formatTable(rows, { right: [0] })

@@ -1,14 +1,17 @@
 /**
  * Writes an answer. Small blobs come from memory, large ones by positional reads into buffers that are used again:
- * streams per request cost twice the processor time. Bytes that cannot be read whole are never sent as if they were: a
- * blob that is missing, damaged or of another size is a 503, and one that ends early cuts the connection.
+ * streams per request cost twice the processor time. Bytes that are not what was signed are never sent: a blob that is
+ * missing, damaged or of another size is a 503, and one that ends early cuts the connection. Small blobs are checked when
+ * they are read, large ones once per process and file, before the first answer from it.
  */
-import { close, read } from 'node:fs'
+import { close, fstatSync, read } from 'node:fs'
 import type { ServerResponse } from 'node:http'
 import { promisify } from 'node:util'
 import type { Logger } from 'pino'
 import type { Sha256 } from '../manifests/digest.ts'
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
+import { checkDigest } from '../storage/blobs.ts'
+import { digestOf } from '../storage/blob-check.ts'
 import { refusal, type Answer, type BlobSlice } from './content.ts'
 
 /** The part of storage/blobs.ts that serving needs. */
@@ -25,6 +28,8 @@ const MAX_SMALL_BYTES = 128 * 1024
 const MAX_TINY_BYTES = 16 * 1024
 const MAX_RECENT = 256
 const MAX_CACHE_BYTES = 24 * 1024 * 1024
+/** A few hundred bytes each: as many as a tree may have paths. */
+const MAX_LARGE_KNOWN = 20_000
 /** Larger ones measured no faster. Slow clients hold their buffer while they read, so these are few and the rest make do
  *  with less: 512 connections hold at most 35 MB. */
 const BUFFER_BYTES = 256 * 1024
@@ -38,6 +43,7 @@ export class Sender {
   readonly #blobs: BlobSource
   readonly #log: Logger
   readonly #small: SmallBlobs
+  readonly #large = new LargeBlobs()
   readonly #buffers: Buffer[] = []
   readonly #spareBuffers: Buffer[] = []
   #buffersMade = 0
@@ -61,15 +67,16 @@ export class Sender {
   }
 
   #sendBytes(res: ServerResponse, answer: Answer, bytes: Buffer | undefined): void {
-    if (answer.status >= 500) this.#report(answer)
+    if (answer.status >= 500) this.#report(res, answer)
     res.writeHead(answer.status, answer.headers as string[])
     if (bytes === undefined || answer.isHeadOnly) res.end()
     else res.end(bytes)
   }
 
   /** A mirror without a release is no fault. */
-  #report({ error }: Answer): void {
-    if (!isGapferryError(error, 'RELEASE_NOTHING')) this.#log.error(errorFields(error), 'a request failed')
+  #report(res: ServerResponse, { error }: Answer): void {
+    if (isGapferryError(error, 'RELEASE_NOTHING')) return
+    this.#log.error({ ...errorFields(error), path: res.req.url }, 'a request failed')
   }
 
   #sendSmall(res: ServerResponse, answer: Answer, { sha256, bytes, start, length }: BlobSlice): void {
@@ -84,13 +91,13 @@ export class Sender {
   async #sendLarge(res: ServerResponse, answer: Answer, slice: BlobSlice): Promise<void> {
     let fd: number | undefined
     try {
-      // A client may ask many times at once on one connection: files are opened when their turn to be written comes.
-      if (!(await turn(res))) return
       const file = this.#blobs.open(slice.sha256)
       fd = file.fd
       if (file.bytes !== slice.bytes) {
         throw sizeMismatch(slice.sha256, slice.bytes, file.bytes)
       }
+      await this.#checkLarge(fd, slice)
+      if (res.destroyed) return
       res.writeHead(answer.status, answer.headers as string[])
       if (!answer.isHeadOnly) await this.#copy(fd, slice, res)
       if (!res.destroyed) res.end()
@@ -99,6 +106,18 @@ export class Sender {
     } finally {
       if (fd !== undefined) await closeFile(fd)
     }
+  }
+
+  async #checkLarge(fd: number, { sha256, bytes }: BlobSlice): Promise<void> {
+    const found = this.#large.digest(sha256, fd, async () => {
+      const buffer = this.#takeBuffer()
+      try {
+        return await digestOf(fd, { bytes, buffer })
+      } finally {
+        this.#giveBuffer(buffer)
+      }
+    })
+    checkDigest(sha256, typeof found === 'string' ? found : await found)
   }
 
   async #copy(fd: number, { sha256, start, length }: BlobSlice, res: ServerResponse): Promise<void> {
@@ -133,7 +152,7 @@ export class Sender {
       ? cause
       : new GapferryError('BLOB_UNREADABLE', 'a blob cannot be read', { cause })
     if (!res.headersSent) return this.send(res, refusal(error, { isHeadOnly }))
-    this.#log.error(errorFields(error), 'an answer was cut short')
+    this.#log.error({ ...errorFields(error), path: res.req.url }, 'an answer was cut short')
     res.destroy()
   }
 }
@@ -184,15 +203,39 @@ class SmallBlobs {
   }
 }
 
+/** Which files were read whole, and the digests they have. A file that was changed or replaced since is another file. */
+class LargeBlobs {
+  readonly #known = new Map<Sha256, { file: string; digest: Sha256 | Promise<Sha256> }>()
+
+  /** @param read  makes the digest; called once however many ask meanwhile, unless it fails */
+  digest(sha256: Sha256, fd: number, read: () => Promise<Sha256>): Sha256 | Promise<Sha256> {
+    const { dev, ino, size, mtimeNs, ctimeNs } = fstatSync(fd, { bigint: true })
+    const file = [dev, ino, size, mtimeNs, ctimeNs].join(' ')
+    const known = this.#known.get(sha256)
+    if (known?.file === file) return known.digest
+    const digest = this.#remember(sha256, file, read())
+    this.#known.delete(sha256)
+    this.#known.set(sha256, { file, digest })
+    const [oldest] = this.#known.keys()
+    if (this.#known.size > MAX_LARGE_KNOWN) this.#known.delete(oldest!)
+    return digest
+  }
+
+  async #remember(sha256: Sha256, file: string, reading: Promise<Sha256>): Promise<Sha256> {
+    try {
+      const digest = await reading
+      if (this.#known.get(sha256)?.file === file) this.#known.set(sha256, { file, digest })
+      return digest
+    } catch (error) {
+      if (this.#known.get(sha256)?.file === file) this.#known.delete(sha256)
+      throw error
+    }
+  }
+}
+
 /** What the log needs of an error: for ours the code and the message, for others everything. */
 export function errorFields(error: unknown): object {
   return isGapferryError(error) ? { code: error.code, reason: error.message, cause: error.cause } : { err: error }
-}
-
-/** Waits until the answers before this one are written. @returns false when the client is gone */
-async function turn(res: ServerResponse): Promise<boolean> {
-  if (res.socket === null && !res.destroyed) await new Promise((resolve) => res.once('socket', resolve))
-  return !res.destroyed
 }
 
 /** @returns true when `chunk` was handed to the kernel, so that its memory may change; false when the client is gone */

@@ -16,7 +16,7 @@ import type { Validators } from './conditions.ts'
 /** The part of storage/releases.ts that serving needs. */
 export interface ReleaseSource {
   version(): number
-  served(sinceMs: number): Map<string, ServedGroup>
+  served(sinceMs: number, onDamage: (error: GapferryError) => void): Map<string, ServedGroup>
 }
 
 /** One path of one tree, with the parts of an answer that never change. */
@@ -114,7 +114,9 @@ export class Served {
     )
     const groups = new Map<string, PreparedGroup>()
     this.#expiresAtMs = Infinity
-    for (const [name, { released, replaced }] of this.#releases.served(this.#nowMs - this.#keepPreviousMs)) {
+    const onDamage = (error: GapferryError): void =>
+      this.#log.error({ code: error.code, err: error }, 'a released tree is damaged')
+    for (const [name, { released, replaced }] of this.#releases.served(this.#nowMs - this.#keepPreviousMs, onDamage)) {
       if (released === null) continue
       const young = replaced.filter((tree) => this.#isYoung(tree))
       const all = [released, ...young].map((tree) => known.get(keyOf(tree)) ?? new PreparedTree(tree))

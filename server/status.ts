@@ -52,6 +52,8 @@ export interface BundleStatus {
   /** groups that are served from it */
   released: string[]
   isComplete: boolean
+  /** its keys were taken away: it cannot be released */
+  isRevoked: boolean
   missingPaths: number
   missingBytes: number
 }
@@ -113,6 +115,7 @@ export function bundleStatuses(store: Pick<MirrorStore, 'catalog' | 'blobs'>): B
         .map(({ group }) => group)
         .sort(),
       isComplete: missing.length === 0,
+      isRevoked: row.isRevoked,
       missingPaths: missing.length,
       missingBytes: missingBytes(missing),
     }

@@ -72,6 +72,11 @@ export function clockFloor(catalog: Catalog): number {
   return Math.max(BUILD_DATE_MS, catalog.newestBundle()?.createdAtMs ?? 0)
 }
 
+/** The system clock, but not before this program was made: what metadata is judged by, before any floor. */
+export function earliestNow(systemMs: number): number {
+  return Math.max(systemMs, BUILD_DATE_MS)
+}
+
 /** The time to judge by: the system clock's, or the floor where it is behind.
  *  @returns nowMs, and a warning where the system clock is more than a day behind */
 export function judgeClock(catalog: Catalog, systemMs: number): { nowMs: number; warning: string | undefined } {

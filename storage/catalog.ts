@@ -6,6 +6,7 @@
 import type { Sha256 } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import type { TreeRole } from '../manifests/tree.ts'
+import { AUDIT_MIGRATION, AuditTrail } from './audit.ts'
 import { openDatabase, writeTransaction, type Database } from './database.ts'
 import type { TrustedState, VerifiedMetadata } from './trust.ts'
 
@@ -56,6 +57,8 @@ const MIGRATIONS = [
      stamp      INTEGER NOT NULL CHECK (stamp > 0),
      PRIMARY KEY (group_name, repository)
    ) STRICT, WITHOUT ROWID;`,
+  AUDIT_MIGRATION,
+  'ALTER TABLE bundle ADD COLUMN revoked INTEGER NOT NULL DEFAULT 0 CHECK (revoked IN (0, 1))',
 ]
 
 export interface BundleRow {
@@ -64,6 +67,8 @@ export interface BundleRow {
   expiresAtMs: number
   bundler: string
   importedAtMs: number
+  /** signed with keys that the root has taken away since */
+  isRevoked: boolean
 }
 
 /** A document that the metadata of a bundle names: a tree, or the site facts. */
@@ -82,6 +87,7 @@ export interface ReleaseRow extends NamedBlob {
 }
 
 export class Catalog {
+  readonly audit: AuditTrail
   readonly #db: Database
   readonly #sql: Statements
 
@@ -90,6 +96,7 @@ export class Catalog {
   constructor(file: string) {
     this.#db = openDatabase(file, MIGRATIONS)
     this.#sql = prepareStatements(this.#db)
+    this.audit = new AuditTrail(this.#db)
   }
 
   close(): void {
@@ -142,6 +149,12 @@ export class Catalog {
   adopt(metadata: VerifiedMetadata, nowMs: number): void {
     this.write(() => {
       const { state, number, createdAtMs, expiresAtMs, bundler, targets } = metadata
+      if (metadata.isReset) {
+        // Whoever had those keys may have signed anything: no bundle of theirs is released any more, and stamps that they
+        // drove up do not bind the site (boxes that saw one need: yum clean metadata).
+        this.#sql.revokeBundles.run()
+        this.#sql.forgetStamps.run()
+      }
       state.roots.forEach((bytes, position) => this.#sql.putRoot.run(position, bytes))
       for (const role of ['timestamp', 'snapshot', 'targets'] as const) {
         if (state[role] !== undefined) this.#sql.putRole.run(role, state[role])
@@ -151,30 +164,41 @@ export class Catalog {
         for (const [target, { sha256, bytes }] of targets) this.#sql.insertTree.run(number, target, sha256, bytes)
       } else {
         refuseOtherTrees(number, this.trees(number), targets)
+        this.#sql.trustBundle.run(number)
       }
       this.#sql.setNewest.run(number)
     })
   }
 
   bundle(number: number): BundleRow | undefined {
-    return this.#sql.bundle.get(number) as BundleRow | undefined
+    return bundleRow(this.#sql.bundle.get(number))
   }
 
   /** The bundle that was adopted last. Its number need not be the highest: when keys were changed because a thief had
    *  signed numbers far ahead, numbers start lower again. */
   newestBundle(): BundleRow | undefined {
-    return this.#sql.newestBundle.get() as BundleRow | undefined
+    return bundleRow(this.#sql.newestBundle.get())
   }
 
   /** All bundles that were imported, highest number first. */
   bundles(): BundleRow[] {
-    return this.#sql.bundles.all() as BundleRow[]
+    return this.#sql.bundles.all().map((row) => bundleRow(row)!)
   }
 
   /** What a bundle's metadata names: `site` and `<group>/<role>`, sorted. */
   trees(number: number): Map<string, NamedBlob> {
     const rows = this.#sql.trees.all(number) as (NamedBlob & { target: string })[]
     return new Map(rows.map(({ target, sha256, bytes }) => [target, { sha256, bytes }]))
+  }
+
+  /** Forgets bundles with their trees and the history of their releases; highest stamps stay. None of them is served, nor
+   *  the one that was adopted last. */
+  forget(numbers: readonly number[]): void {
+    this.write(() => {
+      for (const number of numbers) {
+        for (const forget of this.#sql.forget) forget.run(number)
+      }
+    })
   }
 
   /** What every group is served, and what was replaced after `sinceMs`; newest first. */
@@ -207,7 +231,7 @@ type RoleKey = 'timestamp' | 'snapshot' | 'targets'
 type Statements = ReturnType<typeof prepareStatements>
 
 const BUNDLE_COLUMNS = `bundle.number, created_at_ms AS createdAtMs, expires_at_ms AS expiresAtMs, bundler,
-  imported_at_ms AS importedAtMs`
+  imported_at_ms AS importedAtMs, revoked`
 
 function prepareStatements(db: Database) {
   return {
@@ -221,12 +245,16 @@ function prepareStatements(db: Database) {
     putRole: db.prepare('INSERT OR REPLACE INTO trusted_role (role, bytes) VALUES (?, ?)'),
     bundle: db.prepare(`SELECT ${BUNDLE_COLUMNS} FROM bundle WHERE number = ?`),
     newestBundle: db.prepare(`SELECT ${BUNDLE_COLUMNS} FROM bundle JOIN mirror ON number = newest_bundle`),
+    revokeBundles: db.prepare('UPDATE bundle SET revoked = 1'),
+    trustBundle: db.prepare('UPDATE bundle SET revoked = 0 WHERE number = ?'),
+    forgetStamps: db.prepare('DELETE FROM released_stamp'),
     bundles: db.prepare(`SELECT ${BUNDLE_COLUMNS} FROM bundle ORDER BY number DESC`),
     insertBundle: db.prepare(
       'INSERT INTO bundle (number, created_at_ms, expires_at_ms, bundler, imported_at_ms) VALUES (?, ?, ?, ?, ?)',
     ),
     trees: db.prepare('SELECT target, sha256, bytes FROM bundle_tree WHERE number = ? ORDER BY target'),
     insertTree: db.prepare('INSERT INTO bundle_tree (number, target, sha256, bytes) VALUES (?, ?, ?, ?)'),
+    forget: ['release', 'bundle_tree', 'bundle'].map((table) => db.prepare(`DELETE FROM ${table} WHERE number = ?`)),
     releases: db.prepare(
       `SELECT group_name AS "group", role, number, sha256, bytes, released_at_ms AS releasedAtMs,
               replaced_at_ms AS replacedAtMs
@@ -241,6 +269,12 @@ function prepareStatements(db: Database) {
     stamps: db.prepare('SELECT repository, stamp FROM released_stamp WHERE group_name = ?'),
     putStamp: db.prepare('INSERT OR REPLACE INTO released_stamp (group_name, repository, stamp) VALUES (?, ?, ?)'),
   }
+}
+
+function bundleRow(row: unknown): BundleRow | undefined {
+  if (row === undefined) return undefined
+  const { revoked, ...bundle } = row as Omit<BundleRow, 'isRevoked'> & { revoked: 0 | 1 }
+  return { ...bundle, isRevoked: revoked === 1 }
 }
 
 function refuseOtherTrees(number: number, known: Map<string, NamedBlob>, offered: Map<string, NamedBlob>): void {

@@ -52,7 +52,7 @@ export interface PartReader {
   /** before the first blob */
   onVerified?(bundle: PartBundle): void | Promise<void>
   /** @returns undefined where the caller needs no bytes of this blob */
-  onBlob(sha256: Sha256, bytes: number): BlobConsumer | undefined
+  onBlob(sha256: Sha256, bytes: number): BlobConsumer | undefined | Promise<BlobConsumer | undefined>
 }
 
 /** Blobs in this part and their bytes, skipped ones too. */
@@ -111,7 +111,7 @@ async function readBlobs(source: PartSource, { wanted }: PartBundle, reader: Par
     const named = wanted.get(entry.sha256)
     if (named === undefined) throw unknown(`blobs/${entry.name}`, 'no tree names it')
     checkSize(`blobs/${entry.name}`, named.bytes, entry.bytes)
-    await readBlob(source, entry, reader.onBlob(entry.sha256, entry.bytes))
+    await readBlob(source, entry, await reader.onBlob(entry.sha256, entry.bytes))
     blobs += 1
     bytes += entry.bytes
   }

@@ -61,15 +61,17 @@ export class Releases {
   }
 
   /** What every group is served, and what was replaced after `sinceMs` (epoch), by group.
-   *  @throws BLOB_MISSING, BLOB_DIGEST_MISMATCH, BLOB_SIZE_MISMATCH when a tree in the store was damaged */
-  served(sinceMs: number): Map<string, ServedGroup> {
+   *  @param onDamage  told of each tree that the store cannot give as it was signed: that one is left out, so that the
+   *                   others are served on; a group whose released tree is damaged has none */
+  served(sinceMs: number, onDamage: (error: GapferryError) => void = () => undefined): Map<string, ServedGroup> {
     const groups = new Map<string, ServedGroup>()
     const inUse = new Map<Sha256, Tree>()
     for (const row of this.#catalog.releases(sinceMs)) {
       const group = groups.get(row.group) ?? { released: null, replaced: [] }
       groups.set(row.group, group)
       if ([group.released, ...group.replaced].some((other) => other?.sha256 === row.sha256)) continue
-      const tree = this.#parsed.get(row.sha256) ?? parseTree(this.#blobs.read(row.sha256, row.bytes), targetOf(row))
+      const tree = this.#parsed.get(row.sha256) ?? this.#readTree(row, onDamage)
+      if (tree === undefined) continue
       inUse.set(row.sha256, tree)
       const served = servedTree(row, tree)
       if (row.replacedAtMs === null) group.released = served
@@ -79,10 +81,23 @@ export class Releases {
     return groups
   }
 
+  #readTree(row: ReleaseRow, onDamage: (error: GapferryError) => void): Tree | undefined {
+    const what = `bundle ${row.number}, ${row.group}/${row.role}`
+    try {
+      return parseTree(this.#blobs.read(row.sha256, row.bytes), what)
+    } catch (error) {
+      if (!isGapferryError(error)) throw error
+      onDamage(
+        new GapferryError(error.code, `${what}: ${error.message}`, { hint: 'gapferry-mirror verify', cause: error }),
+      )
+      return undefined
+    }
+  }
+
   /** Makes the current trees of bundle `number` what is served. For groups that are served from it already nothing
    *  happens. The caller holds the store's lock.
    *  @param args.groups  default: all groups of the bundle
-   *  @throws RELEASE_NOTHING when there is no such bundle; GROUP_UNKNOWN; RELEASE_INCOMPLETE; RELEASE_STAMP when a
+   *  @throws RELEASE_NOTHING when there is no such bundle; RELEASE_REVOKED; GROUP_UNKNOWN; RELEASE_INCOMPLETE; RELEASE_STAMP when a
    *          repository's stamp is not above everything that was released in that group */
   release(args: { number: number; groups?: string[]; nowMs: number }): ReleaseResult {
     const { number, nowMs } = args
@@ -163,7 +178,9 @@ export class Releases {
   }
 
   #completeTrees(number: number): Map<string, Tree> {
-    if (this.#catalog.bundle(number) === undefined) throw notHere(number, this.#catalog)
+    const row = this.#catalog.bundle(number)
+    if (row === undefined) throw notHere(number, this.#catalog)
+    if (row.isRevoked) throw revoked(number)
     const trees = readTrees(this.#blobs, this.#catalog.trees(number))
     const missing = missingPaths(trees.values(), (sha256) => this.#blobs.has(sha256))
     const [first] = missing
@@ -229,6 +246,16 @@ function nothingBefore(group: string, number: number): GapferryError {
   )
 }
 
+function revoked(number: number): GapferryError {
+  return new GapferryError(
+    'RELEASE_REVOKED',
+    `bundle ${number} was signed with keys that the root has taken away since`,
+    {
+      hint: 'import a newer bundle of this site and release that',
+    },
+  )
+}
+
 function notRolledBack(group: string, number: number): GapferryError {
   return new GapferryError('RELEASE_NOTHING', `group ${group} is served bundle ${number} and was not rolled back`, {
     hint: 'gapferry-mirror status',
@@ -245,10 +272,6 @@ function incompleteWay({ group, number, role }: Tree, missing: number): Gapferry
 
 function servedTree({ group, number, role, sha256, releasedAtMs, replacedAtMs }: ReleaseRow, tree: Tree): ServedTree {
   return { group, number, role, sha256, tree, releasedAtMs, replacedAtMs }
-}
-
-function targetOf(row: ReleaseRow): string {
-  return `${row.group}/${row.role}`
 }
 
 function notHere(number: number, catalog: Catalog): GapferryError {

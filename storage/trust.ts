@@ -14,6 +14,7 @@ import {
   checkExpiry,
   checkNamed,
   checkSite,
+  MAX_AHEAD_MS,
   MAX_METADATA_BYTES,
   nextRoot,
   parseSnapshot,
@@ -23,6 +24,7 @@ import {
   verifySignatures,
   type AnyRoleFile,
   type RootFile,
+  type TimestampFile,
 } from '../manifests/metadata.ts'
 
 /** What a store believes: kept as bytes, exactly as they were signed. */
@@ -47,16 +49,19 @@ export interface VerifiedMetadata {
   targets: Map<string, { sha256: Sha256; bytes: number }>
   /** false when this very bundle is already adopted in `trusted` (`state.roots` may have grown all the same) */
   isNew: boolean
+  /** the root took away keys that the trusted bundle was signed with: what those keys signed counts no more */
+  isReset: boolean
 }
 
 /** @param args.offered  by the names in the archive, without folder: 'timestamp.json', '7.snapshot.json',
  *                       '7.targets.json', '1.root.json' … Roots up to the one in force are never read.
- *  @param args.nowMs    max(system clock, floor)
+ *  @param args.nowMs    the system clock, or the program's build date where that is later. It is raised here to the
+ *                       creation of the newest bundle that is still believed; never to one whose keys were taken away.
  *  @param args.site     the site this must be for; default: the pinned root's
  *  @param args.scratchDir  where a temporary folder may be made
  *  @throws SITE_MISMATCH, ROLE_SIGNATURE, ROLE_ROLLBACK (older than what is trusted), ROLE_CONFLICT (the number of what is
  *          trusted, other bytes), ROLE_EXPIRED, ROLE_MIXED (files of several bundles, or one missing), ROLE_DELEGATED,
- *          ROLE_KEYID, ROLE_INVALID */
+ *          ROLE_KEYID, ROLE_FUTURE, ROLE_INVALID */
 export async function verifyMetadata(args: {
   trusted: TrustedState
   offered: Map<string, Buffer>
@@ -64,12 +69,14 @@ export async function verifyMetadata(args: {
   site?: string
   scratchDir: string
 }): Promise<VerifiedMetadata> {
-  const { trusted, offered, nowMs } = args
+  const { trusted, offered } = args
   const { roots, root } = followRoots(trusted.roots, offered, args.site)
+  const { kept, isReset } = believedBundle(trusted, root)
+  const nowMs = Math.max(args.nowMs, ...kept.map((file) => ('createdAtMs' in file ? file.createdAtMs : 0)))
   checkExpiry(root, nowMs)
-  const kept = believedBundle(trusted, root)
   const timestamp = check(parseTimestamp(take(offered, 'timestamp.json'), 'timestamp.json'), root)
   refuseOlder(timestamp, kept)
+  refuseFuture(timestamp, nowMs)
   checkExpiry(timestamp, nowMs)
   refuseStrangers(offered, timestamp.version)
   const snapshotName = `${timestamp.version}.snapshot.json`
@@ -92,6 +99,7 @@ export async function verifyMetadata(args: {
     bundler: timestamp.bundler,
     targets: targets.targets,
     isNew: !files.every((file) => trusted[file.role]?.equals(file.bytes)),
+    isReset,
   }
 }
 
@@ -118,13 +126,14 @@ function followRoots(
 /** The intact files of the trusted bundle. A torn file is left out and heals with what is adopted next. All are left
  *  out when the root in force no longer vouches for one of them: that is how a site recovers when a stolen key had
  *  signed numbers far ahead (TUF 1.0.31 §5.3.11: delete trusted timestamp and snapshot when keys were rotated). */
-function believedBundle(trusted: TrustedState, root: RootFile): AnyRoleFile[] {
+function believedBundle(trusted: TrustedState, root: RootFile): { kept: AnyRoleFile[]; isReset: boolean } {
   const files = [
     intact(parseTimestamp, trusted.timestamp, 'trusted timestamp'),
     intact(parseSnapshot, trusted.snapshot, 'trusted snapshot'),
     intact(parseTargets, trusted.targets, 'trusted targets'),
   ].filter((file) => file !== undefined)
-  return files.every((file) => isVouchedFor(file, root)) ? files : []
+  const isReset = !files.every((file) => isVouchedFor(file, root))
+  return { kept: isReset ? [] : files, isReset }
 }
 
 function intact<F>(parse: (bytes: Buffer, what: string) => F, bytes: Buffer | undefined, what: string): F | undefined {
@@ -152,6 +161,20 @@ function check<F extends AnyRoleFile>(file: F, root: RootFile): F {
   checkSite(file, root.site)
   verifySignatures(root, file)
   return file
+}
+
+/** A date far ahead would become the floor of this mirror's clock, and every later bundle would look expired: a thief's
+ *  easiest way to silence a mirror, and a laptop with a wrong clock does it by mistake. */
+function refuseFuture(timestamp: TimestampFile, nowMs: number): void {
+  if (timestamp.createdAtMs <= nowMs + MAX_AHEAD_MS) return
+  const [made, now] = [timestamp.createdAtMs, nowMs].map((ms) => new Date(ms).toISOString().slice(0, 10))
+  throw new GapferryError(
+    'ROLE_FUTURE',
+    `${timestamp.what}: expected a bundle made by ${now} or soon after, found one made ${made}`,
+    {
+      hint: `set this machine's clock if it is not ${now}; else set the laptop's and pack again: gapferry pack --renew`,
+    },
+  )
 }
 
 function refuseOlder(timestamp: AnyRoleFile, kept: AnyRoleFile[]): void {

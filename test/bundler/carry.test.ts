@@ -61,7 +61,7 @@ t.test('an RPM whose own header is another package than the metadata says is ref
     }
     const gapferry = await laptop(lab, 'p')
     refused(t, await gapferry('pull'), 3, 'RPM_MISMATCH', new RegExp(`says another ${field}: expected`))
-    refused(t, await gapferry('pack', '--to', 'stick'), 4, 'PLAN_UNFETCHED', /gapferry pull/)
+    refused(t, await gapferry('pack', '--to', '.'), 4, 'PLAN_UNFETCHED', /gapferry pull/)
   }
 })
 

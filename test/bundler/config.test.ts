@@ -93,7 +93,7 @@ t.test('refuses what cannot be meant', (t) => {
     [group('files: [{ url: "http://u/x", as: ../x }]'), 'PATH_INVALID'],
     [group('files: [{ url: x, as: x }]'), 'CONFIG_INVALID'],
     [group('files: [{ url: "http://u/x", as: x }]').replace('8416', '8416/path'), 'CONFIG_INVALID'],
-    [group('preset: pbxact-16').replace('hq', 'H Q'), 'TREE_INVALID'],
+    [group('preset: pbxact-16').replace('hq', 'H Q'), 'CONFIG_INVALID'],
     [`budget: lots\n${group('preset: pbxact-16')}`, 'CONFIG_INVALID'],
     [`sties: []\n`, 'CONFIG_KEY_UNKNOWN'],
   ]

@@ -1,7 +1,7 @@
 import t from 'tap'
 import type { Fleet, YumRepo } from '../../bundler/config.ts'
 import { downloadsOf, makePlan, type PlanSources } from '../../bundler/plan.ts'
-import { explainItem, renderPlan } from '../../bundler/render.ts'
+import { explainItem, renderExplained, renderPlan } from '../../bundler/render.ts'
 import type { PackageRow, YumUpstream } from '../../bundler/upstream-yum.ts'
 import { sha256Of } from '../../manifests/digest.ts'
 import type { TreePath } from '../../manifests/path.ts'
@@ -130,7 +130,7 @@ t.test('a person reads items, bytes, reasons, warnings and the budget', async (t
   ]) {
     t.match(text, said)
   }
-  t.match(explainItem(plan, 'a'), /hq \/ x \/ r: include a/)
-  t.match(explainItem(plan, 'a-1-1.noarch'), /include a/)
-  t.equal(explainItem(plan, 'b'), undefined)
+  t.match(renderExplained(explainItem(plan, 'a')), /hq \/ x \/ r: include a/)
+  t.match(explainItem(plan, 'a-1-1.noarch'), [{ reason: 'include a' }])
+  t.same(explainItem(plan, 'b'), [])
 })

@@ -17,6 +17,7 @@ import { inside } from '../helpers/inside.ts'
 import { run, type Outcome } from '../helpers/process.ts'
 import { serveSample } from '../helpers/sample-upstream.ts'
 import type { StaticServer } from '../helpers/static-server.ts'
+import { startUpstream } from '../helpers/upstream.ts'
 
 const MAIN = resolve(import.meta.dirname, '../../bundler/main.ts')
 const COMMANDS = ['init', 'plan', 'pull', 'pack', 'bundle', 'verify', 'inspect', 'upstreams']
@@ -48,6 +49,8 @@ async function laptop(t: Test, more = ''): Promise<{ dir: string; upstream: Stat
   const upstream = await serveSample()
   t.teardown(() => upstream.close())
   const dir = t.testdir({ 'gapferry.yaml': settings(upstream.url, more) })
+  for (const stick of ['stick', 'other', 'a', 'b', 'c', 'd', 'deep/stick'])
+    mkdirSync(join(dir, stick), { recursive: true })
   const init = await gapferry(dir, ['init', '--no-passphrase'])
   t.equal(init.status, 0, init.stderr)
   return { dir, upstream }
@@ -106,7 +109,8 @@ t.test('init writes settings and keys once, under a passphrase that pack then as
   t.match(readFileSync(made.config, 'utf8'), /preset: pbxact-15/)
   t.equal(statSync(join(dir, 'lap/keys/berlin')).mode & 0o777, 0o700)
   const root = readFileSync(made.sites[0]!.rootFile)
-  const again = await gapferry(dir, args)
+  status(t, await gapferry(dir, args), 2, 'CONFIG_EXISTS')
+  const again = await gapferry(dir, ['init', 'lap', '--json'])
   status(t, again, 0)
   t.match(JSON.parse(again.stdout), { sites: [{ isNew: false, fingerprint: made.sites[0]!.fingerprint }] })
   t.ok(readFileSync(made.sites[0]!.rootFile).equals(root))
@@ -122,7 +126,7 @@ t.test('init writes settings and keys once, under a passphrase that pack then as
 t.test('a passphrase is asked for only when something is signed', async (t) => {
   const upstream = await serveSample()
   t.teardown(() => upstream.close())
-  const dir = t.testdir({ 'gapferry.yaml': settings(upstream.url) })
+  const dir = t.testdir({ 'gapferry.yaml': settings(upstream.url), stick: {}, other: {} })
   const env = { GAPFERRY_PASSPHRASE: 'correct horse' }
   status(t, await gapferry(dir, ['init'], env), 0)
   status(t, await gapferry(dir, ['bundle', '--to', 'stick']), 2, 'KEY_PASSPHRASE_MISSING')
@@ -209,11 +213,21 @@ t.test('a clock that went back does not make bundles that a mirror would find ex
   const now = await gapferry(dir, ['bundle', '--to', 'b', '--renew', '--json'])
   status(t, now, 0)
   t.match(now.stderr, /warning: bundle 1 was signed at .* check the clock/)
+  t.match(now.stderr, /mirrors refuse that one; the new one is dated today/)
   const [first, second] = [later, now].map(
     ({ stdout }) => (JSON.parse(stdout) as { bundles: { createdAtMs: number; expiresAtMs: number }[] }).bundles[0]!,
   )
-  t.equal(second!.createdAtMs, first!.createdAtMs)
-  t.ok(second!.expiresAtMs >= first!.expiresAtMs)
+  t.ok(second!.createdAtMs < first!.createdAtMs)
+  const MONTH_MS = 30 * 86_400_000
+  const ahead = await inside(runGapferry, dir, ['bundle', '--to', 'c', '--renew', '--json'], {
+    nowMs: () => Date.now() + MONTH_MS,
+  })
+  const back = await gapferry(dir, ['bundle', '--to', 'd', '--renew', '--json'])
+  t.match(back.stderr, /the new one is dated like that/)
+  const dates = [ahead, back].map(
+    ({ stdout }) => (JSON.parse(stdout) as { bundles: { createdAtMs: number }[] }).bundles[0]!.createdAtMs,
+  )
+  t.equal(dates[1], dates[0])
 })
 
 t.test('a second run on the same store is told that it is busy', async (t) => {
@@ -242,7 +256,6 @@ t.test('upstreams names hosts and ports for the firewall', async (t) => {
 
 t.test('relative paths count from where the person stands', async (t) => {
   const { dir } = await laptop(t)
-  mkdirSync(join(dir, 'deep'))
   const outcome = await run(process.execPath, [MAIN, 'bundle', '--to', 'stick', '--config', '../gapferry.yaml'], {
     cwd: '/',
     env: { INIT_CWD: join(dir, 'deep'), no_proxy: '*' },
@@ -263,4 +276,98 @@ t.test('a damaged blob in the store does not get into a bundle', async (t) => {
   writeFileSync(package_!, bytes)
   status(t, await gapferry(dir, ['pack', '--to', 'stick']), 3, 'BLOB_DIGEST_MISMATCH')
   t.notOk(existsSync(join(dir, 'stick/gapferry/hq/hq-1.tar')))
+})
+
+t.test('init does not leave settings that it would not read', async (t) => {
+  const dir = t.testdir()
+  for (const wrong of [
+    ['--site', 'a b'],
+    ['--origin', 'mirror'],
+    ['--group', 'A'],
+  ]) {
+    status(t, await gapferry(dir, ['init', '--no-passphrase', ...wrong]), 2, 'CONFIG_INVALID')
+    t.notOk(existsSync(join(dir, 'gapferry.yaml')))
+  }
+  status(t, await gapferry(dir, ['init', '--no-passphrase', '--group', '16', '--site', '7']), 0)
+  t.match(readFileSync(join(dir, 'gapferry.yaml'), 'utf8'), /name: "16"/)
+})
+
+t.test('a stick that is not there, or no folder, is not made up', async (t) => {
+  const { dir } = await laptop(t)
+  for (const to of ['nowhere', 'gapferry.yaml']) {
+    for (const command of ['bundle', 'pack'])
+      status(t, await gapferry(dir, [command, '--to', to]), 1, 'MEDIUM_UNUSABLE')
+  }
+  t.notOk(existsSync(join(dir, 'nowhere')))
+  writeFileSync(join(dir, 'a/gapferry'), 'a file in the way')
+  status(t, await gapferry(dir, ['bundle', '--to', 'a']), 1, 'MEDIUM_UNUSABLE')
+})
+
+t.test('planning one site does not forget another; changed settings need a new plan', async (t) => {
+  const upstream = await serveSample()
+  t.teardown(() => upstream.close())
+  const two = settings(upstream.url).replace(/  - name: hq[^]*$/, (site) => site + site.replace('hq', 'second'))
+  const dir = t.testdir({ 'gapferry.yaml': two, stick: {} })
+  status(t, await gapferry(dir, ['init', '--no-passphrase']), 0)
+  status(t, await gapferry(dir, ['pull', '--site', 'hq']), 0)
+  status(t, await gapferry(dir, ['pack', '--to', 'stick']), 4, 'PLAN_UNFETCHED')
+  status(t, await gapferry(dir, ['pull', '--site', 'second']), 0)
+  status(t, await gapferry(dir, ['pack', '--to', 'stick']), 0)
+  for (const site of ['hq', 'second']) t.ok(existsSync(join(dir, `stick/gapferry/${site}/${site}-1.tar`)))
+  writeFileSync(join(dir, 'gapferry.yaml'), two.replace('newest: 1', 'newest: 2'))
+  const stale = await gapferry(dir, ['pack', '--to', 'stick'])
+  status(t, stale, 4, 'PLAN_UNFETCHED')
+  t.match(stale.stderr, /has changed since it was planned/)
+  status(t, await gapferry(dir, ['pack', '--to', 'stick', '--site', 'nowhere']), 2, 'SITE_UNKNOWN')
+  t.equal(statSync(join(dir, 'store/plan.json')).mode & 0o777, 0o600)
+  t.equal(statSync(join(dir, 'store')).mode & 0o777, 0o700)
+})
+
+t.test('a declared digest counts, also where the same address is wanted without one', async (t) => {
+  const { dir } = await laptop(t)
+  const file = join(dir, 'gapferry.yaml')
+  const text = readFileSync(file, 'utf8')
+  const wanted = /- (\{ url: '([^']+)', as: firmware\/phone-x\.bin \})/.exec(text)!
+  writeFileSync(
+    file,
+    `${text.trimEnd()}\n          - { url: '${wanted[2]}', as: two.bin, sha256: '${'0'.repeat(63)}1' }\n`,
+  )
+  status(t, await gapferry(dir, ['bundle', '--to', 'stick']), 3, 'FETCH_DIGEST_MISMATCH')
+})
+
+t.test('a file whose size nobody tells may use what is left of the budget, no more', async (t) => {
+  const upstream = await startUpstream(t, new Map([['/big.bin', Buffer.alloc(300_000)]]))
+  upstream.fault('/big.bin', { kind: 'unsized' })
+  const more = `files: [{ url: '${upstream.url}/big.bin', as: big.bin }]`
+  const group = `      - name: a\n        origin: http://m.lan\n        ${more}`
+  const text = `apiVersion: gapferry/v1\nkind: Fleet\nbudget: 100kB\nsites:\n  - name: hq\n    groups:\n${group}\n`
+  const dir = t.testdir({ 'gapferry.yaml': text })
+  status(t, await gapferry(dir, ['init', '--no-passphrase']), 0)
+  status(t, await gapferry(dir, ['pull']), 5, 'BUDGET_EXCEEDED')
+})
+
+t.test('standard output is one JSON document, whatever happens', async (t) => {
+  const { dir } = await laptop(t)
+  status(t, await gapferry(dir, ['bundle', '--to', 'a', '--part-size', '60kB']), 0)
+  const [part] = readdirDeep(join(dir, 'a')).filter((name) => name.endsWith('.tar'))
+  const verify = await gapferry(dir, ['verify', part!, '--json'])
+  status(t, verify, 4, 'BUNDLE_INCOMPLETE')
+  t.match(JSON.parse(verify.stdout), { bundles: [{ number: 1 }], error: { code: 'BUNDLE_INCOMPLETE' } })
+  const explained = await gapferry(dir, ['plan', '--explain', 'asterisk18-core', '--json'])
+  t.match(JSON.parse(explained.stdout), { items: [{ reason: 'include asterisk18*, newest 1' }] })
+  status(t, await gapferry(dir, ['verify', 'nowhere.tar']), 4, 'BUNDLE_NOT_FOUND')
+})
+
+t.test('a file descriptor that is none, or cannot be read, is said plainly', async (t) => {
+  const dir = t.testdir()
+  status(t, await gapferry(dir, ['init', '--passphrase-fd', 'abc']), 2, 'USAGE_INVALID')
+  status(t, await gapferry(dir, ['init', '--passphrase-fd', '9999']), 2, 'KEY_PASSPHRASE_MISSING')
+})
+
+t.test('a bundle that could not be signed costs no byte of the link', async (t) => {
+  const { dir, upstream } = await laptop(t)
+  rmSync(join(dir, 'keys'), { recursive: true })
+  const before = upstream.requests.length
+  status(t, await gapferry(dir, ['bundle', '--to', 'stick']), 4, 'KEY_MISSING')
+  t.equal(upstream.requests.length, before)
 })

@@ -1,4 +1,4 @@
-import { generateKeyPairSync } from 'node:crypto'
+import { createPublicKey, generateKeyPairSync } from 'node:crypto'
 import { existsSync, globSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
@@ -156,15 +156,38 @@ for (const python of pythons) {
       )
       const strange = forge(sampleRoot, sampleKeys.root, (signed: Loose) => void (signed.keys[p384.keyid] = p384.key))
       await refuses(t, verify, write('K.json', strange), whole, 'another curve', /expected ECDSA P-256 or RSA-PSS/)
-      const twin = { ...sampleKeys.bundle[0]!.key, note: 'the same key' }
-      const twice = forge(sampleRoot, sampleKeys.root, (signed: Loose) => {
-        signed.keys[sha256Of(canonicalJson(twin))] = twin
+      const withKey = (pem: string, keytype: 'ecdsa' | 'rsa' = 'ecdsa') => {
+        const added = roleKey(keytype, pem)
+        return forge(sampleRoot, sampleKeys.root, (signed: Loose) => void (signed.keys[added.keyid] = added.key))
+      }
+      const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 }).publicKey
+      const other = rsa.export({ type: 'spki', format: 'der' })
+      other[other.length - 1] = 3
+      const twins = forge(withKey(rsa.export(SPKI).toString(), 'rsa'), sampleKeys.root, (signed: Loose) => {
+        const twin = roleKey(
+          'rsa',
+          createPublicKey({ key: other, type: 'spki', format: 'der' }).export(SPKI).toString(),
+        )
+        signed.keys[twin.keyid] = twin.key
       })
-      await refuses(t, verify, write('K.json', twice), whole, 'one key under two ids', /under two ids/)
+      await refuses(t, verify, write('K.json', twins), whole, 'one key under two ids', /under two ids/)
+      const respelled = withKey(spare.key.keyval.public.replace(/\n(?=[^-])/, ''))
+      await refuses(t, verify, write('K.json', respelled), whole, 'a key in another spelling', /in plain PEM/)
+      const small = generateKeyPairSync('rsa', { modulusLength: 1024 }).publicKey.export(SPKI).toString()
+      await refuses(t, verify, write('K.json', withKey(small, 'rsa')), whole, 'a small RSA key', /2048 bits or more/)
+      const noted = { ...spare.key, note: 'x' }
+      const more = forge(sampleRoot, sampleKeys.root, (signed: Loose) => {
+        signed.keys[sha256Of(canonicalJson(noted))] = noted
+      })
+      await refuses(t, verify, write('K.json', more), whole, 'a key with a further field', /unknown field note/)
+      const keyless = forge(sampleRoot, sampleKeys.root, (signed: Loose) => {
+        signed.roles.targets.keyids = ['0'.repeat(64)]
+      })
+      await refuses(t, verify, write('K.json', keyless), whole, 'a role without its key', /not among the keys/)
       const counted = forge(sampleRoot, sampleKeys.root, (signed: Loose) => {
         signed.roles.targets = { keyids: [keyid, keyid], threshold: 2 }
       })
-      await refuses(t, verify, write('K.json', counted), whole, 'one id counted twice', /a key id twice/)
+      await refuses(t, verify, write('K.json', counted), whole, 'one id counted twice', /keyids: one of them twice/)
       const delegating = signedAgain({ targets: (signed) => void (signed.delegations = {}) })
       await refuses(t, verify, rootFile, delegating, 'delegations', /delegations/)
     })
@@ -228,7 +251,7 @@ for (const python of pythons) {
         rootFile,
         changed((tree) => void (tree.number = 8)),
         'a number',
-        /expected number 7, found 8/,
+        /number: expected 7, found 8/,
       )
       await refuses(
         t,
@@ -236,7 +259,7 @@ for (const python of pythons) {
         rootFile,
         changed((tree) => void (tree.site = 'lab')),
         'a site',
-        /expected site hq, found lab/,
+        /site: expected hq, found lab/,
       )
       await refuses(
         t,
@@ -244,7 +267,7 @@ for (const python of pythons) {
         rootFile,
         changed((tree) => void (tree.group = 'x')),
         'a group',
-        /expected group pbx, found x/,
+        /group: expected pbx, found x/,
       )
       await refuses(
         t,
@@ -252,7 +275,7 @@ for (const python of pythons) {
         rootFile,
         changed((tree) => void (tree.role = 'return')),
         'a role',
-        /expected role current/,
+        /role: expected current, found return/,
       )
       const longer = changed(({ entries }) => void (entries.get('a.txt' as TreePath)!.bytes += 1))
       await refuses(t, verify, rootFile, longer, 'a size', /expected 6 bytes, found 5/)
@@ -277,18 +300,118 @@ for (const python of pythons) {
         await refuses(t, verify, rootFile, write('hostile.tar', bytes), what, message)
     })
 
-    t.test('a hint that lies or is nonsense decides nothing', async (t) => {
-      const entries = partEntries(good)
-      for (const parts of ['5', 'null', '[5,{}]', '[{"first":1,"last":2}]', '{"a":1}']) {
-        const hinted = entries.flatMap((entry) => {
-          if (entry.name.startsWith('blobs/')) return []
-          return entry.name === 'part.json' ? { name: 'part.json', body: Buffer.from(`{"parts":${parts}}`) } : entry
-        })
-        t.match(
-          await verify(rootFile, write('hint.tar', archive(hinted))),
-          { status: 4, stdout: /INCOMPLETE: 3/ },
-          parts,
+    t.test('a hint that lies decides nothing', async (t) => {
+      const headOnly = partEntries(good).filter(({ name }) => !name.startsWith('blobs/'))
+      const range = (first: string, last: string) => ({ first: first.repeat(64), last: last.repeat(64) })
+      for (const parts of [[null], [range('f', '0')], [range('0', 'f')], Array(256).fill(null)]) {
+        const hinted = headOnly.map((entry) => respelt(entry, 'part.json', (doc) => canonicalJson({ ...doc, parts })))
+        const outcome = await verify(rootFile, write('hint.tar', archive(hinted)))
+        t.match(outcome, { status: 4, stdout: /INCOMPLETE: 3/ }, `${parts.length} parts`)
+      }
+    })
+
+    t.test('refuses part.json of something else, or not as gapferry writes it', async (t) => {
+      const hints: [string, object | string, RegExp][] = [
+        ['another site', { site: 'lab' }, /part\.json: site: expected hq, found lab/],
+        ['another number', { number: 8 }, /part\.json: number: expected 7, found 8/],
+        ['a part that there is not', { part: 2 }, /part\.json: is part 2 of 1/],
+        ['part 0', { part: 0 }, /part\.json: part: expected a whole number from 1/],
+        ['a further field', { y: 1 }, /part\.json: unknown field y/],
+        ['another format', { format: 2 }, /part\.json: format: expected 1, found 2/],
+        ['format true', { format: true }, /part\.json: format: expected 1, found True/],
+        ['another kind', { _type: 'gapferry-site' }, /part\.json: _type: expected gapferry-part/],
+        ['no parts', { parts: [] }, /part\.json: parts: expected 1 to 256/],
+        ['too many parts', { parts: Array(257).fill(null) }, /part\.json: parts: expected 1 to 256/],
+        ['parts that are none', { parts: { a: 1 } }, /part\.json: parts/],
+        ['a part without last', { parts: [{ first: '0'.repeat(64) }] }, /parts: 0: field last is not there/],
+        ['digests that are none', { parts: [{ first: 1, last: 2 }] }, /parts: 0: first: expected 64/],
+        ['a key twice', '{"_type":"gapferry-part","_type":"gapferry-part"}', /part\.json: key _type stands twice/],
+        ['no JSON', 'hello', /part\.json: is not JSON/],
+        ['a list', '[]', /part\.json: expected an object/],
+        ['deep nesting', '['.repeat(60_000), /part\.json: is not JSON/],
+        ['a fraction', '{"part":1.0}', /part\.json: 1\.0 is not a whole number/],
+        ['a long number', `{"part":${'1'.repeat(60_000)}}`, /part\.json: 1+ is not a whole number, or too large/],
+        ['no number', '{"part":NaN}', /part\.json: NaN is not a whole number/],
+      ]
+      for (const [what, hint, message] of hints) {
+        const make = (doc: Loose) => (typeof hint === 'string' ? Buffer.from(hint) : canonicalJson({ ...doc, ...hint }))
+        const entries = partEntries(good).map((entry) => respelt(entry, 'part.json', make))
+        await refuses(t, verify, rootFile, write('hint.tar', archive(entries)), what, message)
+      }
+      const spaced = partEntries(good).map((entry) =>
+        respelt(entry, 'part.json', (doc) => Buffer.from(JSON.stringify(doc, null, 1))),
+      )
+      await refuses(t, verify, rootFile, write('hint.tar', archive(spaced)), 'spaces', /part\.json: .*canonical form/)
+    })
+
+    t.test('refuses metadata in another spelling, though its signature is good', async (t) => {
+      const texts: [string, string, (text: string) => string, RegExp][] = [
+        ['other spaces', 'timestamp', (text) => JSON.stringify(JSON.parse(text)), /timestamp\.json: is not spelled/],
+        ['no line end', '7.targets', (text) => text.trimEnd(), /7\.targets\.json: is not/],
+        ['an escape', '7.snapshot', (text) => text.replace('"_type"', '"\\u005ftype"'), /7\.snapshot\.json: is not/],
+        [
+          'a further field',
+          'timestamp',
+          (text) => text.replace('{', '{"evil":1,'),
+          /timestamp\.json: unknown field evil/,
+        ],
+        [
+          'a key twice',
+          'timestamp',
+          (text) => text.replace('"signed":', '"signed": {},\n "signed":'),
+          /signed stands twice/,
+        ],
+        ['a signature twice', 'timestamp', twiceSigned, /timestamp\.json: .*twice/],
+      ]
+      for (const [what, name, change, message] of texts) {
+        const entries = partEntries(good).map((entry) =>
+          entry.name === `metadata/${name}.json`
+            ? { ...entry, body: Buffer.from(change(entry.body.toString())) }
+            : entry,
         )
+        await refuses(t, verify, rootFile, write('spelled.tar', archive(entries)), what, message)
+      }
+      const root = write('SPELLED.json', Buffer.from(` ${sampleRoot.toString()}`))
+      await refuses(t, verify, root, whole, 'a root', /ROOT\.json: root: is not spelled/)
+    })
+
+    t.test('refuses signed metadata that breaks a rule', async (t) => {
+      const changes: [string, Parameters<typeof signedAgain>[0], RegExp][] = [
+        [
+          'a further field',
+          { targets: (signed) => void (signed.note = 'x') },
+          /targets\.json: signed: unknown field note/,
+        ],
+        [
+          'another TUF',
+          { snapshot: (signed) => void (signed.spec_version = '2.0.0') },
+          /spec_version: expected 1\.0\.31/,
+        ],
+        [
+          'a name that is none',
+          { targets: (signed) => rename(signed.targets, 'pbx/current', '../x') },
+          /expected site or/,
+        ],
+        ['no time', { timestamp: (signed) => void (signed.expires = '2027-02-30T00:00:00Z') }, /is not a time/],
+        ['expired when made', { timestamp: (s) => void (s['x-created'] = s.expires) }, /expires before it was made/],
+        [
+          'a fraction',
+          { timestamp: (s) => void (s.meta['snapshot.json'].length = '5') },
+          /length: expected a whole number/,
+        ],
+        ['x-… that is no text', { snapshot: (signed) => void (signed['x-more'] = 5) }, /x-more: expected/],
+      ]
+      for (const [what, change, message] of changes)
+        await refuses(t, verify, rootFile, signedAgain(change), what, message)
+      const further = await verify(rootFile, signedAgain({ targets: (signed) => void (signed['x-more'] = 'text') }))
+      t.match(further, { status: 0 }, 'further x-… texts pass')
+    })
+
+    t.test('refuses signed trees and site facts that break a rule', async (t) => {
+      for (const [what, target, document, message] of wrongDocuments()) {
+        const change = ({ targets }: { targets: Map<string, Buffer> }) => void targets.set(target, document)
+        const file = write('rule.tar', archive(partEntries(sampleBundle({ number: 7, files: FILES, change }))))
+        await refuses(t, verify, rootFile, file, what, message)
       }
     })
 
@@ -483,4 +606,104 @@ function hostile(bundle: SampleBundle): [what: string, archive: Buffer, message?
     ],
     ['metadata too large', archive(entries.with(0, { ...entries[0]!, body: Buffer.alloc(16_385, 0x20) })), /too large/],
   ]
+}
+
+/** Trees and site facts with one thing wrong each, which are then signed. */
+function wrongDocuments(): [what: string, target: string, document: Buffer, message: RegExp][] {
+  const found = [...good.trees.values()].map((bytes): Loose => JSON.parse(bytes.toString()))
+  const make = (type: string, change: (doc: Loose) => unknown): Buffer => {
+    const doc = structuredClone(found.find((each) => each['_type'] === type))
+    change(doc)
+    return canonicalJson(doc)
+  }
+  const a = 'a.txt'
+  const trees: [string, (doc: Loose) => unknown, RegExp][] = [
+    ...['../../x', '/etc/passwd', 'a/./b', 'a//b', 'a/', 'a b', 'a%2fb', 'a\\b', 'x'.repeat(256), 'é', ''].map(
+      (path): [string, (doc: Loose) => unknown, RegExp] => [
+        `path ${JSON.stringify(path)}`,
+        (doc) => (doc.entries[path] = doc.entries[a]),
+        /tree pbx\/current: entries: .*(is no path|expected a path)/,
+      ],
+    ),
+    ['a deep path', (doc) => (doc.entries['a/'.repeat(32) + 'a'] = doc.entries[a]), /is no path/],
+    ['a file as folder', (doc) => (doc.entries['a.txt/b'] = doc.entries[a]), /a\.txt is both a file and a folder/],
+    ['format 2', (doc) => (doc.format = 2), /tree pbx\/current: format: expected 1, found 2/],
+    ['another type', (doc) => (doc['_type'] = 'x'), /tree pbx\/current: _type: expected gapferry-tree/],
+    ['a further field', (doc) => (doc.x = 1), /tree pbx\/current: unknown field x/],
+    ['a field with a mark', (doc) => (doc.entries[a]['of?'] = a), /unknown field of\?/],
+    ['a further field of an entry', (doc) => (doc.entries[a].x = 1), /entries: a\.txt: unknown field x/],
+    ['another kind', (doc) => (doc.entries[a].kind = 'x'), /a\.txt: kind: expected one of immutable/],
+    ['a kind that is no text', (doc) => (doc.entries[a].kind = []), /a\.txt: kind: expected one of immutable/],
+    ['another verdict', (doc) => (doc.entries[a].verdict = 'x'), /a\.txt: verdict: expected one of good/],
+    ['no media type', (doc) => (doc.entries[a].type = 'text/html; X: y'), /a\.txt: type: expected a media type/],
+    ['a digest in capitals', (doc) => (doc.entries[a].sha256 = 'A'.repeat(64)), /a\.txt: sha256: expected 64/],
+    ['bytes that are true', (doc) => (doc.entries[a].bytes = true), /a\.txt: bytes: expected a whole number/],
+    ['a negative size', (doc) => (doc.entries[a].bytes = -1), /a\.txt: bytes: expected a whole number/],
+    ['of without companion', (doc) => (doc.entries[a].of = 'b/c.bin'), /"of" goes with companions/],
+    ['a companion alone', (doc) => (doc.entries[a].kind = 'companion'), /"of" goes with companions/],
+    [
+      'a companion of no pointer',
+      (doc) => Object.assign(doc.entries[a], { kind: 'companion', of: 'b/c.bin' }),
+      /a\.txt: its pointer is not in the tree/,
+    ],
+    ['stamp 0', (doc) => (doc.stamps.base = 0), /tree pbx\/current: stamps: base: expected a whole number from 1/],
+    ['no stamps', (doc) => delete doc.stamps, /tree pbx\/current: field stamps is not there/],
+    ['a stamp of no repository', (doc) => (doc.stamps['../x'] = 1), /stamps: expected a repository id/],
+    ['no entries', (doc) => delete doc.entries, /tree pbx\/current: field entries is not there/],
+    ['entries in a list', (doc) => (doc.entries = []), /tree pbx\/current: entries: expected 0 to 20000/],
+  ]
+  const facts: [string, (doc: Loose) => unknown, RegExp][] = [
+    [
+      'a group without tree',
+      (doc) => (doc.groups.other = doc.groups.pbx),
+      /site facts: group other has no current tree/,
+    ],
+    ['a tree without group', (doc) => (doc.groups = {}), /tree pbx\/current: the site facts do not know its group/],
+    ['format 2', (doc) => (doc.format = 2), /site facts: format: expected 1, found 2/],
+    ['a further field', (doc) => (doc.x = 1), /site facts: unknown field x/],
+    ['a further field of a group', (doc) => (doc.groups.pbx.x = 1), /groups: pbx: unknown field x/],
+    ['no time', (doc) => (doc.createdAt = '2026-13-01T00:00:00Z'), /createdAt: .* is not a time/],
+    ['a file outside', (doc) => (doc.groups.pbx.files = ['../x']), /files: 0: \.\.\/x is no path/],
+    ['a file twice', (doc) => (doc.groups.pbx.files = [a, a]), /files: one of them twice/],
+    ['a repository twice', (doc) => (doc.groups.pbx.yum = [{ id: 'x' }, { id: 'x' }]), /yum: one of them twice/],
+    ['an origin with a path', (doc) => (doc.groups.pbx.origin = 'http://a/b'), /origin: expected an origin/],
+    ['a default port', (doc) => (doc.groups.pbx.origin = 'http://a:80'), /origin: .* is not an origin/],
+    ['another site', (doc) => (doc.site = 'lab'), /site facts: site: expected hq, found lab/],
+    ['too large', (doc) => (doc.x = 'x'.repeat(2 ** 20)), /site facts: larger than/],
+  ]
+  const spelled = (type: string, change: (text: string) => string) =>
+    Buffer.from(change(make(type, () => undefined).toString()))
+  const twice = (text: string) => text.replace('"format":1', '"format":1,"format":1')
+  const tree = 'pbx/current'
+  return [
+    ...trees.map(([what, change, message]) => [`tree: ${what}`, tree, make('gapferry-tree', change), message] as const),
+    ...facts.map(
+      ([what, change, message]) => [`facts: ${what}`, 'site', make('gapferry-site', change), message] as const,
+    ),
+    ['tree: a key twice', tree, spelled('gapferry-tree', twice), /tree pbx\/current: key format stands twice/],
+    ['tree: a line end', tree, spelled('gapferry-tree', (text) => `${text}\n`), /tree pbx\/current: .*canonical form/],
+    ['facts: a key twice', 'site', spelled('gapferry-site', twice), /site facts: key format stands twice/],
+    ['facts: a space', 'site', spelled('gapferry-site', (text) => ` ${text}`), /site facts: is not in canonical form/],
+    [
+      'tree: many values',
+      tree,
+      Buffer.from(`[${'[],'.repeat(2 ** 19)}[]]`),
+      /tree pbx\/current: holds too many values/,
+    ],
+    ['tree: deep nesting', tree, Buffer.from('['.repeat(100_000)), /tree pbx\/current: is not JSON/],
+  ].map((row) => row as [string, string, Buffer, RegExp])
+}
+
+function respelt(entry: RawEntry, name: string, make: (doc: Loose) => Buffer): RawEntry {
+  return entry.name === name ? { name, body: make(JSON.parse(entry.body.toString())) } : entry
+}
+
+function twiceSigned(text: string): string {
+  const doc = JSON.parse(text)
+  return `${JSON.stringify({ ...doc, signatures: [...doc.signatures, ...doc.signatures] }, null, 1)}\n`
+}
+
+function rename(record: Loose, from: string, to: string): void {
+  record[to] = record[from]
+  delete record[from]
 }

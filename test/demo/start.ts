@@ -29,7 +29,7 @@ const children = new Set<ChildProcess>()
 async function main(): Promise<void> {
   const upstream = await serveSample(UPSTREAM_PORT)
   say('sample upstream', `${upstream.url}  (stands for the vendor's servers)`)
-  mkdirSync(LAPTOP, { recursive: true })
+  for (const folder of [LAPTOP, STICK]) mkdirSync(folder, { recursive: true })
   writeFileSync(join(LAPTOP, 'gapferry.yaml'), settings(upstream.url))
 
   title('On the laptop')

@@ -84,6 +84,7 @@ export function pretendVerified(
     bundler: 'gapferry 0.1.0',
     targets,
     isNew: true,
+    isReset: false,
   }
 }
 

@@ -67,6 +67,15 @@ t.test('refuses every field that is not as FORMAT.md says', (t) => {
     { stamps: [] },
     { stamps: { 'a b': 1 } },
     { stamps: { a: 0 } },
+    { stamps: Object.fromEntries(Array.from({ length: 1001 }, (_, i) => [`r${i}`, 1])) },
+    {
+      entries: {
+        ...Object.fromEntries(
+          Array.from({ length: 17 }, (_, i) => [`c${i}`, entry({ kind: 'companion', of: 'p' as TreePath })]),
+        ),
+        p: entry({ kind: 'pointer' }),
+      },
+    },
     { entries: null },
     { entries: { '../x': entry() } },
     { entries: { a: 1 } },

@@ -90,6 +90,30 @@ t.test('it answers to its own names only', async (t) => {
   t.equal(await status('Host: localhost:1'), 421)
 })
 
+t.test('an absolute target must be one of its names, too', async (t) => {
+  const { mirror } = await setUp(t)
+  const { host } = new URL(mirror.adminUrl)
+  const ask = async (target: string, name: string) =>
+    parseAnswers(await exchange(mirror.adminUrl, `GET ${target} HTTP/1.1\r\nHost: ${name}\r\n\r\n`))[0]!
+  t.match(await ask('http://evil/api/v1/status', host), { status: 421, body: /^HOST_UNKNOWN/ })
+  t.match(await ask('http://evil/api/v1/status', 'evil'), { status: 421 })
+  t.match(await ask(`http://${host}/api/v1/status`, host), { status: 200, body: /"site":"hq"/ })
+  t.match(await ask('*', host), { status: 400, body: /^PATH_INVALID/ })
+})
+
+t.test('the Host is judged before the path, and a bad path is refused like the rest', async (t) => {
+  const { mirror } = await setUp(t)
+  const { host } = new URL(mirror.adminUrl)
+  for (const [name, want] of [
+    ['evil', { status: 421, body: /^HOST_UNKNOWN/ }],
+    [host, { status: 400, body: '400\n' }],
+  ] as const) {
+    const answer = parseAnswers(await exchange(mirror.adminUrl, `GET /%ff HTTP/1.1\r\nHost: ${name}\r\n\r\n`))[0]!
+    t.match(answer, want)
+    t.equal(answer.headers.get('content-type'), 'text/plain; charset=utf-8')
+  }
+})
+
 t.test('everything else is a short refusal', async (t) => {
   const { mirror } = await setUp(t)
   const url = mirror.adminUrl

@@ -39,7 +39,8 @@ function open(t: Test): Mirror {
     dir,
     stick: join(dir, 'stick'),
     store,
-    import: (inputs, more) => importParts(store, { inputs: [inputs].flat(), isDryRun: false, nowMs: NOW, ...more }),
+    import: (inputs, more) =>
+      importParts(store, { inputs: [inputs].flat(), isDryRun: false, nowMs: NOW, clockMs: NOW, ...more }),
   }
 }
 
@@ -198,7 +199,7 @@ t.test('an expired bundle is refused with both dates', async (t) => {
   const mirror = open(t)
   const files = writeParts(mirror.stick, signContent(one(), { expiresAtMs: Date.UTC(2027, 0, 1) }))
   const nowMs = Date.UTC(2027, 2, 5)
-  await t.rejects(mirror.import(files, { nowMs }), {
+  await t.rejects(mirror.import(files, { nowMs, clockMs: nowMs }), {
     code: 'ROLE_EXPIRED',
     message: /hq-1\.tar.*2027-01-01.*2027-03-05/,
   })
@@ -303,6 +304,27 @@ t.test('a blob that was cut short in the store is brought again', async (t) => {
   t.equal(mirror.store.blobs.read(blobOf('package a'), 100).toString(), 'package a')
 })
 
+t.test(
+  'what rotted in the store is brought again: bytes of the right length, trees, what cannot be read',
+  async (t) => {
+    const mirror = open(t)
+    const content = one()
+    const [file] = writeParts(mirror.stick, signContent(content))
+    await mirror.import(file!)
+    const { blobs } = mirror.store
+    const [tree] = [...content.trees.keys()]
+    flipByte(blobs.pathOf(blobOf('package a')), 2)
+    flipByte(blobs.pathOf(tree!), 9)
+    renameSync(blobs.pathOf(blobOf('package b')), join(mirror.dir, 'b'))
+    symlinkSync(join(mirror.dir, 'b'), blobs.pathOf(blobOf('package b')))
+    t.match(await mirror.import(file!, { isDryRun: true }), { parts: [{ newBlobs: 2 }] })
+    t.throws(() => blobs.read(blobOf('package a'), 100), { code: 'BLOB_DIGEST_MISMATCH' }, 'a dry run mends nothing')
+    t.match(await mirror.import(file!), { parts: [{ newBlobs: 2 }] })
+    for (const name of [blobOf('package a'), blobOf('package b'), tree!]) t.ok(blobs.read(name, 10_000))
+    t.match(await mirror.import(file!), { parts: [{ newBlobs: 0 }] })
+  },
+)
+
 t.test('a newer root comes with a bundle, and stays', async (t) => {
   const mirror = open(t)
   await mirror.import(writeParts(mirror.stick, signContent(one())))
@@ -406,4 +428,13 @@ t.test('says how much room is needed before anything is written', async (t) => {
     message: /expected .*B of free space for hq-1\.tar, found .*B/,
   })
   t.same(kept(mirror), before)
+})
+
+t.test('a dry run judges the medium’s own copy of what is here already', async (t) => {
+  const mirror = open(t)
+  const [file] = writeParts(mirror.stick, signContent(one()))
+  await mirror.import(file!)
+  const blob = entriesOf(file!).find(({ name }) => name.startsWith('blobs/'))!
+  flipByte(file!, blob.bytesAt)
+  await t.rejects(mirror.import(file!, { isDryRun: true }), { code: 'BLOB_DIGEST_MISMATCH' })
 })

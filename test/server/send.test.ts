@@ -19,6 +19,7 @@ import type { BlobSource } from '../../server/send.ts'
 import { BlobStore } from '../../storage/blobs.ts'
 import { makeTree, startMirror, TestReleases } from '../helpers/content.ts'
 import { exchange, parseAnswers } from '../helpers/raw-http.ts'
+import { flipByte } from '../helpers/tar.ts'
 
 const SMALL = Buffer.from('a small package')
 const LARGE = Buffer.from(Array.from({ length: 200_000 }, (_, i) => `line ${i}\n`).join(''))
@@ -120,6 +121,25 @@ t.test('a small blob with other bytes of the same length is not sent', async (t)
   t.match(lines, [{ code: 'BLOB_DIGEST_MISMATCH' }])
 })
 
+t.test('a large blob with a flipped bit is not sent, and the log names the path; a mended one is', async (t) => {
+  const { get, lines, fileOf } = await setUp(t)
+  flipByte(fileOf('large'), 1_500_000)
+  const answers = await Promise.all([get('large'), get('large', 'HEAD'), get('large', 'GET', { range: 'bytes=5-8' })])
+  for (const { status } of answers) t.equal(status, 503)
+  t.equal(lines.length, 3)
+  for (const line of lines) t.match(line, { code: 'BLOB_DIGEST_MISMATCH', path: '/large' })
+  writeFileSync(`${fileOf('large')}.new`, LARGE)
+  renameSync(`${fileOf('large')}.new`, fileOf('large'))
+  t.ok((await get('large')).body.equals(LARGE))
+})
+
+t.test('a large blob that is changed after its first answer is not sent any more', async (t) => {
+  const { get, fileOf } = await setUp(t)
+  t.equal((await get('large')).status, 200)
+  flipByte(fileOf('large'), 0)
+  t.equal((await get('large')).status, 503)
+})
+
 t.test('small blobs that are asked for again are read once, and 24 MiB of them are kept', async (t) => {
   const reads: Sha256[] = []
   const { get, blobs, releases } = await setUp(t, (store) => ({
@@ -147,18 +167,21 @@ t.test('small blobs that are asked for again are read once, and 24 MiB of them a
 })
 
 t.test('a file that ends early cuts the connection: fewer bytes than said, none of them wrong', async (t) => {
-  const { url, lines } = await setUp(t, (store) => ({
+  let isCut = false
+  const { url, get, lines } = await setUp(t, (store) => ({
     read: (sha256, most) => store.read(sha256, most),
     open: (sha256) => {
-      truncateSync(store.pathOf(sha256), 1_000_000)
-      return { fd: store.open(sha256).fd, bytes: LARGE.length }
+      if (isCut) process.nextTick(() => truncateSync(store.pathOf(sha256), 1_000_000)) // when the answer has begun
+      return store.open(sha256)
     },
   }))
+  t.equal((await get('large')).status, 200)
+  isCut = true
   const text = await exchange(url, `GET /large HTTP/1.1\r\nHost: ${new URL(url).host}\r\n\r\n`, { keepOpen: true })
   const [answer] = parseAnswers(text)
   t.equal(answer?.headers.get('content-length'), String(LARGE.length))
   t.equal(answer?.body, LARGE.subarray(0, 1_000_000).toString())
-  t.match(lines, [{ code: 'BLOB_SIZE_MISMATCH', msg: 'an answer was cut short' }])
+  t.match(lines, [{ code: 'BLOB_SIZE_MISMATCH', msg: 'an answer was cut short', path: '/large' }])
 })
 
 t.test('a client that goes away leaves no file open and no line in the log', async (t) => {
@@ -166,7 +189,7 @@ t.test('a client that goes away leaves no file open and no line in the log', asy
   const { host, port } = new URL(url)
   for (let i = 0; i < 20; i++) {
     const socket = connect(Number(port), '127.0.0.1').on('error', () => undefined)
-    socket.write(`GET /large HTTP/1.1\r\nHost: ${host}\r\n\r\n`.repeat(i % 3 === 0 ? 50 : 1))
+    socket.write(`GET /large HTTP/1.1\r\nHost: ${host}\r\n\r\n`.repeat(i % 3 === 0 ? 16 : 1))
     await once(socket, 'data')
     if (i % 2 === 0) socket.destroy()
     else socket.resetAndDestroy()
@@ -180,7 +203,7 @@ t.test('a client may ask far ahead without holding files open', async (t) => {
   const { url } = await setUp(t)
   const { host, port } = new URL(url)
   const socket = connect(Number(port), '127.0.0.1')
-  socket.write(`GET /large HTTP/1.1\r\nHost: ${host}\r\n\r\n`.repeat(500))
+  socket.write(`GET /large HTTP/1.1\r\nHost: ${host}\r\n\r\n`.repeat(16))
   await once(socket, 'data')
   socket.pause()
   await new Promise((resolve) => setImmediate(resolve))

@@ -45,6 +45,7 @@ t.test('adopts trust, bundle and trees together, and gives them back after a res
     expiresAtMs: pretendVerified(content).expiresAtMs,
     bundler: 'gapferry 0.1.0',
     importedAtMs: NOW,
+    isRevoked: false,
   }
   t.same(again.bundle(3), row)
   t.same(again.newestBundle(), row)

@@ -1,0 +1,137 @@
+/**
+ * Reads everything that the imported bundles name and says what is not as it was signed, in these steps:
+ *   1. the documents (trees, site facts) of every bundle; a tree that is not sound names nothing for step 2;
+ *   2. every blob that the trees name, each once;
+ *   3. what the faulty ones answer, asked of the catalogue again: what a prune took away meanwhile is no fault.
+ * Needs no lock and writes nothing. Memory holds the names of the blobs, never their bytes.
+ */
+import type { Sha256 } from '../manifests/digest.ts'
+import { isPointer, MAX_TREE_BYTES, parseTree, type Tree } from '../manifests/tree.ts'
+import { blobFault, CHECK_BUFFER_BYTES, type BlobFault } from './blob-check.ts'
+import type { BlobStore } from './blobs.ts'
+import type { Catalog } from './catalog.ts'
+
+/** A blob that is not as it was signed. */
+export interface RottenBlob {
+  sha256: Sha256
+  /** as signed */
+  bytes: number
+  fault: BlobFault
+  /** what it answers, `<group>/<path>`, or `tree <group>/<role>`, or `site facts`; with the bundles, highest first */
+  uses: { name: string; bundles: number[] }[]
+}
+
+export interface Soundness {
+  bundles: number
+  /** checked, documents among them */
+  blobs: number
+  bytes: number
+  /** of trees for going back, because a bundle was skipped; only going back needs them, so this is no fault */
+  neverCame: number
+  rotten: RottenBlob[]
+}
+
+interface Named {
+  bytes: number
+  isRequired: boolean
+}
+
+/** @param options.onBytes  bytes checked since the last call, and how many there are in all as far as is known
+ *  @throws the signal's reason; what Catalog throws */
+export async function checkStore(
+  store: { catalog: Catalog; blobs: BlobStore },
+  options: { onBytes?: (bytes: number, totalBytes: number) => void; signal?: AbortSignal } = {},
+): Promise<Soundness> {
+  const { catalog, blobs } = store
+  const numbers = catalog.bundles().map(({ number }) => number)
+  const buffer = Buffer.allocUnsafeSlow(CHECK_BUFFER_BYTES)
+  const faults = new Map<Sha256, Named & { fault: BlobFault }>()
+  const result: Soundness = { bundles: numbers.length, blobs: 0, bytes: 0, neverCame: 0, rotten: [] }
+  const check = async (named: Map<Sha256, Named>): Promise<void> => {
+    const totalBytes = [...named.values()].reduce((total, { bytes }) => total + bytes, 0)
+    for (const [sha256, { bytes, isRequired }] of named) {
+      const onBytes = (count: number): void => options.onBytes?.(count, totalBytes)
+      const fault = await blobFault(blobs, { sha256, bytes }, { buffer, onBytes, signal: options.signal })
+      if (fault === 'missing' && !isRequired) {
+        result.neverCame += 1
+        continue
+      }
+      result.blobs += 1
+      result.bytes += bytes
+      if (fault !== undefined) faults.set(sha256, { bytes, isRequired, fault })
+    }
+  }
+  await check(documentsOf(catalog, numbers))
+  await check(blobsOf(store, numbers, faults))
+  const uses = faults.size === 0 ? new Map<Sha256, Map<string, number[]>>() : usesOf(store, faults)
+  for (const [sha256, { bytes, fault }] of faults) {
+    const names = uses.get(sha256)
+    if (names === undefined) continue
+    result.rotten.push({ sha256, bytes, fault, uses: [...names].map(([name, bundles]) => ({ name, bundles })) })
+  }
+  return result
+}
+
+function documentsOf(catalog: Catalog, numbers: number[]): Map<Sha256, Named> {
+  const named = new Map<Sha256, Named>()
+  for (const number of numbers) {
+    for (const { sha256, bytes } of catalog.trees(number).values()) named.set(sha256, { bytes, isRequired: true })
+  }
+  return named
+}
+
+/** A blob is required where a current tree names it, where it is a pointer, or where its tree is served. */
+function blobsOf(
+  store: { catalog: Catalog; blobs: BlobStore },
+  numbers: number[],
+  faults: ReadonlyMap<Sha256, unknown>,
+): Map<Sha256, Named> {
+  const inForce = new Set(store.catalog.releases(Number.MAX_SAFE_INTEGER).map(({ sha256 }) => sha256))
+  const named = new Map<Sha256, Named>()
+  for (const { tree, sha256: treeName } of treesOf(store, numbers, faults)) {
+    const isWhole = tree.role === 'current' || inForce.has(treeName)
+    for (const entry of tree.entries.values()) {
+      const before = named.get(entry.sha256)?.isRequired ?? false
+      named.set(entry.sha256, { bytes: entry.bytes, isRequired: before || isWhole || isPointer(entry) })
+    }
+  }
+  return named
+}
+
+function usesOf(
+  store: { catalog: Catalog; blobs: BlobStore },
+  faults: ReadonlyMap<Sha256, unknown>,
+): Map<Sha256, Map<string, number[]>> {
+  const uses = new Map<Sha256, Map<string, number[]>>()
+  const add = (sha256: Sha256, name: string, number: number): void => {
+    if (!faults.has(sha256)) return
+    const names = uses.get(sha256) ?? new Map<string, number[]>()
+    uses.set(sha256, names)
+    const bundles = names.get(name) ?? []
+    names.set(name, bundles.includes(number) ? bundles : [...bundles, number])
+  }
+  const numbers = store.catalog.bundles().map(({ number }) => number)
+  for (const number of numbers) {
+    for (const [target, { sha256 }] of store.catalog.trees(number)) {
+      add(sha256, target === 'site' ? 'site facts' : `tree ${target}`, number)
+    }
+  }
+  for (const { tree, number } of treesOf(store, numbers, faults)) {
+    for (const [path, { sha256 }] of tree.entries) add(sha256, `${tree.group}/${path}`, number)
+  }
+  return uses
+}
+
+/** The sound trees of `numbers`, one in memory at a time. */
+function* treesOf(
+  { catalog, blobs }: { catalog: Catalog; blobs: BlobStore },
+  numbers: number[],
+  faults: ReadonlyMap<Sha256, unknown>,
+): Generator<{ tree: Tree; sha256: Sha256; number: number }> {
+  for (const number of numbers) {
+    for (const [target, { sha256 }] of catalog.trees(number)) {
+      if (target === 'site' || faults.has(sha256)) continue
+      yield { tree: parseTree(blobs.read(sha256, MAX_TREE_BYTES), target), sha256, number }
+    }
+  }
+}
