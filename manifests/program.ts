@@ -90,12 +90,20 @@ export function append(value: string, before: string[] = []): string[] {
 
 /** A result: lines, made harmless. Names from sticks and upstreams are in them, and could move the cursor or forge a line. */
 export function print(around: Pick<Surroundings, 'stdout'>, text: string): void {
-  around.stdout.write(`${text.split('\n').map(redact).join('\n')}\n`)
+  around.stdout.write(`${harmless(text)}\n`)
 }
 
 /** Everything else, made harmless too. One line that holds a foreign name with a line end in it goes through `redact` first. */
 export function talk(around: Pick<Surroundings, 'stderr'>, text: string): void {
-  around.stderr.write(`${text.split('\n').map(redact).join('\n')}\n`)
+  around.stderr.write(`${harmless(text)}\n`)
+}
+
+/** Control characters in a spelling that JSON reads back, too; lines stay lines, credentials go. */
+function harmless(text: string): string {
+  const lines = text.split('\n').map((line) => {
+    return redact(line.replace(/\p{Cc}/gu, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`))
+  })
+  return lines.join('\n')
 }
 
 /** Settings before commands: commander hands them on to each command when it is added. */
