@@ -5,6 +5,7 @@
  */
 import { GapferryError } from './errors.ts'
 import type { Checksum } from './digest.ts'
+import { RELATION_KINDS, type RelationKind } from './package-table.ts'
 import { parseChecksum } from './repomd.ts'
 import { formatNevra, type Nevra, type Relation } from './rpm-version.ts'
 import { childrenNamed, decodeUtf8, escapeXml, parseXml, type XmlElement } from './xml.ts'
@@ -24,11 +25,8 @@ export interface PackageRow extends Nevra {
 }
 
 /** The element of a package and what it says beyond the row. */
-export interface StrictPackage {
+export interface StrictPackage extends Record<RelationKind, Relation[]> {
   row: PackageRow
-  provides: Relation[]
-  requires: Relation[]
-  obsoletes: Relation[]
   /** the paths that primary lists: those in /etc and bin folders; all others stand in filelists */
   files: string[]
   /** the element with another place for the RPM file, and without `xml:base`; all else as it came */
@@ -39,10 +37,14 @@ export interface StrictPackage {
 const PLAIN = /^[ -%'-~]*$/
 const NAME_PATTERN = /^[A-Za-z0-9_.+-]{1,255}$/
 const VERSION_PATTERN = /^[!-,.-9;-~]{1,255}$/
-const MAX_EPOCH = 2 ** 31 - 1
-const MAX_PACKAGE_BYTES = 2 ** 31 - 1
-const MAX_HREF_LENGTH = 2048
-const MAX_TIME = 2 ** 40
+/** What the fields may hold at most. */
+export const FIELD_LIMITS = {
+  nameLength: 255,
+  epoch: 2 ** 31 - 1,
+  packageBytes: 2 ** 31 - 1,
+  hrefLength: 2048,
+  time: 2 ** 40,
+} as const
 /** `<package pkgid="` and the longest id. */
 const MAX_ID_TAG = 150
 
@@ -60,13 +62,11 @@ export function readPackageStrictly(element: Buffer, what: string): StrictPackag
   const text = decodeUtf8(element, what)
   const root = parseXml(text, what)
   const row = checkFields(fieldsOf(root), what)
-  const format = root.children.find((child) => child.name === 'format')
+  const format = onlyOne(root, 'format', what)
   const location = root.children.find((child) => child.name === 'location')!
   return {
     row,
-    provides: relations(format, 'provides', what),
-    requires: relations(format, 'requires', what),
-    obsoletes: relations(format, 'obsoletes', what),
+    ...(Object.fromEntries(RELATION_KINDS.map((kind) => [kind, relations(format, kind, what)])) as Relations),
     files: format === undefined ? [] : childrenNamed(format, 'file').map((file) => file.text),
     withHref: (href) => {
       const tag = text.slice(location.start, location.tagEnd)
@@ -155,24 +155,29 @@ function checkFields(fields: Fields, what: string): PackageRow {
   if (!NAME_PATTERN.test(arch) || arch.includes('-') || arch.includes('.'))
     throw invalid(of, 'arch is missing or twice')
   if (!VERSION_PATTERN.test(version) || !VERSION_PATTERN.test(release)) throw invalid(of, 'version is missing or twice')
-  if (href === '' || href.length > MAX_HREF_LENGTH) throw invalid(of, 'location is missing, twice or too long')
-  const nevra = { name, epoch: String(integer(epoch, MAX_EPOCH, of, 'epoch')), version, release, arch }
+  if (href === '' || href.length > FIELD_LIMITS.hrefLength) throw invalid(of, 'location is missing, twice or too long')
+  const nevra = { name, epoch: String(integer(epoch, FIELD_LIMITS.epoch, of, 'epoch')), version, release, arch }
   return {
     ...nevra,
     nevra: formatNevra(nevra),
     checksum: parseChecksum(fields.type, fields.hex, of),
-    bytes: integer(fields.size, MAX_PACKAGE_BYTES, of, 'size'),
+    bytes: integer(fields.size, FIELD_LIMITS.packageBytes, of, 'size'),
     href: place(href, base, of),
-    fileTime: integer(fields.time ?? '0', MAX_TIME, of, 'time'),
+    fileTime: integer(fields.time ?? '0', FIELD_LIMITS.time, of, 'time'),
   }
 }
 
 function place(href: string, base: string | undefined, of: string): string {
+  const found = placeOf(href, base)
+  if (found === undefined) throw invalid(of, `location "${href}" with base "${base}" is no address`)
+  return found
+}
+
+/** Where the RPM file is, as in PackageRow, by a location's `href` and `xml:base`; undefined where they make no address. */
+export function placeOf(href: string, base: string | undefined): string | undefined {
   // a file name with an epoch is not an address with a scheme
   if (base === undefined) return /^[^/:]+:(?!\/\/)/.test(href) ? `./${href}` : href
-  const url = URL.parse(href, base.endsWith('/') ? base : `${base}/`)
-  if (url === null) throw invalid(of, `location "${href}" with base "${base}" is no address`)
-  return url.href
+  return URL.parse(href, base.endsWith('/') ? base : `${base}/`)?.href
 }
 
 function integer(text: string | undefined, max: number, of: string, field: string): number {
@@ -183,20 +188,28 @@ function integer(text: string | undefined, max: number, of: string, field: strin
 
 const FLAGS = ['EQ', 'LT', 'LE', 'GT', 'GE'] as const
 
+type Relations = Record<RelationKind, Relation[]>
+
+/** Solvers differ in which of two counts. */
+function onlyOne(parent: XmlElement, name: string, what: string): XmlElement | undefined {
+  const [first, second] = childrenNamed(parent, name)
+  if (second !== undefined) throw invalid(what, `${name} stands there twice`)
+  return first
+}
+
 function relations(format: XmlElement | undefined, kind: string, what: string): Relation[] {
-  return (format === undefined ? [] : childrenNamed(format, kind))
-    .flatMap((list) => childrenNamed(list, 'entry'))
-    .map(({ attributes }) => {
-      const flags = FLAGS.find((known) => known === attributes.get('flags'))
-      const relation: Relation = { name: attributes.get('name') ?? '' }
-      if (relation.name === '') throw invalid(what, `an entry of ${kind} has no name`)
-      if (flags === undefined) return relation
-      relation.flags = flags
-      relation.epoch = attributes.get('epoch') ?? '0'
-      relation.version = attributes.get('ver') ?? ''
-      relation.release = attributes.get('rel') ?? ''
-      return relation
-    })
+  const list = format === undefined ? undefined : onlyOne(format, kind, what)
+  return (list === undefined ? [] : childrenNamed(list, 'entry')).map(({ attributes }) => {
+    const flags = FLAGS.find((known) => known === attributes.get('flags'))
+    const relation: Relation = { name: attributes.get('name') ?? '' }
+    if (relation.name === '') throw invalid(what, `an entry of ${kind} has no name`)
+    if (flags === undefined) return relation
+    relation.flags = flags
+    relation.epoch = attributes.get('epoch') ?? '0'
+    relation.version = attributes.get('ver') ?? ''
+    relation.release = attributes.get('rel') ?? ''
+    return relation
+  })
 }
 
 function invalid(what: string, why: string): GapferryError {

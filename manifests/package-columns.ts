@@ -1,0 +1,248 @@
+/** What primary says of 30,000 packages, as columns that grow while it is read. */
+import type { Checksum } from './digest.ts'
+import { GapferryError } from './errors.ts'
+import { RELATION_KINDS, SENSE, type PackageTable, type RelationKind, type Relations } from './package-table.ts'
+import type { PackageRow, StrictPackage } from './package-xml.ts'
+import { formatNevra, type Relation } from './rpm-version.ts'
+import type { StringPool } from './string-pool.ts'
+
+/** The packages of a primary, row i being the i-th of the document; texts are numbers of `pool`. */
+export interface RepositoryTable extends PackageTable {
+  /** of the RPM file: a place in CHECKSUM_ALGORITHMS … */
+  algorithm: Uint8Array
+  /** … and its digits, which are the package's id in filelists and other */
+  checksum: Uint32Array
+  /** size of the RPM file */
+  bytes: Uint32Array
+  /** where the RPM file is: relative to the repository's base URL, or absolute where the element has an `xml:base` */
+  href: Uint32Array
+  /** of the RPM file at the upstream, seconds since 1970 */
+  fileTime: Float64Array
+}
+
+export const CHECKSUM_ALGORITHMS = [
+  'md5',
+  'sha1',
+  'sha256',
+  'sha384',
+  'sha512',
+] as const satisfies Checksum['algorithm'][]
+
+/** A package without its relations, texts as numbers. */
+export interface TableRow {
+  name: number
+  epoch: number
+  version: number
+  release: number
+  arch: number
+  algorithm: number
+  checksum: number
+  bytes: number
+  href: number
+  fileTime: number
+}
+
+/** Of all kinds and packages; the largest distribution has 2 million. */
+const MAX_RELATIONS = 8_000_000
+const MAX_FILES = 8_000_000
+const FIRST_ROWS = 1 << 10
+
+/** Row `i` as an object, for what is selected. */
+export function packageRow(table: RepositoryTable, i: number): PackageRow {
+  const { pool } = table
+  const nevra = {
+    name: pool.text(table.name[i]!),
+    epoch: pool.text(table.epoch[i]!),
+    version: pool.text(table.version[i]!),
+    release: pool.text(table.release[i]!),
+    arch: pool.text(table.arch[i]!),
+  }
+  return {
+    ...nevra,
+    nevra: formatNevra(nevra),
+    checksum: { algorithm: CHECKSUM_ALGORITHMS[table.algorithm[i]!]!, hex: pool.text(table.checksum[i]!) },
+    bytes: table.bytes[i]!,
+    href: pool.text(table.href[i]!),
+    fileTime: table.fileTime[i]!,
+  }
+}
+
+/** Takes a package's relations and files, then its row. */
+export class TableBuilder {
+  readonly pool: StringPool
+  readonly #what: string
+  readonly #relations: Record<RelationKind, RelationColumns>
+  readonly #kinds: readonly RelationColumns[]
+  readonly #paths = new Column()
+  readonly #pathStarts = new Column()
+  readonly #columns = Object.fromEntries(ROW_COLUMNS.map((name) => [name, new Column()])) as Record<RowColumn, Column>
+  /** a Column holds 32 bits */
+  readonly #fileTimes: number[] = []
+
+  /** @param what  names the document in messages */
+  constructor(pool: StringPool, what: string) {
+    this.pool = pool
+    this.#what = what
+    const kinds = RELATION_KINDS.map((kind) => [kind, new RelationColumns()] as const)
+    this.#relations = Object.fromEntries(kinds) as Record<RelationKind, RelationColumns>
+    this.#kinds = Object.values(this.#relations)
+    this.#pathStarts.push(0)
+  }
+
+  get count(): number {
+    return this.#fileTimes.length
+  }
+
+  /** Texts as numbers of the pool; a name alone has sense 0 and else EMPTY. */
+  addRelation(kind: RelationKind, name: number, sense: number, epoch: number, version: number, release: number): void {
+    this.#relations[kind].push(name, sense, epoch, version, release)
+  }
+
+  addFile(path: number): void {
+    this.#paths.push(path)
+  }
+
+  /** Drops the relations and files that no row was added for. */
+  undo(): void {
+    for (const relations of this.#kinds) relations.undo()
+    this.#paths.length = this.#pathStarts.last()
+  }
+
+  /** The package that the relations and files so far belong to. @throws REPODATA_INVALID past a limit */
+  addRow(row: TableRow): void {
+    for (const name of ROW_COLUMNS) this.#columns[name].push(row[name])
+    this.#fileTimes.push(row.fileTime)
+    let total = 0
+    for (const relations of this.#kinds) total += relations.close()
+    if (total > MAX_RELATIONS) throw this.#tooMany(MAX_RELATIONS, 'relations')
+    this.#pathStarts.push(this.#paths.length)
+    if (this.#paths.length > MAX_FILES) throw this.#tooMany(MAX_FILES, 'files')
+  }
+
+  /** The same for a package that a parser has read. */
+  addStrict(strict: StrictPackage): void {
+    const { row } = strict
+    for (const kind of RELATION_KINDS) for (const relation of strict[kind]) this.#addStrictRelation(kind, relation)
+    for (const path of strict.files) this.addFile(this.pool.intern(path))
+    this.addRow({
+      name: this.pool.intern(row.name),
+      epoch: this.pool.intern(row.epoch),
+      version: this.pool.intern(row.version),
+      release: this.pool.intern(row.release),
+      arch: this.pool.intern(row.arch),
+      algorithm: CHECKSUM_ALGORITHMS.indexOf(row.checksum.algorithm),
+      checksum: this.pool.intern(row.checksum.hex),
+      bytes: row.bytes,
+      href: this.pool.intern(row.href),
+      fileTime: row.fileTime,
+    })
+  }
+
+  finish(): RepositoryTable {
+    const { algorithm, ...columns } = mapValues(this.#columns, (column) => column.data())
+    return {
+      pool: this.pool,
+      count: this.count,
+      ...columns,
+      algorithm: new Uint8Array(algorithm),
+      fileTime: Float64Array.from(this.#fileTimes),
+      ...mapValues(this.#relations, (relations) => relations.data()),
+      files: { start: this.#pathStarts.data(), path: this.#paths.data() },
+    }
+  }
+
+  #addStrictRelation(kind: RelationKind, { name, flags, epoch = '', version = '', release = '' }: Relation): void {
+    const { pool } = this
+    const sense = flags === undefined ? 0 : SENSE[flags]
+    this.addRelation(kind, pool.intern(name), sense, pool.intern(epoch), pool.intern(version), pool.intern(release))
+  }
+
+  #tooMany(limit: number, things: string): GapferryError {
+    return new GapferryError('REPODATA_INVALID', `${this.#what}: more than ${limit} ${things}`)
+  }
+}
+
+const ROW_COLUMNS = [
+  'name',
+  'epoch',
+  'version',
+  'release',
+  'arch',
+  'algorithm',
+  'checksum',
+  'bytes',
+  'href',
+] as const satisfies (keyof TableRow)[]
+type RowColumn = (typeof ROW_COLUMNS)[number]
+
+/** Numbers of 32 bits. */
+class Column {
+  #data = new Uint32Array(FIRST_ROWS)
+  length = 0
+
+  push(value: number): void {
+    if (this.length === this.#data.length) this.#data = larger(this.#data)
+    this.#data[this.length++] = value
+  }
+
+  last(): number {
+    return this.#data[this.length - 1]!
+  }
+
+  data(): Uint32Array<ArrayBuffer> {
+    return this.#data.slice(0, this.length)
+  }
+}
+
+class RelationColumns {
+  readonly #starts = new Column()
+  readonly #name = new Column()
+  readonly #sense = new Column()
+  readonly #epoch = new Column()
+  readonly #version = new Column()
+  readonly #release = new Column()
+
+  constructor() {
+    this.#starts.push(0)
+  }
+
+  push(name: number, sense: number, epoch: number, version: number, release: number): void {
+    this.#name.push(name)
+    this.#sense.push(sense)
+    this.#epoch.push(epoch)
+    this.#version.push(version)
+    this.#release.push(release)
+  }
+
+  undo(): void {
+    const length = this.#starts.last()
+    for (const column of [this.#name, this.#sense, this.#epoch, this.#version, this.#release]) column.length = length
+  }
+
+  /** Ends a package. @returns how many there are of all packages */
+  close(): number {
+    this.#starts.push(this.#name.length)
+    return this.#name.length
+  }
+
+  data(): Relations {
+    return {
+      start: this.#starts.data(),
+      name: this.#name.data(),
+      sense: new Uint8Array(this.#sense.data()),
+      epoch: this.#epoch.data(),
+      version: this.#version.data(),
+      release: this.#release.data(),
+    }
+  }
+}
+
+function larger(column: Uint32Array<ArrayBuffer>): Uint32Array<ArrayBuffer> {
+  const twice = new Uint32Array(column.length * 2)
+  twice.set(column)
+  return twice
+}
+
+function mapValues<K extends string, A, B>(from: Record<K, A>, change: (value: A) => B): Record<K, B> {
+  return Object.fromEntries(Object.entries<A>(from).map(([key, value]) => [key, change(value)])) as Record<K, B>
+}
