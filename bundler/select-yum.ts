@@ -4,6 +4,7 @@
 import type { PackageRow } from '../manifests/package-xml.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { compareEvr, type Evr } from '../manifests/rpm-version.ts'
+import { compileGlob, namesOf } from './globs.ts'
 
 export interface YumWishes {
   /** name globs; everything when absent */
@@ -50,39 +51,6 @@ export function selectPackages(
   )
   const reasons = new Map(kept.map(({ row, glob }) => [row.nevra, reasonOf(glob, wishes.newest)]))
   return { carried, reasons, unmatched: [...unmatched] }
-}
-
-interface Glob {
-  text: string
-  pattern: RegExp
-}
-
-/** fnmatch: `*`, `?`, `[abc]`, `[!abc]`. */
-function compileGlob(text: string): Glob {
-  const source = text.replace(/\[(!?)(\]?[^\]]+)\]|[^]/g, (part, not: string | undefined, set: string | undefined) => {
-    if (set !== undefined) return `[${not === '!' ? '^' : ''}${set.replace(/[\\^[\]]/g, '\\$&')}]`
-    if (part === '*') return '.*'
-    if (part === '?') return '.'
-    return part.replace(/[\\^$.*+?()[\]{}|/]/, '\\$&')
-  })
-  try {
-    return { text, pattern: new RegExp(`^${source}$`) }
-  } catch (cause) {
-    throw new GapferryError('CONFIG_INVALID', `"${text}" is not a glob`, { cause })
-  }
-}
-
-function namesOf({ name, epoch, version, release, arch }: PackageRow): string[] {
-  const full = `${version}-${release}.${arch}`
-  return [
-    name,
-    `${name}.${arch}`,
-    `${name}-${version}`,
-    `${name}-${version}-${release}`,
-    `${name}-${full}`,
-    `${epoch}:${name}-${full}`,
-    `${name}-${epoch}:${full}`,
-  ]
 }
 
 function keepNewest<T extends { row: PackageRow }>(wanted: T[], newest: number): T[] {

@@ -5,6 +5,7 @@
 import type { Checksum } from '../manifests/digest.ts'
 import { formatRelation, rangesOverlap, type Relation } from '../manifests/rpm-version.ts'
 import { guessPackageId, readPackageId, readPackageStrictly } from '../manifests/package-xml.ts'
+import { atomsOf } from './requirements.ts'
 import { readList, type ListBlobs, type ListReader, type PackageList } from './yum-lists.ts'
 
 export interface UnprovidedRequirement {
@@ -111,35 +112,6 @@ async function readCarried(
 
 function isProvided(relation: Relation, provides: Map<string, Relation[]>): boolean {
   return provides.get(relation.name)?.some((provide) => rangesOverlap(provide, relation)) === true
-}
-
-const OPERATORS = new Set(['and', 'or', 'if', 'else', 'unless', 'with', 'without'])
-const SIGNS = { '=': 'EQ', '<': 'LT', '<=': 'LE', '>': 'GT', '>=': 'GE' } as const
-
-/** The plain requirements in a rich one, `(a if b >= 1)`: each counts as needed. */
-function atomsOf(relation: Relation): Relation[] {
-  if (!relation.name.startsWith('(')) return [relation]
-  const atoms: Relation[] = []
-  const words = relation.name.split(/\s+/).map(withoutOuterBrackets)
-  for (let i = 0; i < words.length; i++) {
-    const word = words[i]!
-    if (word === '' || OPERATORS.has(word)) continue
-    const flags = SIGNS[words[i + 1] as keyof typeof SIGNS]
-    const evr = /^(?:(\d+):)?([^-]+)(?:-(.+))?$/.exec(words[i + 2] ?? '')
-    if (flags === undefined || evr === null) atoms.push({ name: word })
-    else {
-      atoms.push({ name: word, flags, epoch: evr[1] ?? '0', version: evr[2]!, release: evr[3] ?? '' })
-      i += 2
-    }
-  }
-  return atoms
-}
-
-/** `((a(b)` → `a(b)`: brackets of the expression, not of the name. */
-function withoutOuterBrackets(word: string): string {
-  let name = word.replace(/^\(+/, '')
-  while (name.endsWith(')') && name.split(')').length > name.split('(').length) name = name.slice(0, -1)
-  return name
 }
 
 const ENTITIES: Record<string, string> = { amp: '&', lt: '<', gt: '>', quot: '"', apos: "'" }

@@ -42,3 +42,55 @@ export interface PackageTable extends Record<RelationKind, Relations> {
 export interface PackageFacts extends Nevra, Partial<Record<RelationKind, readonly Relation[]>> {
   files?: readonly string[]
 }
+
+/** @param pool  shared by all tables that are to be resolved together */
+export function tableOf(pool: StringPool, packages: readonly PackageFacts[]): PackageTable {
+  const column = (text: (one: PackageFacts) => string): Uint32Array => {
+    return Uint32Array.from(packages, (one) => pool.intern(text(one)))
+  }
+  const relations = RELATION_KINDS.map((kind) => [kind, relationsOf(pool, packages, kind)] as const)
+  return {
+    pool,
+    count: packages.length,
+    name: column((one) => one.name),
+    epoch: column((one) => one.epoch || '0'),
+    version: column((one) => one.version),
+    release: column((one) => one.release),
+    arch: column((one) => one.arch),
+    ...(Object.fromEntries(relations) as Record<RelationKind, Relations>),
+    files: filesOf(pool, packages),
+  }
+}
+
+function relationsOf(pool: StringPool, packages: readonly PackageFacts[], kind: RelationKind): Relations {
+  const start = startsOf(packages, (one) => one[kind]?.length ?? 0)
+  const all = packages.flatMap((one) => one[kind] ?? [])
+  const column = (text: (relation: Relation) => string | undefined): Uint32Array => {
+    return Uint32Array.from(all, (relation) => pool.intern(text(relation) ?? ''))
+  }
+  return {
+    start,
+    name: column((relation) => relation.name),
+    sense: Uint8Array.from(all, ({ flags }) => (flags === undefined ? 0 : SENSE[flags])),
+    epoch: column((relation) => relation.epoch),
+    version: column((relation) => relation.version),
+    release: column((relation) => relation.release),
+  }
+}
+
+function filesOf(pool: StringPool, packages: readonly PackageFacts[]): PackageTable['files'] {
+  const start = startsOf(packages, (one) => one.files?.length ?? 0)
+  return {
+    start,
+    path: Uint32Array.from(
+      packages.flatMap((one) => one.files ?? []),
+      (path) => pool.intern(path),
+    ),
+  }
+}
+
+function startsOf(packages: readonly PackageFacts[], lengthOf: (one: PackageFacts) => number): Uint32Array {
+  const start = new Uint32Array(packages.length + 1)
+  packages.forEach((one, i) => (start[i + 1] = start[i]! + lengthOf(one)))
+  return start
+}

@@ -12,6 +12,7 @@ const PACKAGES = {
   bzip2: ['/usr/bin/bzip2'],
   'createrepo-c': ['/usr/bin/createrepo_c'],
   dnf: ['/usr/bin/dnf'],
+  'libsolv-tools': ['/usr/bin/testsolv'],
   gnupg: ['/usr/bin/gpg', '/usr/bin/gpgconf', '/usr/bin/gpg-agent'],
   gpgv: ['/usr/bin/gpgv'],
   openssl: ['/usr/bin/openssl'],

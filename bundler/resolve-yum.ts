@@ -1,0 +1,315 @@
+/**
+ * What a box may need for its update: every package that yum or dnf could choose, and what these could choose it for.
+ * No solver is played; a set is grown until nothing is missing that any choice could ask for (the rules below), so that
+ * the box's own solver finds on the mirror all that it would have found at the upstream.
+ *
+ * Rules, to a fix-point, on what the box's settings leave (box-settings.ts):
+ *   newer      every newer version of an installed name: the newest may be broken, an older one required
+ *   obsoleter  every package that obsoletes an installed or a chosen one
+ *   provider   every provider of a requirement, of installed or chosen packages, that no installed package fulfils for
+ *              sure: what may be updated or obsoleted may take its provides with it
+ *   newest     the newest version, per architecture, of every name that came in: managers judge by it
+ * The set only grows, each package is looked at once, and a requirement again only when the installed package that
+ * fulfilled it may go: so loops of requirements and of obsoletes end.
+ */
+import type { PackageTable } from '../manifests/package-table.ts'
+import { relationOf, type Available } from './available.ts'
+import type { BoxRules } from './box-settings.ts'
+import { PackageIndex } from './package-index.ts'
+import { mayHold } from './requirements.ts'
+
+export const RULES = ['newer', 'obsoleter', 'provider', 'newest', 'wanted'] as const
+export type Rule = (typeof RULES)[number]
+
+/** Why a package was taken first. */
+export interface Reason {
+  rule: Rule
+  /** row of the installed table, or place in Available; null for what the settings want */
+  by: { isInstalled: boolean; index: number } | null
+  /** for `provider`: row of Available's requirements */
+  requirement: number | null
+}
+
+export interface Closure {
+  /** places in Available, in the order in which they were taken */
+  packages: number[]
+  /** so many of them, from the first, follow from the box; the others from what the settings want */
+  candidates: number
+  reasonOf: (place: number) => Reason
+  /** requirements of what is installed or newest that nothing on offer can fulfil after an update */
+  unresolved: Unresolved[]
+}
+
+export interface Unresolved {
+  /** row of Available's requirements */
+  requirement: number
+  by: { isInstalled: boolean; index: number }
+  /** `leaving`: an installed package fulfils it, and may be replaced by one that does not */
+  kind: 'missing' | 'leaving'
+}
+
+/** @param available  of the box's group
+ *  @param installed  in a table with Available's pool
+ *  @param wanted  places that are carried whatever the box has, with what they need there */
+export function resolveBox(
+  available: Available,
+  { installed, rules }: { installed: PackageTable; rules: BoxRules },
+  wanted: Iterable<number> = [],
+): Closure {
+  const growing = new Growing(available, installed, rules)
+  growing.start()
+  const candidates = growing.packages.length
+  const unresolved = growing.unresolved()
+  for (const place of wanted) growing.want(place)
+  growing.finish()
+  return { packages: growing.packages, candidates, reasonOf: (place) => growing.reasonOf(place), unresolved }
+}
+
+const OUT = 0
+/** Who asks is one number: places in Available from 0 on, rows of the installed table from -1 down. */
+const NOBODY = 2 ** 31 - 1
+
+class Growing {
+  readonly packages: number[] = []
+  readonly #available: Available
+  readonly #table: PackageTable
+  readonly #installed: PackageTable
+  readonly #present: PackageIndex
+  readonly #rules: BoxRules
+  /** place → 1 + place in RULES; OUT */
+  readonly #rule: Uint8Array
+  readonly #by: Int32Array
+  readonly #requirement: Int32Array
+  readonly #names = new Set<number>()
+  /** installed row → 1: a version of it stays installed whatever is chosen, unless it is obsoleted */
+  readonly #isBeside: Uint8Array
+  readonly #mayGo: Uint8Array
+  /** requirement → who asked first; it is asked once */
+  readonly #askedBy = new Map<number, number>()
+  /** installed row → requirements that it fulfils and nobody else had to */
+  readonly #leaningOn = new Map<number, number[]>()
+  readonly #supplementing: number[]
+  #done = 0
+
+  constructor(available: Available, installed: PackageTable, rules: BoxRules) {
+    this.#available = available
+    this.#table = available.table
+    this.#installed = installed
+    this.#present = new PackageIndex(installed, available.order)
+    this.#rules = rules
+    this.#rule = new Uint8Array(this.#table.count)
+    this.#by = new Int32Array(this.#table.count)
+    this.#requirement = new Int32Array(this.#table.count)
+    this.#isBeside = findBeside(this.#present, available, rules)
+    this.#mayGo = new Uint8Array(installed.count)
+    this.#supplementing = rules.takesWeak ? withRelations(this.#table.supplements.start, rules.isOffered) : []
+  }
+
+  start(): void {
+    for (const name of new Set(this.#installed.name)) this.#takeNewer(name)
+    for (let i = 0; i < this.#installed.count; i++) {
+      this.#takeObsoleters(this.#installed, i, ~i)
+      this.#require(this.#installed, 'requires', i, ~i)
+    }
+    this.finish()
+  }
+
+  want(place: number): void {
+    this.#take(place, 'wanted', NOBODY)
+  }
+
+  /** Looks at what was taken until nothing more comes. */
+  finish(): void {
+    do {
+      while (this.#done < this.packages.length) this.#follow(this.packages[this.#done++]!)
+    } while (this.#takeSupplements())
+  }
+
+  reasonOf(place: number): Reason {
+    const by = this.#by[place]!
+    const requirement = this.#requirement[place]!
+    return {
+      rule: RULES[this.#rule[place]! - 1]!,
+      by: by === NOBODY ? null : sourceOf(by),
+      requirement: requirement < 0 ? null : requirement,
+    }
+  }
+
+  unresolved(): Unresolved[] {
+    const found = new Map<number, Unresolved>()
+    const look = (table: PackageTable, index: number, by: number): void => {
+      for (const row of this.#available.requirementsOf(table, 'requires', index)) {
+        if (found.has(row)) continue
+        const kind = this.#lackOf(row)
+        // what the box lacks already does not come from its update
+        if (kind === undefined || (by < 0 && kind === 'missing')) continue
+        found.set(row, { requirement: row, by: sourceOf(by), kind })
+      }
+    }
+    for (let i = 0; i < this.#installed.count; i++) if (this.#mayGo[i] === 0) look(this.#installed, i, ~i)
+    for (const place of this.#newestTaken()) look(this.#table, place, place)
+    return [...found.values()]
+  }
+
+  #follow(place: number): void {
+    const name = this.#table.name[place]!
+    if (!this.#names.has(name)) {
+      this.#names.add(name)
+      for (const i of this.#present.named(name)) if (this.#isBeside[i] === 0) this.#letGo(i)
+      this.#takeNewest(name, place)
+    }
+    this.#present.findObsoleted(this.#table, place, (i) => this.#letGo(i))
+    this.#takeObsoleters(this.#table, place, place)
+    this.#require(this.#table, 'requires', place, place)
+    if (this.#rules.takesWeak) this.#require(this.#table, 'recommends', place, place)
+  }
+
+  #take(place: number, rule: Rule, by: number, requirement = -1): void {
+    if (this.#rule[place] !== OUT || this.#rules.isOffered[place] === 0) return
+    this.#rule[place] = RULES.indexOf(rule) + 1
+    this.#by[place] = by
+    this.#requirement[place] = requirement
+    this.packages.push(place)
+  }
+
+  /** Newer than the oldest that is installed; where versions stand beside each other, than the newest. */
+  #takeNewer(name: number): void {
+    const { order } = this.#available
+    let least: number | undefined
+    for (const i of this.#present.named(name)) {
+      const isBefore =
+        least === undefined ||
+        order.compare(this.#installed, i, this.#installed, least) === (this.#isBeside[i] === 0 ? -1 : 1)
+      if (isBefore) least = i
+    }
+    for (const place of this.#available.index.named(name)) {
+      if (order.compare(this.#table, place, this.#installed, least!) > 0) this.#take(place, 'newer', ~least!)
+    }
+  }
+
+  #takeNewest(name: number, by: number): void {
+    const newest = new Map<number, number>()
+    for (const place of this.#available.index.named(name)) {
+      if (this.#rules.isOffered[place] === 0) continue
+      const arch = this.#table.arch[place]!
+      const other = newest.get(arch)
+      if (other === undefined || this.#available.order.compare(this.#table, place, this.#table, other) > 0)
+        newest.set(arch, place)
+    }
+    for (const place of newest.values()) this.#take(place, 'newest', by)
+  }
+
+  #takeObsoleters(table: PackageTable, index: number, by: number): void {
+    if (!this.#rules.followsObsoletes) return
+    this.#available.index.findObsoleters(table, index, (place) => this.#take(place, 'obsoleter', by))
+  }
+
+  #require(table: PackageTable, kind: 'requires' | 'recommends', index: number, by: number): void {
+    for (const row of this.#available.requirementsOf(table, kind, index)) {
+      if (this.#askedBy.has(row)) continue
+      this.#askedBy.set(row, by)
+      this.#fulfil(row)
+    }
+  }
+
+  /** Lets the requirement lean on an installed package that stays, or takes all that fulfil it. */
+  #fulfil(row: number): void {
+    const isKept = this.#present.findProviders(this.#available.requirements, row, (i) => {
+      if (this.#mayGo[i] === 1) return false
+      const leaning = this.#leaningOn.get(i)
+      if (leaning === undefined) this.#leaningOn.set(i, [row])
+      else leaning.push(row)
+      return true
+    })
+    if (isKept) return
+    const by = this.#askedBy.get(row)!
+    for (const place of this.#available.providersOf(row)) this.#take(place, 'provider', by, row)
+  }
+
+  #letGo(row: number): void {
+    if (this.#mayGo[row] === 1) return
+    this.#mayGo[row] = 1
+    const leaning = this.#leaningOn.get(row) ?? []
+    this.#leaningOn.delete(row)
+    for (const requirement of leaning) this.#fulfil(requirement)
+  }
+
+  /** Packages that come by themselves once what they supplement comes. @returns whether any came */
+  #takeSupplements(): boolean {
+    const before = this.packages.length
+    for (const place of this.#supplementing) if (this.#rule[place] === OUT) this.#takeSupplement(place)
+    return this.packages.length > before
+  }
+
+  #takeSupplement(place: number): void {
+    const { supplements } = this.#table
+    for (let i = supplements.start[place]!; i < supplements.start[place + 1]!; i++) {
+      let comes: number | undefined
+      const may = mayHold(relationOf(this.#available.pool, supplements, i), (atom) => {
+        const row = this.#available.rowOf(atom)
+        const taken = this.#available.providersOf(row).find((one) => this.#rule[one] !== OUT)
+        comes ??= taken
+        return taken !== undefined || this.#present.findProviders(this.#available.requirements, row, () => true)
+      })
+      // what supplements only what is there already was left out when that was installed
+      if (may && comes !== undefined)
+        return this.#take(
+          place,
+          'provider',
+          comes,
+          this.#available.rowOf(relationOf(this.#available.pool, supplements, i)),
+        )
+    }
+  }
+
+  #lackOf(row: number): Unresolved['kind'] | undefined {
+    if (this.#available.providersOf(row).some((place) => this.#rule[place] !== OUT)) return undefined
+    let isThere = false
+    const isKept = this.#present.findProviders(this.#available.requirements, row, (i) => {
+      isThere = true
+      return this.#mayGo[i] === 0
+    })
+    return isKept ? undefined : isThere ? 'leaving' : 'missing'
+  }
+
+  /** The newest of what was taken, per name and architecture. */
+  #newestTaken(): Iterable<number> {
+    const newest = new Map<string, number>()
+    for (const place of this.packages) {
+      const key = `${this.#table.name[place]} ${this.#table.arch[place]}`
+      const other = newest.get(key)
+      if (other === undefined || this.#available.order.compare(this.#table, place, this.#table, other) > 0)
+        newest.set(key, place)
+    }
+    return newest.values()
+  }
+}
+
+function sourceOf(by: number): { isInstalled: boolean; index: number } {
+  return by < 0 ? { isInstalled: true, index: ~by } : { isInstalled: false, index: by }
+}
+
+/** Versions that stand beside each other: all but the oldest ones that the manager's limit may remove when one more comes. */
+function findBeside(present: PackageIndex, { order }: Available, rules: BoxRules): Uint8Array {
+  const { table } = present
+  const isBeside = new Uint8Array(table.count)
+  for (const name of new Set(table.name)) {
+    const rows = [...present.named(name)].filter((i) =>
+      rules.isInstallonly(table.pool.text(name), () => providesOf(table, i)),
+    )
+    rows.sort((a, b) => order.compare(table, b, table, a))
+    const kept = rules.installonlyLimit === 0 ? rows.length : rules.installonlyLimit - 1
+    for (const i of rows.slice(0, Math.max(kept, 1))) isBeside[i] = 1
+  }
+  return isBeside
+}
+
+function* providesOf({ pool, provides }: PackageTable, i: number): Iterable<string> {
+  for (let at = provides.start[i]!; at < provides.start[i + 1]!; at++) yield pool.text(provides.name[at]!)
+}
+
+function withRelations(start: Uint32Array, isOffered: Uint8Array): number[] {
+  const found: number[] = []
+  for (let i = 0; i + 1 < start.length; i++) if (start[i] !== start[i + 1] && isOffered[i] === 1) found.push(i)
+  return found
+}
