@@ -18,7 +18,6 @@ import { loadSite } from './keys.ts'
 import type { Plan } from './plan.ts'
 import { keptPlan } from './plan-file.ts'
 import { explainItem, renderExplained, renderPacked, renderPlan, type PlanFigures } from './render.ts'
-import { addVerifyCommands } from './verify-commands.ts'
 
 interface SiteOption {
   site?: string
@@ -36,7 +35,6 @@ export function addCommands(program: Command, around: Surroundings): void {
   addPull(program, around)
   addPack(program, around)
   addBundle(program, around)
-  addVerifyCommands(program, around)
   addUpstreams(program, around)
 }
 

@@ -3,7 +3,7 @@
  */
 import { readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
-import { Type, type Static } from 'typebox'
+import { Type, type Static } from '../manifests/schema.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { parseSettings, parseSize } from '../manifests/settings.ts'
 import { parseName } from '../manifests/tree.ts'

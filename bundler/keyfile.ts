@@ -5,8 +5,7 @@
  */
 import { createCipheriv, createDecipheriv, pbkdf2, randomBytes } from 'node:crypto'
 import { promisify } from 'node:util'
-import { Type, type Static } from 'typebox'
-import { Check } from 'typebox/value'
+import { Check, Type, type Static } from '../manifests/schema.ts'
 import { sha256Of } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { canonicalJson } from '../manifests/json.ts'

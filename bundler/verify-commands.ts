@@ -9,8 +9,6 @@ import { parsePartName } from '../manifests/bundle.ts'
 import { errorObject, formatBytes, formatTable, formatTime, plural } from '../manifests/console.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { examples, print, PrintedError, type GlobalOptions, type Surroundings } from '../manifests/program.ts'
-import { loadFleet } from './config.ts'
-import { loadSite } from './keys.ts'
 import { makeProgress } from '../manifests/progress.ts'
 import { inspectFiles, verifyFiles, type InspectedBundle, type JudgedBundle, type JudgeOptions } from './verify.ts'
 
@@ -26,7 +24,7 @@ export function addVerifyCommands(program: Command, around: Surroundings): void 
       const options = command.optsWithGlobals<Options>()
       const step = makeProgress(around).step('verify')
       const paths = pathsOf(files, around)
-      const judge = { ...judgeOptions(files, options, around), onProgress: (bytes: number) => step.add(bytes) }
+      const judge = { ...(await judgeOptions(files, options, around)), onProgress: (bytes: number) => step.add(bytes) }
       const bundles = await verifyFiles(paths, judge).finally(() => step.end())
       const failure = incomplete(bundles)
       if (options.json === true) print(around, JSON.stringify({ bundles, ...(failure && errorObject(failure)) }))
@@ -39,7 +37,7 @@ export function addVerifyCommands(program: Command, around: Surroundings): void 
     async (files: string[], _: object, command: Command) => {
       const options = command.optsWithGlobals<Options>()
       const paths = pathsOf(files, around)
-      const bundles = await inspectFiles(paths, judgeOptions(files, options, around))
+      const bundles = await inspectFiles(paths, await judgeOptions(files, options, around))
       print(around, options.json === true ? JSON.stringify({ bundles }) : bundles.map(renderInspected).join('\n\n'))
     },
   )
@@ -54,20 +52,23 @@ function judging(program: Command, name: string, description: string): Command {
     .addHelpText('after', examples(program, `${name} /media/stick/gapferry/hq/hq-7.tar --trust 1.root.json`))
 }
 
-function judgeOptions(files: string[], options: Options, around: Surroundings): JudgeOptions {
+async function judgeOptions(files: string[], options: Options, around: Surroundings): Promise<JudgeOptions> {
   const roots =
-    options.trust === undefined ? ownRoots(files, options, around) : [readRoot(resolve(around.cwd, options.trust))]
+    options.trust === undefined
+      ? await ownRoots(files, options, around)
+      : [readRoot(resolve(around.cwd, options.trust))]
   return { trusted: { roots }, nowMs: around.nowMs(), scratchDir: tmpdir(), signal: around.signal }
 }
 
 /** The roots that this laptop holds for the site that the file's name tells; what the file says of itself proves nothing. */
-function ownRoots([file = '']: string[], { config }: Options, around: Surroundings): Buffer[] {
+async function ownRoots([file = '']: string[], { config }: Options, around: Surroundings): Promise<Buffer[]> {
   const site = parsePartName(basename(file))?.site
   if (site === undefined) {
     throw new GapferryError('USAGE_INVALID', `${file}: its name does not tell the site`, {
       hint: 'give --trust ROOT.json',
     })
   }
+  const [{ loadFleet }, { loadSite }] = await Promise.all([import('./config.ts'), import('./keys.ts')])
   return loadSite(loadFleet(resolve(around.cwd, config ?? 'gapferry.yaml')).keysDir, site).roots
 }
 

@@ -2,7 +2,7 @@
  * The shape of the four metadata files, for metadata.ts. What a schema cannot say (digests, signatures, times that are
  * times) is checked there. FORMAT.md#metadata repeats these tables for people.
  */
-import { Type, type Static, type TProperties } from 'typebox'
+import { Type, type Properties, type Static } from './schema.ts'
 
 export const SPEC_VERSION = '1.0.31'
 const MAX_SIGNATURES = 32
@@ -37,7 +37,7 @@ export type RoleKeys = Static<typeof Role>
 
 export const SCHEMAS = {
   root: file('root', {
-    keys: Type.Record(Hex256, Key, { additionalProperties: false, minProperties: 1, maxProperties: MAX_KEYS }),
+    keys: Type.Record(Hex256, Key, { minProperties: 1, maxProperties: MAX_KEYS }),
     roles: strict({ root: Role, timestamp: Role, snapshot: Role, targets: Role }),
     consistent_snapshot: Type.Literal(true),
   }),
@@ -55,11 +55,11 @@ export const SCHEMAS = {
   }),
 }
 
-function strict<P extends TProperties>(properties: P) {
+function strict<P extends Properties>(properties: P) {
   return Type.Object(properties, { additionalProperties: false })
 }
 
-function file<T extends string, P extends TProperties>(role: T, properties: P) {
+function file<T extends string, P extends Properties>(role: T, properties: P) {
   const signed = {
     _type: Type.Literal(role),
     spec_version: Type.Literal(SPEC_VERSION),

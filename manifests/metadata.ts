@@ -8,8 +8,7 @@
  * Fields and limits: FORMAT.md#metadata.
  */
 import { Metadata, MetadataKind, type Root, type Snapshot, type Targets, type Timestamp } from '@tufjs/models'
-import type { Static } from 'typebox'
-import { Check, Errors } from 'typebox/value'
+import { Check, Errors, type Static } from './schema.ts'
 import { sha256Of, type Sha256 } from './digest.ts'
 import { GapferryError, isGapferryError } from './errors.ts'
 import { SCHEMAS, type NamedFile } from './metadata-schema.ts'

@@ -2,8 +2,7 @@
  * part.json: which part of a bundle holds which blobs. Nobody signs it: it serves messages only ("insert the stick with
  * …"), and nothing is decided by it. It is in every part, the same but for its own number. FORMAT.md#part-json.
  */
-import { Type, type Static } from 'typebox'
-import { Check } from 'typebox/value'
+import { Check, Type, type Static } from './schema.ts'
 import { MAX_HINT_BYTES, partName } from './bundle.ts'
 import type { Sha256 } from './digest.ts'
 import { GapferryError } from './errors.ts'

@@ -31,11 +31,18 @@ export interface ProgramShape {
   config: string
   /** a command line without the program's name */
   example: string
-  addCommands: (program: Command, around: Surroundings) => void
+  /** A file of commands is loaded only when one of its names is on the command line, or none of any (for the help). */
+  commands: readonly CommandFile[]
   /** completes "ended by SIGINT; …" */
   whatRemains: string
   /** the next command for an error that names none; default: the command's help */
   hint?: (error: GapferryError, command: string | undefined) => string | undefined
+}
+
+/** One file of commands, and their names. */
+interface CommandFile {
+  names: readonly string[]
+  load: () => Promise<(program: Command, around: Surroundings) => void>
 }
 
 /** Options that every command has. */
@@ -54,10 +61,11 @@ const ENDED_BY_SIGNAL = 130
  *  @param args  without the program's name
  *  @returns the exit status */
 export async function runProgram(shape: ProgramShape, args: string[], around: Surroundings): Promise<number> {
-  const program = buildProgram(shape, around)
-  const command = args.find((arg) => program.commands.some((one) => one.name() === arg))
+  const program = newProgram(shape, around)
+  const command = args.find((arg) => shape.commands.some(({ names }) => names.includes(arg)))
   const report = (error: unknown, isJson: boolean): number => sayFailure(shape, error, command, isJson, around)
   try {
+    for (const addCommands of await loadCommands(shape, args)) addCommands(program, around)
     await program.parseAsync(args, { from: 'user' })
     return 0
   } catch (error) {
@@ -106,11 +114,15 @@ function harmless(text: string): string {
   return lines.join('\n')
 }
 
+function loadCommands({ commands }: ProgramShape, args: string[]) {
+  const named = commands.filter(({ names }) => args.some((arg) => names.includes(arg)))
+  const isVersion = args.length === 1 && ['--version', '-V'].includes(args[0]!)
+  const wanted = named.length > 0 || isVersion ? named : commands
+  return Promise.all(wanted.map(({ load }) => load()))
+}
+
 /** Settings before commands: commander hands them on to each command when it is added. */
-function buildProgram(
-  { name, description, config, example, addCommands }: ProgramShape,
-  around: Surroundings,
-): Command {
+function newProgram({ name, description, config, example }: ProgramShape, around: Surroundings): Command {
   const program = new Command(name)
     .description(description)
     .version(around.version)
@@ -124,7 +136,6 @@ function buildProgram(
     })
     .exitOverride()
   program.addHelpText('after', examples(program, example))
-  addCommands(program, around)
   return program
 }
 

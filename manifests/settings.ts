@@ -1,10 +1,9 @@
 /**
  * Settings files are YAML, strict: what is not known is an error that names the nearest known key, never ignored.
  */
-import { type Static, type TSchema } from 'typebox'
-import { Default, Errors } from 'typebox/value'
 import { LineCounter, parseDocument, type Document } from 'yaml'
 import { GapferryError } from './errors.ts'
+import { Default, Errors, type Schema, type SchemaError, type Static } from './schema.ts'
 
 const MAX_SETTINGS_BYTES = 1024 * 1024
 
@@ -12,7 +11,7 @@ const MAX_SETTINGS_BYTES = 1024 * 1024
  *  @param text  YAML 1.2, at most 1 MiB, one document, no aliases
  *  @param file  names the file in messages
  *  @throws CONFIG_KEY_UNKNOWN with the key, its line and the nearest known key; CONFIG_INVALID for everything else */
-export function parseSettings<S extends TSchema>(schema: S, text: string, file: string): Static<S> {
+export function parseSettings<S extends Schema>(schema: S, text: string, file: string): Static<S> {
   if (text.length > MAX_SETTINGS_BYTES) throw invalid(file, `larger than ${MAX_SETTINGS_BYTES} bytes`)
   const lines = new LineCounter()
   const doc = parseDocument(text, { lineCounter: lines, uniqueKeys: true, prettyErrors: false, merge: false })
@@ -64,13 +63,6 @@ export function nearest(word: string, known: Iterable<string>): string | undefin
   return best
 }
 
-interface SettingsError {
-  keyword: string
-  instancePath: string
-  message: string
-  params: object
-}
-
 function toPlain(doc: Document, file: string): unknown {
   try {
     return doc.toJS({ maxAliasCount: 0 })
@@ -79,14 +71,14 @@ function toPlain(doc: Document, file: string): unknown {
   }
 }
 
-/** Unknown keys first (they explain the rest), then the deepest place; the derived "schema is false" rows are left out. */
-function mostTelling(errors: SettingsError[]): SettingsError[] {
-  const rank = (e: SettingsError): number => (e.keyword === 'additionalProperties' ? 1000 : 0) + e.instancePath.length
-  return errors.filter((e) => e.keyword !== 'boolean' && e.keyword !== 'anyOf').sort((a, b) => rank(b) - rank(a))
+/** Unknown keys first (they explain the rest), then the deepest place. */
+function mostTelling(errors: SchemaError[]): SchemaError[] {
+  const rank = (e: SchemaError): number => (e.keyword === 'additionalProperties' ? 1000 : 0) + e.instancePath.length
+  return errors.sort((a, b) => rank(b) - rank(a))
 }
 
-function unknownKey(schema: TSchema, error: SettingsError, where: string): GapferryError {
-  const [key = '?'] = (error.params as { additionalProperties?: string[] }).additionalProperties ?? []
+function unknownKey(schema: Schema, error: SchemaError, where: string): GapferryError {
+  const [key = '?'] = error.additionalProperties ?? []
   const known = knownKeys(schema, error.instancePath)
   const near = nearest(key, known)
   const place = dotted(error.instancePath)
@@ -99,7 +91,7 @@ function unknownKey(schema: TSchema, error: SettingsError, where: string): Gapfe
   )
 }
 
-function knownKeys(schema: TSchema, instancePath: string): string[] {
+function knownKeys(schema: Schema, instancePath: string): string[] {
   let at: unknown = schema
   for (const segment of instancePath.split('/').slice(1)) {
     const node = at as { properties?: Record<string, unknown>; items?: unknown }

@@ -2,8 +2,7 @@
  * The site facts: what a mirror must know of its site beside the trees, target `site` of every bundle. Canonical JSON,
  * signed through its digest like a tree. FORMAT.md#site.
  */
-import { Type, type Static } from 'typebox'
-import { Check, Errors } from 'typebox/value'
+import { Check, Errors, Type, type Static } from './schema.ts'
 import { GapferryError, isGapferryError } from './errors.ts'
 import { canonicalJson } from './json.ts'
 import { parseTreePath, type TreePath } from './path.ts'

@@ -5,7 +5,7 @@
 import type { FastifyError, FastifyInstance, FastifyReply } from 'fastify'
 import type { RequestListener } from 'node:http'
 import type { Logger } from 'pino'
-import { Type, type Static } from 'typebox'
+import { Type, type Static } from '../manifests/schema.ts'
 import { httpStatus } from '../manifests/errors.ts'
 import { readHead } from './conditions.ts'
 import { refusal } from './content.ts'

@@ -11,7 +11,7 @@ import { missingBytes } from '../storage/completeness.ts'
 import { addAudit } from './audit-command.ts'
 import { auditedRelease, auditedRollback, importAudit } from './audit.ts'
 import { loadMirrorConfig, type MirrorConfig } from './config.ts'
-import { importParts, type ImportResult } from './import.ts'
+import type { ImportResult } from './import.ts'
 import { addInit } from './init-command.ts'
 import {
   changesOf,
@@ -120,6 +120,7 @@ async function stage(
   const { hooks, failed } = importAudit(store.catalog, around, inputs)
   try {
     const paths = inputs.map((input) => resolve(around.cwd, input))
+    const { importParts } = await import('./import.ts') // what checks signatures is not loaded to serve
     return await importParts(store, { ...options, inputs: paths, onProgress, signal: around.signal, hooks })
   } catch (error) {
     if (!options.isDryRun) failed(error)

@@ -6,7 +6,6 @@ import { createInterface } from 'node:readline/promises'
 import type { Command } from 'commander'
 import { formatTime } from '../manifests/console.ts'
 import type { PinnedRoot } from '../manifests/metadata.ts'
-import { initialize } from './init.ts'
 import { append, examples, print, talk, type GlobalOptions, type Surroundings } from '../manifests/program.ts'
 
 const LINES_OF_WORDS = 4
@@ -29,6 +28,7 @@ export function addInit(program: Command, around: Surroundings): void {
     .action(async (dir: string, options: InitOptions, command: Command) => {
       const { config, json } = command.optsWithGlobals<GlobalOptions>()
       const isTerminal = around.stdin.isTTY === true && around.stderr.isTTY === true
+      const { initialize } = await import('./init.ts') // what checks signatures is not loaded to serve
       const made = await initialize({
         configFile: resolve(around.cwd, config ?? resolve(around.cwd, dir, 'mirror.yaml')),
         rootFile: resolve(around.cwd, options.trust),

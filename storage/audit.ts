@@ -5,8 +5,7 @@
  * Format: FORMAT.md#audit-trail. The table is part of the catalogue, so that a change and its row are one transaction.
  */
 import { createHash } from 'node:crypto'
-import { Type, type Static } from 'typebox'
-import { Check } from 'typebox/value'
+import { Check, Type, type Static } from '../manifests/schema.ts'
 import { GapferryError, redact } from '../manifests/errors.ts'
 import { canonicalJson } from '../manifests/json.ts'
 import { writeTransaction, type Database } from './database.ts'

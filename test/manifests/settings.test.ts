@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { Type } from 'typebox'
+import { Type } from '../../manifests/schema.ts'
 import { nearest, parseListen, parseSettings, parseSize } from '../../manifests/settings.ts'
 
 const Schema = Type.Object(
