@@ -72,7 +72,7 @@ const TRAVERSAL = [
 
 const LINK = { 157: '../../../../etc/passwd' }
 /** Type flag → what a careless reader would make of it. */
-const TYPES: [string, string, Buffer?, Record<number, string>?][] = [
+const TYPES: [string, string, (Buffer | undefined)?, Record<number, string>?][] = [
   ['1', 'a hard link out of the folder', undefined, LINK],
   ['2', 'a symbolic link out of the folder', undefined, LINK],
   ['3', 'a character device', undefined, { 329: '0000001 0000003 ' }],

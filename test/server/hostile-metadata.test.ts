@@ -242,7 +242,7 @@ function strangerWithRoot(): Buffer {
 
 function twice(): Buffer {
   return part(three, (files) => {
-    const doc = JSON.parse(files.get('3.targets.json')!.toString()) as Loose
+    const doc = JSON.parse(files.get('3.targets.json')!.toString())
     doc.signatures[1] = doc.signatures[0]
     files.set('3.targets.json', Buffer.from(`${JSON.stringify(doc, null, 1)}\n`))
   })
