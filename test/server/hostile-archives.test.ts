@@ -29,7 +29,7 @@ const file = (name: string, body = Buffer.from('evil')): RawEntry => ({ name, bo
 const special = (
   type: string,
   name: string,
-  body = Buffer.alloc(0),
+  body: Buffer = Buffer.alloc(0),
   fields: Record<number, string> = {},
 ): RawEntry => ({
   name,
@@ -38,7 +38,7 @@ const special = (
 })
 const blobHeader = (fields: Record<number, string>): Buffer =>
   archive(entries.with(blobAt, { ...entries[blobAt]!, header: ustarHeader(blobName, blobBody.length, fields) }))
-const pax = (text: string): Buffer => Buffer.from(`${text.length + 4} ${text}\n`)
+const pax = (text: string): Buffer<ArrayBuffer> => Buffer.from(`${text.length + 4} ${text}\n`)
 
 /** Names that mean another place than they say, on one system or another. */
 const TRAVERSAL = [
@@ -72,7 +72,7 @@ const TRAVERSAL = [
 
 const LINK = { 157: '../../../../etc/passwd' }
 /** Type flag → what a careless reader would make of it. */
-const TYPES: [string, string, (Buffer | undefined)?, Record<number, string>?][] = [
+const TYPES: [string, string, (Buffer<ArrayBuffer> | undefined)?, Record<number, string>?][] = [
   ['1', 'a hard link out of the folder', undefined, LINK],
   ['2', 'a symbolic link out of the folder', undefined, LINK],
   ['3', 'a character device', undefined, { 329: '0000001 0000003 ' }],
