@@ -152,9 +152,13 @@ export function httpStatus(error: unknown): number {
   return row.http ?? 500
 }
 
-/** `text` without `user:password@` in URLs, and with control characters (a hostile name could move the cursor) as `\xNN`. */
+/** What moves the cursor, ends a line, or turns and hides the text around it: control and format characters. */
+export const TRICKS = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu
+
+/** `text` without `user:password@` in URLs, and with what a hostile name could play tricks with as `\xNN` or `\u{NNNN}`. */
 export function redact(text: string): string {
-  return text
-    .replace(/\b([a-z][a-z0-9+.-]*:\/\/)[^\s/@]+@/gi, '$1***@')
-    .replace(/\p{Cc}/gu, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`)
+  return text.replace(/\b([a-z][a-z0-9+.-]{0,30}:\/\/)[^\s/]+@/gi, '$1***@').replace(TRICKS, (c) => {
+    const hex = c.codePointAt(0)!.toString(16).padStart(2, '0')
+    return hex.length === 2 ? `\\x${hex}` : `\\u{${hex}}`
+  })
 }

@@ -4,7 +4,7 @@
  */
 import { Command, CommanderError } from 'commander'
 import { errorObject, formatError } from './console.ts'
-import { exitStatus, GapferryError, redact } from './errors.ts'
+import { exitStatus, GapferryError, redact, TRICKS } from './errors.ts'
 
 /** What only a main.ts may look up. */
 export interface Surroundings {
@@ -106,12 +106,17 @@ export function talk(around: Pick<Surroundings, 'stderr'>, text: string): void {
   around.stderr.write(`${harmless(text)}\n`)
 }
 
-/** Control characters in a spelling that JSON reads back, too; lines stay lines, credentials go. */
+/** Tricks in a spelling that JSON reads back, too; lines stay lines, credentials go. */
 function harmless(text: string): string {
   const lines = text.split('\n').map((line) => {
-    return redact(line.replace(/\p{Cc}/gu, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`))
+    return redact(line.replace(TRICKS, jsonEscape))
   })
   return lines.join('\n')
+}
+
+/** Each UTF-16 unit for itself, as JSON wants it. */
+function jsonEscape(character: string): string {
+  return character.replace(/[^]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`)
 }
 
 function loadCommands({ commands }: ProgramShape, args: string[]) {

@@ -13,6 +13,7 @@ import { auditedRelease, auditedRollback, importAudit } from './audit.ts'
 import { loadMirrorConfig, type MirrorConfig } from './config.ts'
 import type { ImportResult } from './import.ts'
 import { addInit } from './init-command.ts'
+import { loweredWarnings } from './lowered.ts'
 import {
   changesOf,
   type GroupChange,
@@ -78,6 +79,7 @@ function addImport(program: Command, around: Surroundings): void {
         const changes = changesOf(result, store.releases.served(Number.MAX_SAFE_INTEGER))
         for (const line of renderIgnored(result.ignored)) talk(around, line)
         for (const line of originWarnings(config, result.facts)) talk(around, `warning: ${line}`)
+        for (const line of loweredWarnings(changes)) talk(around, `warning: ${line}`)
         const failure = result.missing.length > 0 ? incomplete(result) : undefined
         const isReleasing = options.release === true && failure === undefined
         if (!json) print(around, renderImport(result, changes, isReleasing))

@@ -6,6 +6,7 @@ import { redact } from '../manifests/errors.ts'
 import { formatBytes, formatTable, formatTime, plural } from '../manifests/console.ts'
 import type { ReleaseResult, RollbackResult, ServedGroup } from '../storage/releases.ts'
 import type { ImportResult } from './import.ts'
+import { loweredPackages, type LoweredPackage } from './lowered.ts'
 import type { BundleStatus, SiteStatus } from './status.ts'
 
 /** Lists on a terminal end here; `--json` has all of it. */
@@ -19,17 +20,20 @@ export interface GroupChange {
   /** immutable paths that are not served yet, and those that are served now and would not be any more */
   added: number
   removed: number
+  /** packages that would go back to an older version */
+  lowered: LoweredPackage[]
 }
 
 /** What releasing an imported bundle would change. */
 export function changesOf(result: ImportResult, served: Map<string, ServedGroup>): GroupChange[] {
   const current = [...result.trees.values()].filter((tree) => tree.role === 'current')
   return current.map(({ group, entries }) => {
-    const now = served.get(group)?.released?.tree.entries ?? new Map()
+    const now: typeof entries = served.get(group)?.released?.tree.entries ?? new Map()
+    const lowered = loweredPackages(now, entries)
     const count = (of: typeof entries, other: typeof entries): number =>
       [...of].filter(([path, { kind }]) => kind === 'immutable' && !other.has(path)).length
     const bytes = [...entries.values()].reduce((total, entry) => total + entry.bytes, 0)
-    return { group, paths: entries.size, bytes, added: count(entries, now), removed: count(now, entries) }
+    return { group, paths: entries.size, bytes, added: count(entries, now), removed: count(now, entries), lowered }
   })
 }
 

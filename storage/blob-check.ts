@@ -38,7 +38,7 @@ export async function blobFault(
     return found === want.sha256 ? undefined : 'digest'
   } catch (error) {
     if (isGapferryError(error, 'BLOB_MISSING')) return 'missing'
-    if (systemCode(error).startsWith('E')) return 'unreadable'
+    if (isGapferryError(error, 'BLOB_UNREADABLE') || systemCode(error).startsWith('E')) return 'unreadable'
     throw error
   } finally {
     if (fd !== undefined) await closeFile(fd)

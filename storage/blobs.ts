@@ -8,7 +8,7 @@
  */
 import { createHash, randomUUID, type Hash } from 'node:crypto'
 import { closeSync, constants, fstatSync, mkdirSync, openSync, readdirSync, readSync } from 'node:fs'
-import { renameSync, rmSync, statSync } from 'node:fs'
+import { lstatSync, renameSync, rmSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { sha256Of, type Sha256 } from '../manifests/digest.ts'
@@ -55,9 +55,10 @@ export class BlobStore {
     return this.sizeOf(sha256) !== undefined
   }
 
-  /** in bytes; undefined when it is not here */
+  /** in bytes; undefined when it is not here, or something else than a plain file is */
   sizeOf(sha256: Sha256): number | undefined {
-    return statSync(this.pathOf(sha256), { throwIfNoEntry: false })?.size
+    const stats = lstatSync(this.pathOf(sha256), { throwIfNoEntry: false })
+    return stats?.isFile() === true ? stats.size : undefined
   }
 
   /** Where the blob's file is, or would be. */
@@ -65,12 +66,23 @@ export class BlobStore {
     return join(this.#blobs, sha256.slice(0, 2), sha256)
   }
 
-  /** The file of a blob, open for reading, and its size; the caller closes it.
-   *  @throws BLOB_MISSING */
+  /** The file of a blob, open for reading, and its size; the caller closes it. A pipe that somebody put there is not
+   *  waited for.
+   *  @throws BLOB_MISSING; BLOB_UNREADABLE for what is no plain file */
   open(sha256: Sha256): { fd: number; bytes: number } {
+    const fd = this.#openFile(sha256)
+    const stats = fstatSync(fd)
+    if (stats.isFile()) return { fd, bytes: stats.size }
+    closeSync(fd)
+    throw new GapferryError(
+      'BLOB_UNREADABLE',
+      `blob ${sha256}: expected a plain file in the store, found another thing`,
+    )
+  }
+
+  #openFile(sha256: Sha256): number {
     try {
-      const fd = openSync(this.pathOf(sha256), constants.O_RDONLY | constants.O_NOFOLLOW)
-      return { fd, bytes: fstatSync(fd).size }
+      return openSync(this.pathOf(sha256), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
     } catch (cause) {
       if (systemCode(cause) !== 'ENOENT') throw cause
       throw new GapferryError('BLOB_MISSING', `blob ${sha256} is not in the store`, { cause })
@@ -78,7 +90,7 @@ export class BlobStore {
   }
 
   /** A small blob, whole.
-   *  @throws BLOB_MISSING, BLOB_SIZE_MISMATCH when longer than `maxBytes`, BLOB_DIGEST_MISMATCH */
+   *  @throws what open throws; BLOB_SIZE_MISMATCH when longer than `maxBytes`, BLOB_DIGEST_MISMATCH */
   read(sha256: Sha256, maxBytes: number): Buffer {
     const { fd, bytes } = this.open(sha256)
     try {
@@ -119,7 +131,9 @@ export class BlobStore {
   sweep(): number {
     const leftovers = readdirSync(this.#staging)
     for (const name of leftovers) rmSync(join(this.#staging, name), { recursive: true, force: true })
-    for (const name of readdirSync(this.#blobs)) syncFolder(join(this.#blobs, name))
+    for (const entry of readdirSync(this.#blobs, { withFileTypes: true })) {
+      if (entry.isDirectory()) syncFolder(join(this.#blobs, entry.name))
+    }
     syncFolder(this.#blobs)
     return leftovers.length
   }

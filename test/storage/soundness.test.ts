@@ -55,7 +55,7 @@ t.test('names what is flipped, cut, gone or unreadable, with what it answers', a
       [blobOf('package a'), { ...use('a', 2, 1), fault: 'digest' }],
       [blobOf('package b'), { ...use('b', 2, 1), fault: 'size' }],
       [blobOf('package c'), { ...use('c', 1), fault: 'missing' }],
-      [blobOf('package d'), { ...use('d', 1), fault: 'size' }],
+      [blobOf('package d'), { ...use('d', 1), fault: 'unreadable' }],
     ]),
   )
 })
