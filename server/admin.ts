@@ -13,6 +13,8 @@ import type { HostTable } from './hosts.ts'
 import { errorFields } from './send.ts'
 
 const Status = Type.Object({
+  /** what an operator must hear; empty when all is well */
+  alarms: Type.Array(Type.Object({ name: Type.String(), text: Type.String() })),
   site: Type.Union([Type.String(), Type.Null()]),
   /** number of the newest bundle that is served; null before the first release */
   bundle: Type.Union([Type.Integer(), Type.Null()]),

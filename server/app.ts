@@ -21,7 +21,12 @@ export interface MirrorArgs {
   releases: ReleaseSource
   blobs: BlobSource
   /** What the store knows. @param number  the newest bundle that is served; null before the first release */
-  status: (number: number | null) => { site: string | null; createdAtMs: number | null; store: MirrorStatus['store'] }
+  status: (number: number | null) => {
+    site: string | null
+    createdAtMs: number | null
+    store: MirrorStatus['store']
+    alarms?: MirrorStatus['alarms']
+  }
   /** milliseconds since 1970 */
   clock: () => number
   log: Logger
@@ -204,8 +209,9 @@ function describe(args: MirrorArgs, served: Served, origins: Mirror['origins']):
   const released = served.released()
   const numbers = args.config.origins.flatMap(({ group }) => released.get(group)?.number ?? [])
   const bundle = numbers.length === 0 ? null : Math.max(...numbers)
-  const { site, createdAtMs, store } = args.status(bundle)
+  const { site, createdAtMs, store, alarms = [] } = args.status(bundle)
   return {
+    alarms,
     site,
     bundle,
     origins: origins.map(({ group, url }) => ({

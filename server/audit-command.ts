@@ -54,7 +54,23 @@ function cellsOf({ seq, at, systemAt, who, what, result }: AuditRow): string[] {
   const { command, bundle, groups = [], files = [] } = what ?? { command: '(unreadable)' }
   const when = systemAt === null ? at : `${at} (clock: ${systemAt})`
   const number = bundle === undefined ? '' : String(bundle)
-  return [String(seq), when, who, command, number, groups.join(','), files.join(','), result].map(shortened)
+  const cells = [String(seq), when, who, command, number, groups.join(','), files.join(','), result, detailsOf(what)]
+  return cells.map(shortened)
+}
+
+/** What only some rows have. */
+function detailsOf(what: AuditRow['what']): string {
+  if (what === null) return ''
+  const { reason, expired, roots, added = [], removed = [], changed, lost } = what
+  const shortKeys = (sign: string, keys: string[]): string[] =>
+    keys.map((key) => `${sign}${key.replace(/^(\w+ [0-9a-f]{8})[0-9a-f]+$/, '$1')}`)
+  return [
+    ...(expired === undefined ? [] : [`past its end of ${expired}`]),
+    ...(reason === undefined ? [] : [`reason: ${reason}`]),
+    ...(roots === undefined ? [] : [`root ${roots.join(',')}`, ...shortKeys('+', added), ...shortKeys('-', removed)]),
+    ...(changed === undefined ? [] : [changed.length === 0 ? 'comments only' : changed.join(',')]),
+    ...(lost === undefined ? [] : [`in place of a trail that ended at ${lost}`]),
+  ].join('; ')
 }
 
 function shortened(text: string): string {

@@ -3,10 +3,12 @@
  */
 import { basename } from 'node:path'
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
+import { formatTime, parseRoot, type RootFile } from '../manifests/metadata.ts'
 import { talk, type Surroundings } from '../manifests/program.ts'
 import type { AuditWhat } from '../storage/audit.ts'
 import type { Catalog } from '../storage/catalog.ts'
 import type { ReleaseResult, Releases, RollbackResult } from '../storage/releases.ts'
+import { settingsDigests, type MirrorConfig } from './config.ts'
 import type { ImportHooks } from './import.ts'
 import { judgeClock, type MirrorStore } from './store.ts'
 
@@ -73,25 +75,69 @@ export function audited<T>(
   }
 }
 
+/** A row where mirror.yaml has other content than when a run looked last; the first run only looks. A store that cannot take
+ *  the row only adds a warning: `serve` must not fall over for it. */
+export function noteSettings(catalog: Catalog, { file }: Pick<MirrorConfig, 'file'>, by: Actor): void {
+  const now = settingsDigests(file)
+  try {
+    const before = catalog.notedSettings()
+    if (before.get('') === now.get('')) return
+    const keys = [...new Set([...before.keys(), ...now.keys()])].filter((key) => key !== '')
+    const changed = keys.filter((key) => before.get(key) !== now.get(key)).sort()
+    catalog.write(() => {
+      catalog.noteSettings(now)
+      const what = { command: 'settings', files: [basename(file)], sha256: now.get('')!, changed }
+      if (before.size > 0) append(catalog, by, what, 'ok')
+    })
+  } catch (error) {
+    if (!isGapferryError(error)) throw error
+    talk(by, `warning: the audit trail could not be written: ${error.message}`)
+  }
+}
+
 /** The rows of one import: one for each part that is kept, and one for what ended it early.
  *  @returns hooks for importParts, and what to call with what it threw */
 export function importAudit(
   catalog: Catalog,
   by: Actor,
   inputs: string[],
+  expiredReason: string | undefined,
 ): { hooks: ImportHooks; failed: (error: unknown) => void } {
   let files = inputs.map((input) => basename(input))
-  const what = (more: Omit<AuditWhat, 'command' | 'files'> = {}): AuditWhat => ({ command: 'import', ...more, files })
+  const reason = expiredReason === undefined ? {} : { reason: expiredReason }
+  const what = (more: Omit<AuditWhat, 'command' | 'files'> = {}): AuditWhat => ({
+    ...{ command: 'import', ...more, files },
+    ...reason,
+  })
   return {
     hooks: {
       onPart: (file) => void (files = [basename(file)]),
-      onAdopted: ({ metadata, facts }, isComplete) => {
-        const bundle = { bundle: metadata.number, groups: [...facts.groups.keys()].sort() }
+      onAdopted: ({ metadata, facts }, { isComplete, rootsBefore }) => {
+        const { number, isExpired, expiresAtMs, state } = metadata
+        const expired = isExpired ? { expired: formatTime(expiresAtMs) } : {}
+        const bundle = { bundle: number, groups: [...facts.groups.keys()].sort(), ...expired }
         append(catalog, by, what(bundle), isComplete ? 'ok' : 'BUNDLE_INCOMPLETE')
+        if (state.roots.length > rootsBefore) append(catalog, by, keyChange(state.roots, rootsBefore), 'ok')
       },
     },
     failed: (error) => recordFailure(catalog, by, what(), error),
   }
+}
+
+/** Which roots came, and what they changed: `<role> <key id>`. */
+function keyChange(roots: readonly Buffer[], before: number): AuditWhat {
+  const [old, ...fresh] = roots.slice(before - 1).map((bytes) => parseRoot(bytes, 'root'))
+  const [had, has] = [keysOf(old!), keysOf(fresh.at(-1)!)]
+  return {
+    command: 'keys',
+    roots: fresh.map(({ version }) => version),
+    added: has.filter((key) => !had.includes(key)),
+    removed: had.filter((key) => !has.includes(key)),
+  }
+}
+
+function keysOf({ metadata }: RootFile): string[] {
+  return Object.entries(metadata.signed.roles).flatMap(([role, { keyIDs }]) => keyIDs.map((id) => `${role} ${id}`))
 }
 
 function groupsOf({ groups }: { groups?: string[] }): { groups?: string[] } {

@@ -5,44 +5,23 @@
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
-import { errorObject, formatBytes, plural } from '../manifests/console.ts'
 import { GapferryError } from '../manifests/errors.ts'
-import { missingBytes } from '../storage/completeness.ts'
 import { addAudit } from './audit-command.ts'
-import { auditedRelease, auditedRollback, importAudit } from './audit.ts'
+import { auditedRelease, auditedRollback, noteSettings } from './audit.ts'
 import { loadMirrorConfig, type MirrorConfig } from './config.ts'
-import type { ImportResult } from './import.ts'
+import { addImport } from './import-command.ts'
 import { addInit } from './init-command.ts'
-import { loweredWarnings } from './lowered.ts'
-import {
-  changesOf,
-  type GroupChange,
-  renderBundles,
-  renderIgnored,
-  renderImport,
-  renderRelease,
-  renderRollback,
-  renderStatus,
-} from './render.ts'
-import { bundleStatuses, formatIso, originWarnings, readFacts, siteStatus } from './status.ts'
+import { renderBundles, renderRelease, renderRollback, renderStatus } from './render.ts'
+import { bundleStatuses, originWarnings, readFacts, siteStatus } from './status.ts'
 import { addStoreCommands } from './store-commands.ts'
-import { earliestNow, judgeClock, openStore, openStoreForWriting, type MirrorStore } from './store.ts'
-import {
-  append,
-  examples,
-  PrintedError,
-  print,
-  talk,
-  type GlobalOptions,
-  type Surroundings,
-} from '../manifests/program.ts'
-import { makeProgress, type ProgressStep } from '../manifests/progress.ts'
+import { judgeClock, openStore, openStoreForWriting, openStoreToServe, type MirrorStore } from './store.ts'
+import { append, examples, print, talk, type GlobalOptions, type Surroundings } from '../manifests/program.ts'
 
 const CONFIG_PLACES = ['mirror.yaml', '/etc/gapferry/mirror.yaml']
 
 export function addCommands(program: Command, around: Surroundings): void {
   addInit(program, around)
-  addImport(program, around)
+  addImport(program, around, { withStore, clockOf })
   addRelease(program, around)
   addRollback(program, around)
   addServe(program, around)
@@ -52,84 +31,6 @@ export function addCommands(program: Command, around: Surroundings): void {
   addAudit(program, around, (command, work) =>
     withStore(around, command, openStore, (store, _, json) => work(store, json)),
   )
-}
-
-function addImport(program: Command, around: Surroundings): void {
-  program
-    .command('import')
-    .description('verify a bundle and stage it; nothing served changes')
-    .argument('<FILE or DIR...>', 'parts in any order, or where the stick is mounted')
-    .option('--dry-run', 'verify everything, keep nothing')
-    .option('--release', 'release the bundle once it is complete')
-    .addHelpText('after', examples(program, 'import /media/stick', 'import --release /media/stick'))
-    .action(async (inputs: string[], options: ImportOptions, command: Command) => {
-      if (options.dryRun === true && options.release === true) {
-        throw new GapferryError('USAGE_INVALID', '--dry-run and --release exclude each other', {
-          hint: 'gapferry-mirror import --help',
-        })
-      }
-      await withStore(around, command, openStoreForWriting, async (store, config, json) => {
-        const nowMs = clockOf(store, around)
-        const result = await stage(
-          store,
-          inputs,
-          { isDryRun: options.dryRun === true, nowMs, clockMs: earliestNow(around.nowMs()) },
-          around,
-        )
-        const changes = changesOf(result, store.releases.served(Number.MAX_SAFE_INTEGER))
-        for (const line of renderIgnored(result.ignored)) talk(around, line)
-        for (const line of originWarnings(config, result.facts)) talk(around, `warning: ${line}`)
-        for (const line of loweredWarnings(changes)) talk(around, `warning: ${line}`)
-        const failure = result.missing.length > 0 ? incomplete(result) : undefined
-        const isReleasing = options.release === true && failure === undefined
-        if (!json) print(around, renderImport(result, changes, isReleasing))
-        const released = isReleasing ? auditedRelease(store, { number: result.number, nowMs }, around) : undefined
-        if (json) print(around, JSON.stringify({ ...importObject(result, changes), released, ...errorOf(failure) }))
-        else if (released !== undefined) print(around, renderRelease(released))
-        else if (failure === undefined && !result.isDryRun && !isServed(store, result)) {
-          talk(around, `next: gapferry-mirror release ${result.number}`)
-        }
-        if (failure !== undefined) throw json ? new PrintedError('incomplete', { cause: failure }) : failure
-      })
-    })
-}
-
-/** True when every group of the bundle is served from it already. */
-function isServed(store: MirrorStore, { number, facts }: ImportResult): boolean {
-  const served = store.releases.served(Number.MAX_SAFE_INTEGER)
-  return [...facts.groups.keys()].every((group) => served.get(group)?.released?.number === number)
-}
-
-interface ImportOptions {
-  dryRun?: boolean
-  release?: boolean
-}
-
-async function stage(
-  store: MirrorStore,
-  inputs: string[],
-  options: { isDryRun: boolean; nowMs: number; clockMs: number },
-  around: Surroundings,
-): Promise<ImportResult> {
-  const progress = makeProgress(around)
-  let step: ProgressStep | undefined
-  let shownBytes = 0
-  const onProgress = (doneBytes: number, totalBytes: number): void => {
-    step ??= progress.step('import', totalBytes)
-    step.add(doneBytes - shownBytes)
-    shownBytes = doneBytes
-  }
-  const { hooks, failed } = importAudit(store.catalog, around, inputs)
-  try {
-    const paths = inputs.map((input) => resolve(around.cwd, input))
-    const { importParts } = await import('./import.ts') // what checks signatures is not loaded to serve
-    return await importParts(store, { ...options, inputs: paths, onProgress, signal: around.signal, hooks })
-  } catch (error) {
-    if (!options.isDryRun) failed(error)
-    throw error
-  } finally {
-    step?.end()
-  }
 }
 
 function addRelease(program: Command, around: Surroundings): void {
@@ -173,12 +74,13 @@ function addServe(program: Command, around: Surroundings): void {
     .description('serve the boxes until Ctrl-C; logs go to standard error')
     .addHelpText('after', examples(program, 'serve --config /etc/gapferry/mirror.yaml'))
     .action(async (_options: object, command: Command) => {
-      await withStore(around, command, openStore, async (store, config, json) => {
+      await withStore(around, command, openStoreToServe, async (store, config, json) => {
         if (config.origins.length === 0) {
           throw new GapferryError('CONFIG_INVALID', `${config.file}: there are no origins, so no box could be served`, {
             hint: `add one under origins in ${config.file}`,
           })
         }
+        if (!('damage' in store)) noteSettings(store.catalog, config, around)
         const { bundle } = siteStatus({ store, config, nowMs: clockOf(store, around) })
         if (bundle !== null) warnAboutOrigins(store, config, bundle, around)
         const { serve } = await import('./serve.ts') // fastify takes longer to load than all other commands to run
@@ -198,7 +100,7 @@ function addStatus(program: Command, around: Surroundings): void {
     .description('what is served, and from where')
     .addHelpText('after', examples(program, 'status --json'))
     .action(async (_options: object, command: Command) => {
-      await withStore(around, command, openStore, async (store, config, json) => {
+      await withStore(around, command, openStoreToServe, async (store, config, json) => {
         const nowMs = clockOf(store, around)
         const status = siteStatus({ store, config, nowMs })
         print(around, json ? JSON.stringify(status) : renderStatus(status, nowMs))
@@ -223,13 +125,14 @@ function addBundles(program: Command, around: Surroundings): void {
 async function withStore(
   around: Surroundings,
   command: Command,
-  open: (dir: string) => MirrorStore,
+  open: (dir: string) => MirrorStore | Promise<MirrorStore>,
   work: (store: MirrorStore, config: MirrorConfig, json: boolean) => Promise<void>,
 ): Promise<void> {
   const { config: file, json } = command.optsWithGlobals<GlobalOptions>()
   const config = loadMirrorConfig(configFile(around, file))
-  const store = open(config.storeDir)
+  const store = await open(config.storeDir)
   try {
+    if (open === openStoreForWriting) noteSettings(store.catalog, config, around)
     await work(store, config, json === true)
   } finally {
     store.close()
@@ -252,31 +155,6 @@ function clockOf(store: MirrorStore, around: Surroundings): number {
   const { nowMs, warning } = judgeClock(store.catalog, around.nowMs())
   if (warning !== undefined) talk(around, `warning: ${warning}`)
   return nowMs
-}
-
-function incomplete({ number, missing }: ImportResult): GapferryError {
-  const parts = [...new Set(missing.flatMap(({ part }) => (part === null ? [] : [part])))].sort()
-  return new GapferryError(
-    'BUNDLE_INCOMPLETE',
-    `bundle ${number} is incomplete: ${plural(missing.length, 'path')}, ${formatBytes(missingBytes(missing))} are missing`,
-    {
-      hint:
-        parts.length === 0
-          ? 'no part of this bundle holds them: pack a new bundle on the laptop'
-          : `import ${parts.slice(0, 5).join(', ')}${parts.length > 5 ? ` and ${parts.length - 5} more parts` : ''} too`,
-    },
-  )
-}
-
-/** Of the trees only what would change is of interest outside. */
-function importObject(result: ImportResult, changes: GroupChange[]): object {
-  const { trees: _trees, facts: _facts, createdAtMs, expiresAtMs, ...rest } = result
-  const isComplete = rest.missing.length === 0
-  return { ...rest, isComplete, createdAt: formatIso(createdAtMs), expiresAt: formatIso(expiresAtMs), changes }
-}
-
-function errorOf(failure: GapferryError | undefined): object {
-  return failure === undefined ? {} : errorObject(failure)
 }
 
 function parseNumber(text: string): number {

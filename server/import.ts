@@ -29,8 +29,9 @@ export interface ImportHooks {
   /** a part is begun */
   onPart: (file: string) => void
   /** a part is adopted: called in that transaction
-   *  @param isComplete  with this part, the bundle is */
-  onAdopted: (bundle: PartBundle, isComplete: boolean) => void
+   *  @param about.isComplete   with this part, the bundle is
+   *  @param about.rootsBefore  how many roots were known before it */
+  onAdopted: (bundle: PartBundle, about: { isComplete: boolean; rootsBefore: number }) => void
 }
 
 export interface ImportRequest {
@@ -42,6 +43,8 @@ export interface ImportRequest {
   nowMs: number
   /** the system clock, not before the build date: storage/trust.ts raises it to the floor that is still believed */
   clockMs: number
+  /** takes a bundle past its end (storage/trust.ts says how far), and why */
+  expiredReason?: string | undefined
   /** bytes of parts done, of all bytes */
   onProgress?: (doneBytes: number, totalBytes: number) => void
   signal?: AbortSignal
@@ -67,6 +70,8 @@ export interface ImportResult {
   isDryRun: boolean
   /** false when this bundle had been imported before */
   isNew: boolean
+  /** taken past its end */
+  isExpired: boolean
   parts: ImportedPart[]
   ignored: FoundParts['ignored']
   /** what is missing, and the name of the part that should have it */
@@ -106,6 +111,7 @@ export async function importParts(store: MirrorStore, request: ImportRequest): P
     bundler,
     isDryRun,
     isNew,
+    isExpired: metadata.isExpired,
     parts: run.parts,
     ignored,
     missing,
@@ -144,7 +150,8 @@ class Run {
 
   async importPart(file: string): Promise<PartBundle> {
     const { catalog, blobs, site, stagingDir } = this.#store
-    const { nowMs, clockMs, isDryRun, signal } = this.#request
+    const { nowMs, clockMs, isDryRun, signal, expiredReason } = this.#request
+    const acceptExpired = expiredReason !== undefined
     const hooks = isDryRun ? undefined : this.#request.hooks
     hooks?.onPart(file)
     const startBytes = this.#doneBytes
@@ -155,7 +162,10 @@ class Run {
         file,
         {
           verify: (offered) =>
-            verifyMetadata({ trusted: catalog.trusted(), offered, nowMs: clockMs, site, scratchDir: stagingDir }),
+            verifyMetadata({
+              ...{ trusted: catalog.trusted(), offered, nowMs: clockMs, site, scratchDir: stagingDir },
+              acceptExpired,
+            }),
           onVerified: (bundle) => this.#checkSpace(file, bundle),
           onBlob: async (sha256, bytes) => {
             const isHere = this.#seen.has(sha256) || (await this.#isSound(sha256, bytes))
@@ -180,8 +190,10 @@ class Run {
       this.missing = missingPaths(content.bundle.trees.values(), (sha256) => this.#has(sha256))
       if (!isDryRun) {
         catalog.write(() => {
-          catalog.adopt(content.bundle.metadata, nowMs)
-          hooks?.onAdopted(content.bundle, this.missing.length === 0)
+          const rootsBefore = catalog.trusted().roots.length
+          const { metadata } = content.bundle
+          catalog.adopt(metadata, nowMs, metadata.isExpired ? (expiredReason ?? null) : null)
+          hooks?.onAdopted(content.bundle, { isComplete: this.missing.length === 0, rootsBefore })
         })
       }
       this.parts.push({ ...part, blobs: content.blobs, bytes: content.bytes })

@@ -42,6 +42,12 @@ export function addInit(program: Command, around: Surroundings): void {
       })
       if (json === true) return print(around, JSON.stringify(made))
       print(around, `site ${made.site}: its root is ${made.isNew ? 'pinned' : 'pinned already'}`)
+      if (made.isRecovered) {
+        print(
+          around,
+          'what was served, and which numbers were seen, came back from state.json; the audit trail begins anew',
+        )
+      }
       print(around, `  fingerprint  ${made.fingerprint}`)
       print(around, `  settings     ${made.config}`)
       print(around, `  store        ${made.store}`)

@@ -3,15 +3,18 @@
  * when all is there; never touches a store that has pinned another root.
  */
 import { existsSync, mkdirSync, readFileSync, statSync } from 'node:fs'
-import { basename, dirname } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { GapferryError } from '../manifests/errors.ts'
 import { MAX_METADATA_BYTES, pinRoot, type PinnedRoot } from '../manifests/metadata.ts'
 import { parseListen, yamlText } from '../manifests/settings.ts'
 import { parseFingerprint } from '../manifests/words.ts'
 import { BlobStore } from '../storage/blobs.ts'
+import type { CatalogState } from '../storage/catalog-state.ts'
 import { Catalog } from '../storage/catalog.ts'
 import { lockStore } from '../storage/database.ts'
 import { replaceFile, syncFolder, systemCode } from '../storage/durable.ts'
+import { isBehind, verifyState } from '../storage/state-check.ts'
+import { readStateFile, stateFileOf } from '../storage/state-file.ts'
 import {
   formatListen,
   loadMirrorConfig,
@@ -20,8 +23,8 @@ import {
   type MirrorConfig,
   type OriginListener,
 } from './config.ts'
-import { audited, type Actor } from './audit.ts'
-import { catalogFile } from './store.ts'
+import { audited, noteSettings, type Actor } from './audit.ts'
+import { catalogFile, STAGING, stateBeside } from './store.ts'
 
 export interface InitRequest {
   /** the settings file, made when absent */
@@ -51,6 +54,8 @@ export interface Initialized {
   origins: number
   /** false when this root was pinned here before */
   isNew: boolean
+  /** the database was gone; what state.json says was put into a new one */
+  isRecovered: boolean
 }
 
 /** @throws ROOT_INVALID, ROOT_FINGERPRINT, ROOT_NOT_CONFIRMED, ROOT_PINNED; CONFIG_EXISTS when the settings that are there
@@ -61,8 +66,9 @@ export async function initialize(request: InitRequest): Promise<Initialized> {
   const { config, text } = planSettings(request, root.site)
   await confirm(request, root, config)
   mkdirSync(dirname(config.file), { recursive: true })
-  const isNew = pinInStore(config.storeDir, root.site, bytes, request)
+  const { isNew, isRecovered } = await pinInStore(config.storeDir, root.site, bytes, request)
   if (text !== undefined) replaceFile(config.file, Buffer.from(text))
+  noteSettingsOf(config, request.by)
   return {
     site: root.site,
     fingerprint: root.fingerprint,
@@ -70,6 +76,17 @@ export async function initialize(request: InitRequest): Promise<Initialized> {
     store: config.storeDir,
     origins: config.origins.length,
     isNew,
+    isRecovered,
+  }
+}
+
+/** From here on, changes of the settings leave rows. */
+function noteSettingsOf(config: MirrorConfig, by: Actor): void {
+  const catalog = new Catalog(catalogFile(config.storeDir))
+  try {
+    noteSettings(catalog, config, by)
+  } finally {
+    catalog.close()
   }
 }
 
@@ -133,25 +150,36 @@ async function confirm(request: InitRequest, root: PinnedRoot, config: MirrorCon
 
 /** Asked and answered before. */
 function isPinned(storeDir: string, rootFile: string): boolean {
-  if (!existsSync(catalogFile(storeDir))) return false
+  const bytes = readFileSync(rootFile)
+  const isKnown = (roots: readonly Buffer[]): boolean => roots.some((root) => root.equals(bytes))
+  if (!existsSync(catalogFile(storeDir))) return isKnown(stateBeside(storeDir)?.roots ?? [])
   const catalog = new Catalog(catalogFile(storeDir))
   try {
-    const bytes = readFileSync(rootFile)
-    return catalog.trusted().roots.some((root) => root.equals(bytes))
+    return isKnown(catalog.trusted().roots)
   } finally {
     catalog.close()
   }
 }
 
-function pinInStore(storeDir: string, site: string, root: Buffer, { rootFile, by }: InitRequest): boolean {
+async function pinInStore(
+  storeDir: string,
+  site: string,
+  root: Buffer,
+  { rootFile, by }: InitRequest,
+): Promise<{ isNew: boolean; isRecovered: boolean }> {
   const unlock = lockStore(storeDir)
   try {
     const blobs = new BlobStore(storeDir)
     blobs.sweep()
     const catalog = new Catalog(catalogFile(storeDir))
     try {
-      const asked = { command: 'init', files: [basename(rootFile)] }
-      return audited({ catalog, by, asked }, () => catalog.pin({ site, root, nowMs: by.nowMs() }))
+      const state = await stateToRecover(storeDir, catalog, root)
+      const asked = { command: state === undefined ? 'init' : 'init: from state.json', files: [basename(rootFile)] }
+      const isNew = audited({ catalog, by, asked }, () => {
+        if (state !== undefined) catalog.replaceState(state)
+        return catalog.pin({ site, root, nowMs: by.nowMs() })
+      })
+      return { isNew, isRecovered: state !== undefined }
     } finally {
       catalog.close()
       syncFolder(dirname(storeDir))
@@ -159,6 +187,32 @@ function pinInStore(storeDir: string, site: string, root: Buffer, { rootFile, by
   } finally {
     unlock()
   }
+}
+
+/** What has to come back, so that no number is forgotten, where a new database has taken the place of one that was lost.
+ *  @throws ROOT_PINNED when state.json is of another site; STORE_DAMAGED where it, or a database that is no new one, cannot
+ *          be believed */
+async function stateToRecover(storeDir: string, catalog: Catalog, root: Buffer): Promise<CatalogState | undefined> {
+  if (catalog.site() !== undefined) {
+    isBehind(stateBeside(storeDir), catalog.state(), catalogFile(storeDir))
+    return undefined
+  }
+  const state = readStateFile(storeDir)
+  if (state === undefined) return undefined
+  const file = stateFileOf(storeDir)
+  if (!state.roots.some((known) => known.equals(root))) {
+    throw new GapferryError(
+      'ROOT_PINNED',
+      `${file} is of a mirror that has pinned another root, of site ${state.site}`,
+      {
+        hint: 'give the root of its site, or make another mirror elsewhere',
+      },
+    )
+  }
+  const [fault] = await verifyState(state, join(storeDir, STAGING))
+  if (fault === undefined) return state
+  const message = `${file}: group ${fault.group}: ${fault.error.message}`
+  throw new GapferryError('STORE_DAMAGED', message, { hint: 'gapferry-mirror restore BACKUP --replace', cause: fault })
 }
 
 function settingsText(site: string, origins: OriginListener[], admin = '127.0.0.1:8480'): string {

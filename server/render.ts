@@ -41,8 +41,9 @@ export function changesOf(result: ImportResult, served: Map<string, ServedGroup>
 export function renderImport(result: ImportResult, changes: GroupChange[], isReleasing: boolean): string {
   const { site, number, createdAtMs, expiresAtMs, bundler, isDryRun, parts, missing } = result
   const isHere = !result.isNew && parts.every((part) => part.newBlobs === 0)
+  const age = result.isExpired ? 'genuine, but past its end and accepted all the same' : 'genuine'
   const times = `made ${formatTime(createdAtMs)} by ${bundler}, good until ${formatTime(expiresAtMs)}`
-  const lines = [`bundle ${number} of site ${site}: genuine, ${times}`]
+  const lines = [`bundle ${number} of site ${site}: ${age}, ${times}`]
   const rows = parts.map((part) => [basename(part.file), ...countsOf(part, isDryRun)])
   lines.push(formatTable([...rows, ...changes.map(changeRow)], { indent: '  ', right: [1, 2] }))
   if (missing.length > 0) lines.push(renderMissing(missing))
@@ -76,6 +77,7 @@ export function renderRollback({ role, groups }: RollbackResult): string {
 }
 
 export function renderStatus(status: SiteStatus, nowMs: number): string {
+  const alarms = status.alarms.map(({ name, text }) => redact(`ALARM ${name}: ${text}`))
   const { site, bundle, ageSeconds, expiresAt, imported, origins, withoutOrigin, store } = status
   const rows = [['site', site]]
   if (bundle === null) rows.push(['bundle', 'none is released yet'])
@@ -87,7 +89,7 @@ export function renderStatus(status: SiteStatus, nowMs: number): string {
   if (imported !== null && imported !== bundle) rows.push(['imported', `${imported}, not released yet`])
   const { path, freeBytes, bundles } = store
   rows.push(['store', `${path}, ${plural(bundles, 'bundle')}, ${formatBytes(freeBytes)} free`])
-  const lines = [formatTable(rows)]
+  const lines = [...alarms, ...(alarms.length > 0 ? [''] : []), formatTable(rows)]
   if (origins.length > 0) lines.push('', formatTable(origins.map(originRow)))
   for (const group of withoutOrigin)
     lines.push('', `warning: group ${group} has no origin in mirror.yaml, so no box can reach it`)
@@ -106,6 +108,7 @@ export function renderBundles(bundles: BundleStatus[]): string {
       : bundle.isComplete
         ? 'complete'
         : `incomplete: ${plural(bundle.missingPaths, 'path')}, ${formatBytes(bundle.missingBytes)}`,
+    bundle.expiredReason === null ? '' : 'accepted past its end',
     bundle.released.length === 0 ? '' : `released for ${bundle.released.join(', ')}`,
   ])
   return formatTable(rows, { right: [0] })

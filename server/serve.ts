@@ -7,7 +7,8 @@ import { pino } from 'pino'
 import { redact } from '../manifests/errors.ts'
 import { buildMirror } from './app.ts'
 import type { MirrorConfig } from './config.ts'
-import { clockFloor, type MirrorStore } from './store.ts'
+import { alarmsOf, type Alarm } from './status.ts'
+import { clockFloor, healState, type MirrorStore, type ReadOnlyStore } from './store.ts'
 
 export interface ServedUrls {
   admin: string
@@ -18,7 +19,7 @@ export interface ServedUrls {
  *  @param args.onUp    told once every listener is open
  *  @throws LISTEN_FAILED; nothing is left open then */
 export async function serve(args: {
-  store: MirrorStore
+  store: MirrorStore | ReadOnlyStore
   config: MirrorConfig
   around: { stderr: DestinationStream & { isTTY?: boolean }; nowMs: () => number; signal: AbortSignal }
   onUp: (urls: ServedUrls) => void
@@ -30,14 +31,12 @@ export async function serve(args: {
     config,
     releases: store.releases,
     blobs: store.blobs,
-    status: (number) => ({
-      site: store.site,
-      createdAtMs: number === null ? null : (store.catalog.bundle(number)?.createdAtMs ?? null),
-      store: { path: store.dir },
-    }),
+    status: (number) => ({ site: store.site, store: { path: store.dir }, ...known(store, number) }),
     clock: () => Math.max(around.nowMs(), floorMs),
     log,
   })
+  for (const { name, text } of alarmsOf(store)) log.error({ alarm: name }, text)
+  if (!healState(store)) log.info('another run is writing: it will bring state.json up to date')
   await mirror.listen()
   try {
     onUp({ admin: mirror.adminUrl, origins: mirror.origins })
@@ -46,6 +45,20 @@ export async function serve(args: {
     await mirror.close()
   }
   log.info('ended')
+}
+
+/** What the catalogue says of the newest bundle that is served; where it cannot be read any more, that. */
+function known(
+  store: MirrorStore | ReadOnlyStore,
+  number: number | null,
+): { createdAtMs: number | null; alarms: Alarm[] } {
+  try {
+    const createdAtMs = number === null ? null : (store.catalog.bundle(number)?.createdAtMs ?? null)
+    return { createdAtMs, alarms: alarmsOf(store) }
+  } catch (error) {
+    const text = `the database cannot be read any more; serving what was released before: ${String(error)}`
+    return { createdAtMs: null, alarms: [{ name: 'DATABASE_DAMAGED', text }] }
+  }
 }
 
 /** JSON lines for a log collector; on a terminal the same as a person reads it: time, what, about what. */

@@ -10,10 +10,18 @@ import { missingBytes, missingPaths, readTrees } from '../storage/completeness.t
 import type { Releases, ServedGroup, ServedTree } from '../storage/releases.ts'
 import type { TreeRole } from '../manifests/tree.ts'
 import { listenerUrl, type MirrorConfig } from './config.ts'
-import type { MirrorStore } from './store.ts'
+import type { MirrorStore, ReadOnlyStore } from './store.ts'
+
+/** What an operator must hear; its name is stable. DATABASE_DAMAGED: the mirror is read-only. GROUP_UNVERIFIED: a group is not
+ *  served. ACCEPTED_EXPIRED: what is served was past its end when it was imported. */
+export interface Alarm {
+  name: 'DATABASE_DAMAGED' | 'GROUP_UNVERIFIED' | 'ACCEPTED_EXPIRED'
+  text: string
+}
 
 export interface SiteStatus {
   site: string
+  alarms: Alarm[]
   /** the highest number that any group is served from; null before the first release */
   bundle: number | null
   /** since that bundle was made */
@@ -54,12 +62,14 @@ export interface BundleStatus {
   isComplete: boolean
   /** its keys were taken away: it cannot be released */
   isRevoked: boolean
+  /** why it was taken past its end; null where it was not */
+  expiredReason: string | null
   missingPaths: number
   missingBytes: number
 }
 
 export function siteStatus(args: {
-  store: Pick<MirrorStore, 'dir' | 'site' | 'catalog' | 'releases'>
+  store: Pick<MirrorStore | ReadOnlyStore, 'dir' | 'site' | 'catalog' | 'releases'>
   config: MirrorConfig
   nowMs: number
 }): SiteStatus {
@@ -70,6 +80,7 @@ export function siteStatus(args: {
   const { bavail, bsize } = statfsSync(store.dir)
   return {
     site: store.site,
+    alarms: alarmsOf(store),
     bundle: newest?.number ?? null,
     ageSeconds: newest === undefined ? null : Math.max(0, Math.floor((nowMs - newest.createdAtMs) / 1000)),
     expiresAt: newest === undefined ? null : formatIso(newest.expiresAtMs),
@@ -89,6 +100,25 @@ export function siteStatus(args: {
     withoutOrigin: [...served.keys()].filter((group) => !configured.has(group)).sort(),
     store: { path: store.dir, freeBytes: bavail * bsize, bundles: store.catalog.bundles().length },
   }
+}
+
+/** What is wrong with what is served, or with the store. */
+export function alarmsOf(store: Pick<MirrorStore, 'catalog'> & Partial<ReadOnlyStore>): Alarm[] {
+  const alarms: Alarm[] = []
+  if (store.damage !== undefined) {
+    const text = `serving read-only what was released; nothing can be imported or released: ${store.damage.message}`
+    alarms.push({ name: 'DATABASE_DAMAGED', text })
+  }
+  for (const { group, number, error } of store.faults ?? []) {
+    alarms.push({ name: 'GROUP_UNVERIFIED', text: `group ${group} is not served: bundle ${number}: ${error.message}` })
+  }
+  for (const number of new Set(store.catalog.releases(Number.MAX_SAFE_INTEGER).map((release) => release.number))) {
+    const bundle = store.catalog.bundle(number)
+    if (bundle === undefined || bundle.expiredReason === null) continue
+    const text = `bundle ${number} was good until ${formatIso(bundle.expiresAtMs)} and was accepted later: ${bundle.expiredReason}`
+    alarms.push({ name: 'ACCEPTED_EXPIRED', text })
+  }
+  return alarms
 }
 
 function rollbackOf(releases: Releases, released: ServedTree | null): OriginStatus['rollback'] {
@@ -116,6 +146,7 @@ export function bundleStatuses(store: Pick<MirrorStore, 'catalog' | 'blobs'>): B
         .sort(),
       isComplete: missing.length === 0,
       isRevoked: row.isRevoked,
+      expiredReason: row.expiredReason,
       missingPaths: missing.length,
       missingBytes: missingBytes(missing),
     }

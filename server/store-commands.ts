@@ -15,11 +15,11 @@ import type { MirrorConfig } from './config.ts'
 import { openStore, openStoreForWriting, type MirrorStore } from './store.ts'
 
 /** How commands get at the store; commands.ts has them. */
-interface StoreTools {
+export interface StoreTools {
   withStore: (
     around: Surroundings,
     command: Command,
-    open: (dir: string) => MirrorStore,
+    open: (dir: string) => MirrorStore | Promise<MirrorStore>,
     work: (store: MirrorStore, config: MirrorConfig, json: boolean) => Promise<void>,
   ) => Promise<void>
   clockOf: (store: MirrorStore, around: Surroundings) => number

@@ -27,11 +27,20 @@ const What = Type.Object(
     bundle: Type.Optional(Type.Integer()),
     groups: Type.Optional(Type.Array(Type.String())),
     files: Type.Optional(Type.Array(Type.String())),
+    reason: Type.Optional(Type.String()),
+    expired: Type.Optional(Type.String()),
+    roots: Type.Optional(Type.Array(Type.Integer())),
+    added: Type.Optional(Type.Array(Type.String())),
+    removed: Type.Optional(Type.Array(Type.String())),
+    changed: Type.Optional(Type.Array(Type.String())),
+    sha256: Type.Optional(Type.String()),
+    lost: Type.Optional(Type.String()),
   },
   { additionalProperties: false },
 )
 
-/** What was asked for, or done: the command, a bundle's number, groups, file names without folders. */
+/** What was asked for, or done: the command, a bundle's number, groups, file names without folders; further fields are
+ *  those of FORMAT.md#audit-trail. */
 export type AuditWhat = Static<typeof What>
 
 export interface AuditEntry {
@@ -172,13 +181,17 @@ function parseWhat(text: string): AuditWhat | null {
   return Check(What, what) && canonicalJson(what).toString() === text ? what : null
 }
 
-function limitedWhat({ command, bundle, groups, files }: AuditWhat): AuditWhat {
-  return {
-    command,
-    ...(bundle === undefined ? {} : { bundle }),
-    ...(groups === undefined ? {} : { groups: limitedNames(groups) }),
-    ...(files === undefined ? {} : { files: limitedNames(files) }),
-  }
+/** Fields that are undefined are left out. */
+function limitedWhat(what: AuditWhat): AuditWhat {
+  const fields = Object.entries(what).filter(([, value]) => value !== undefined)
+  return Object.fromEntries(fields.map(([name, value]) => [name, limitedField(value)])) as AuditWhat
+}
+
+function limitedField(value: string | number | string[] | number[]): unknown {
+  if (typeof value === 'string') return limited(value)
+  if (!Array.isArray(value)) return value
+  const names = value.filter((one) => typeof one === 'string')
+  return names.length === value.length ? limitedNames(names) : value.slice(0, MAX_NAMES)
 }
 
 function limitedNames(names: string[]): string[] {

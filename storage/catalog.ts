@@ -3,11 +3,22 @@
  * what was released when. One SQLite file in the store; all SQL of the mirror is here. Blobs are durable before a row
  * names them, so a row never promises what a crash could take away.
  */
+import { dirname } from 'node:path'
 import type { Sha256 } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import type { TreeRole } from '../manifests/tree.ts'
 import { AUDIT_MIGRATION, AuditTrail } from './audit.ts'
-import { openDatabase, writeTransaction, type Database } from './database.ts'
+import {
+  generationOf,
+  raiseGeneration,
+  readState,
+  SIGNED_ROLES,
+  STATE_MIGRATION,
+  writeState,
+  type CatalogState,
+} from './catalog-state.ts'
+import { openDatabase, soundly, writeTransaction, type Database } from './database.ts'
+import { stageStateFile, type StagedState } from './state-file.ts'
 import type { TrustedState, VerifiedMetadata } from './trust.ts'
 
 const MIGRATIONS = [
@@ -59,7 +70,10 @@ const MIGRATIONS = [
    ) STRICT, WITHOUT ROWID;`,
   AUDIT_MIGRATION,
   'ALTER TABLE bundle ADD COLUMN revoked INTEGER NOT NULL DEFAULT 0 CHECK (revoked IN (0, 1))',
+  STATE_MIGRATION,
 ]
+
+const IN_MEMORY = ':memory:'
 
 export interface BundleRow {
   number: number
@@ -69,6 +83,8 @@ export interface BundleRow {
   importedAtMs: number
   /** signed with keys that the root has taken away since */
   isRevoked: boolean
+  /** why it was taken past its end; null where it was not */
+  expiredReason: string | null
 }
 
 /** A document that the metadata of a bundle names: a tree, or the site facts. */
@@ -90,13 +106,26 @@ export class Catalog {
   readonly audit: AuditTrail
   readonly #db: Database
   readonly #sql: Statements
+  #isChanged = false
 
-  /** @param file  made when absent
+  /** @param file  made when absent; its state lies beside it, see state-file.ts
    *  @throws STORE_VERSION, STORE_DAMAGED, STORE_BUSY, SPACE_SHORT */
   constructor(file: string) {
     this.#db = openDatabase(file, MIGRATIONS)
-    this.#sql = prepareStatements(this.#db)
-    this.audit = new AuditTrail(this.#db)
+    try {
+      this.#sql = soundly(this.#db, () => prepareStatements(this.#db))
+      this.audit = soundly(this.#db, () => new AuditTrail(this.#db))
+    } catch (error) {
+      this.#db.close()
+      throw error
+    }
+  }
+
+  /** A catalogue in memory that knows `state`; nothing that is written to it lasts. */
+  static inMemory(state: CatalogState): Catalog {
+    const catalog = new Catalog(IN_MEMORY)
+    catalog.write(() => catalog.replaceState(state))
+    return catalog
   }
 
   close(): void {
@@ -108,9 +137,68 @@ export class Catalog {
     return this.#sql.dataVersion.get() as number
   }
 
-  /** Several writes as one: all of them are kept, or none. */
+  /** Several writes as one: all of them are kept, or none; where they change the state, the file beside the database
+   *  follows. */
   write<T>(work: () => T): T {
-    return writeTransaction(this.#db, work)
+    if (this.#db.inTransaction) return writeTransaction(this.#db, work)
+    let staged: StagedState | undefined
+    this.#isChanged = false
+    try {
+      const result = writeTransaction(this.#db, () => {
+        const made = work()
+        if (this.#isChanged) staged = this.#stageState()
+        return made
+      })
+      staged?.publish()
+      return result
+    } finally {
+      staged?.discard()
+    }
+  }
+
+  #stageState(): StagedState | undefined {
+    raiseGeneration(this.#db)
+    const state = this.state()
+    return this.#db.name === IN_MEMORY || state === undefined
+      ? undefined
+      : stageStateFile(dirname(this.#db.name), state)
+  }
+
+  /** Writes the file beside the database as it should be, for a holder of the store's lock who found it behind. */
+  writeStateFile(): void {
+    const state = this.state()
+    if (state !== undefined) stageStateFile(dirname(this.#db.name), state).publish()
+  }
+
+  /** All that must not be forgotten, in one snapshot; undefined before a root is pinned. @throws STORE_DAMAGED */
+  state(): CatalogState | undefined {
+    return soundly(this.#db, () => this.#db.transaction(() => readState(this.#db))())
+  }
+
+  /** Rises with every change of the state. */
+  generation(): number {
+    return generationOf(this.#db)
+  }
+
+  /** Puts `state` in the place of what is known; its generation, or a later one, becomes this catalogue's. The history of
+   *  replaced releases is forgotten, the audit trail stays. Only inside `write`. */
+  replaceState(state: CatalogState): void {
+    writeState(this.#db, state)
+    this.#isChanged = true
+  }
+
+  /** What was seen of the settings, for the audit trail: name → SHA-256. Empty before the first `noteSettings`. */
+  notedSettings(): Map<string, string> {
+    const rows = this.#sql.settings.all() as { key: string; sha256: string }[]
+    return new Map(rows.map(({ key, sha256 }) => [key, sha256]))
+  }
+
+  /** Remembers them instead of those before. */
+  noteSettings(settings: ReadonlyMap<string, string>): void {
+    this.write(() => {
+      this.#sql.forgetSettings.run()
+      for (const [key, sha256] of settings) this.#sql.putSetting.run(key, sha256)
+    })
   }
 
   /** The site whose root is pinned; undefined before that. */
@@ -127,6 +215,7 @@ export class Catalog {
       if (site === undefined) {
         this.#sql.insertMirror.run(args.site, args.nowMs)
         this.#sql.putRoot.run(0, args.root)
+        this.#isChanged = true
         return true
       }
       if (this.trusted().roots.some((known) => known.equals(args.root))) return false
@@ -145,9 +234,11 @@ export class Catalog {
 
   /** Takes over verified metadata: the trusted state, the bundle and its trees, in one transaction. The trees are durable
    *  blobs before. Adopting the same bundle again changes nothing but may bring newer roots.
+   *  @param expiredReason  why it is taken past its end; null where it is not
    *  @throws ROLE_CONFLICT when other trees are known under the same number (keys were changed in between) */
-  adopt(metadata: VerifiedMetadata, nowMs: number): void {
+  adopt(metadata: VerifiedMetadata, nowMs: number, expiredReason: string | null = null): void {
     this.write(() => {
+      this.#isChanged = true
       const { state, number, createdAtMs, expiresAtMs, bundler, targets } = metadata
       if (metadata.isReset) {
         // Whoever had those keys may have signed anything: no bundle of theirs is released any more, and stamps that they
@@ -156,7 +247,7 @@ export class Catalog {
         this.#sql.forgetStamps.run()
       }
       state.roots.forEach((bytes, position) => this.#sql.putRoot.run(position, bytes))
-      for (const role of ['timestamp', 'snapshot', 'targets'] as const) {
+      for (const role of SIGNED_ROLES) {
         if (state[role] !== undefined) this.#sql.putRole.run(role, state[role])
       }
       if (this.bundle(number) === undefined) {
@@ -166,6 +257,10 @@ export class Catalog {
         refuseOtherTrees(number, this.trees(number), targets)
         this.#sql.trustBundle.run(number)
       }
+      for (const role of SIGNED_ROLES) {
+        if (state[role] !== undefined) this.#sql.putMetadata.run(number, role, state[role])
+      }
+      this.#sql.noteBundle.run(state.roots.length, expiredReason, number)
       this.#sql.setNewest.run(number)
     })
   }
@@ -195,6 +290,7 @@ export class Catalog {
    *  the one that was adopted last. */
   forget(numbers: readonly number[]): void {
     this.write(() => {
+      this.#isChanged ||= numbers.length > 0
       for (const number of numbers) {
         for (const forget of this.#sql.forget) forget.run(number)
       }
@@ -221,6 +317,7 @@ export class Catalog {
     nowMs: number
   }): void {
     const { group, role, number, stamps, nowMs } = args
+    this.#isChanged = true
     this.#sql.replaceRelease.run(nowMs, group)
     this.#sql.insertRelease.run(group, role, number, `${group}/${role}`, nowMs)
     for (const [repository, stamp] of stamps) this.#sql.putStamp.run(group, repository, stamp)
@@ -231,7 +328,7 @@ type RoleKey = 'timestamp' | 'snapshot' | 'targets'
 type Statements = ReturnType<typeof prepareStatements>
 
 const BUNDLE_COLUMNS = `bundle.number, created_at_ms AS createdAtMs, expires_at_ms AS expiresAtMs, bundler,
-  imported_at_ms AS importedAtMs, revoked`
+  imported_at_ms AS importedAtMs, revoked, expired_reason AS expiredReason`
 
 function prepareStatements(db: Database) {
   return {
@@ -247,6 +344,11 @@ function prepareStatements(db: Database) {
     newestBundle: db.prepare(`SELECT ${BUNDLE_COLUMNS} FROM bundle JOIN mirror ON number = newest_bundle`),
     revokeBundles: db.prepare('UPDATE bundle SET revoked = 1'),
     trustBundle: db.prepare('UPDATE bundle SET revoked = 0 WHERE number = ?'),
+    noteBundle: db.prepare('UPDATE bundle SET roots = ?, expired_reason = ? WHERE number = ?'),
+    putMetadata: db.prepare('INSERT OR REPLACE INTO bundle_metadata (number, role, bytes) VALUES (?, ?, ?)'),
+    settings: db.prepare('SELECT key, sha256 FROM setting'),
+    forgetSettings: db.prepare('DELETE FROM setting'),
+    putSetting: db.prepare('INSERT INTO setting (key, sha256) VALUES (?, ?)'),
     forgetStamps: db.prepare('DELETE FROM released_stamp'),
     bundles: db.prepare(`SELECT ${BUNDLE_COLUMNS} FROM bundle ORDER BY number DESC`),
     insertBundle: db.prepare(
@@ -254,7 +356,9 @@ function prepareStatements(db: Database) {
     ),
     trees: db.prepare('SELECT target, sha256, bytes FROM bundle_tree WHERE number = ? ORDER BY target'),
     insertTree: db.prepare('INSERT INTO bundle_tree (number, target, sha256, bytes) VALUES (?, ?, ?, ?)'),
-    forget: ['release', 'bundle_tree', 'bundle'].map((table) => db.prepare(`DELETE FROM ${table} WHERE number = ?`)),
+    forget: ['release', 'bundle_tree', 'bundle_metadata', 'bundle'].map((table) =>
+      db.prepare(`DELETE FROM ${table} WHERE number = ?`),
+    ),
     releases: db.prepare(
       `SELECT group_name AS "group", role, number, sha256, bytes, released_at_ms AS releasedAtMs,
               replaced_at_ms AS replacedAtMs

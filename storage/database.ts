@@ -12,6 +12,15 @@ export type { Database } from 'better-sqlite3'
 
 const BUSY_TIMEOUT_MS = 5000
 const UNREADABLE = ['SQLITE_CANTOPEN', 'SQLITE_READONLY', 'SQLITE_PERM', 'SQLITE_IOERR']
+/** What a statement that always ran says where the schema or a row is not what it was. */
+const UNSOUND = [
+  'SQLITE_ERROR',
+  'SQLITE_CONSTRAINT',
+  'SQLITE_MISMATCH',
+  'SQLITE_SCHEMA',
+  'SQLITE_FORMAT',
+  'SQLITE_RANGE',
+]
 const LOCK_FILE = 'writing.lock'
 const HOLDER_FILE = 'writing.pid'
 
@@ -23,11 +32,23 @@ export function openDatabase(file: string, migrations: readonly string[]): Datab
   return explained(file, () => {
     const db = new SqliteDatabase(file, { timeout: BUSY_TIMEOUT_MS })
     try {
-      prepare(db, file, migrations)
+      soundly(db, () => prepare(db, file, migrations))
       return db
     } catch (error) {
       db.close()
       throw error
+    }
+  })
+}
+
+/** Runs `work`, which only a damaged database can make fail.
+ *  @throws STORE_DAMAGED; what SQLite says of the disk, the lock or the room; what else `work` throws */
+export function soundly<T>(db: Database, work: () => T): T {
+  return explained(db.name, () => {
+    try {
+      return work()
+    } catch (error) {
+      throw UNSOUND.some((code) => isSqlite(error, code)) ? damaged(db.name, error) : error
     }
   })
 }

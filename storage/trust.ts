@@ -14,6 +14,7 @@ import {
   checkExpiry,
   checkNamed,
   checkSite,
+  formatTime,
   MAX_AHEAD_MS,
   MAX_METADATA_BYTES,
   nextRoot,
@@ -51,7 +52,12 @@ export interface VerifiedMetadata {
   isNew: boolean
   /** the root took away keys that the trusted bundle was signed with: what those keys signed counts no more */
   isReset: boolean
+  /** taken past its end, as the caller allowed; its root never is */
+  isExpired: boolean
 }
+
+/** How long past its end a bundle may still be taken where a person answers for it: as long again as bundles are good. */
+export const MAX_EXPIRED_MS = 400 * 86_400_000
 
 /** @param args.offered  by the names in the archive, without folder: 'timestamp.json', '7.snapshot.json',
  *                       '7.targets.json', '1.root.json' … Roots up to the one in force are never read.
@@ -59,6 +65,9 @@ export interface VerifiedMetadata {
  *                       creation of the newest bundle that is still believed; never to one whose keys were taken away.
  *  @param args.site     the site this must be for; default: the pinned root's
  *  @param args.scratchDir  where a temporary folder may be made
+ *  @param args.acceptExpired  takes timestamp, snapshot and targets up to MAX_EXPIRED_MS past their ends. Never the root: it
+ *                       says whose signatures count, and its end is the only sign that a newer one, which takes a stolen key
+ *                       away, was kept back; whoever holds the root keys can sign the next one without any network.
  *  @throws SITE_MISMATCH, ROLE_SIGNATURE, ROLE_ROLLBACK (older than what is trusted), ROLE_CONFLICT (the number of what is
  *          trusted, other bytes), ROLE_EXPIRED, ROLE_MIXED (files of several bundles, or one missing), ROLE_DELEGATED,
  *          ROLE_KEYID, ROLE_FUTURE, ROLE_INVALID */
@@ -68,6 +77,7 @@ export async function verifyMetadata(args: {
   nowMs: number
   site?: string
   scratchDir: string
+  acceptExpired?: boolean
 }): Promise<VerifiedMetadata> {
   const { trusted, offered } = args
   const { roots, root } = followRoots(trusted.roots, offered, args.site)
@@ -77,7 +87,8 @@ export async function verifyMetadata(args: {
   const timestamp = check(parseTimestamp(take(offered, 'timestamp.json'), 'timestamp.json'), root)
   refuseOlder(timestamp, kept)
   refuseFuture(timestamp, nowMs)
-  checkExpiry(timestamp, nowMs)
+  const checkEnd = args.acceptExpired === true ? checkLate : checkExpiry
+  checkEnd(timestamp, nowMs)
   refuseStrangers(offered, timestamp.version)
   const snapshotName = `${timestamp.version}.snapshot.json`
   const snapshot = check(parseSnapshot(take(offered, snapshotName), snapshotName), root)
@@ -86,10 +97,14 @@ export async function verifyMetadata(args: {
   const targets = check(parseTargets(take(offered, targetsName), targetsName), root)
   checkNamed(targets, snapshot.targets)
   const files = [timestamp, snapshot, targets]
-  for (const file of files) checkExpiry(file, nowMs)
+  for (const file of files) checkEnd(file, nowMs)
   refuseConflict(files, kept)
   const state = { roots, timestamp: timestamp.bytes, snapshot: snapshot.bytes, targets: targets.bytes }
-  await askTufJs({ inForce: trusted.roots.at(-1)!, kept, offered, state, nowMs, scratchDir: args.scratchDir })
+  const endMs = Math.min(...files.map((file) => file.expiresAtMs))
+  // tuf-js knows no exception: it judges by the last moment at which these files were good.
+  const judgedAtMs = Math.min(nowMs, endMs - 1)
+  const { scratchDir } = args
+  await askTufJs({ inForce: trusted.roots.at(-1)!, kept, offered, state, nowMs: judgedAtMs, scratchDir })
   return {
     state,
     site: root.site,
@@ -100,7 +115,18 @@ export async function verifyMetadata(args: {
     targets: targets.targets,
     isNew: !files.every((file) => trusted[file.role]?.equals(file.bytes)),
     isReset,
+    isExpired: nowMs >= endMs,
   }
+}
+
+/** @throws ROLE_EXPIRED with both dates */
+function checkLate(file: AnyRoleFile, nowMs: number): void {
+  if (nowMs < file.expiresAtMs + MAX_EXPIRED_MS) return
+  const dates = `expired ${formatTime(file.expiresAtMs)}, now it is ${formatTime(nowMs)}`
+  const most = `accepted at most ${MAX_EXPIRED_MS / 86_400_000} days after`
+  throw new GapferryError('ROLE_EXPIRED', `${file.what}: ${dates}; ${most}`, {
+    hint: 'bring a newer bundle, or set the clock if it is wrong',
+  })
 }
 
 /** The chain from the pinned root through every newer root that is offered (TUF 1.0.31 §5.3). */

@@ -85,6 +85,7 @@ export function pretendVerified(
     targets,
     isNew: true,
     isReset: false,
+    isExpired: false,
   }
 }
 

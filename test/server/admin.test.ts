@@ -46,6 +46,7 @@ t.test('status before and after a release', async (t) => {
   const [b, a] = mirror.origins.map(({ url }) => url)
   const store = { path: '/srv/store', blobs: 3, bytes: 4000 }
   t.same(JSON.parse((await get('/api/v1/status')).text), {
+    alarms: [],
     site: 'hq',
     bundle: null,
     origins: [
@@ -61,6 +62,7 @@ t.test('status before and after a release', async (t) => {
   const { type, text } = await get('/api/v1/status')
   t.match(type, 'application/json')
   t.same(JSON.parse(text), {
+    alarms: [],
     site: 'hq',
     bundle: 7,
     origins: [

@@ -46,6 +46,7 @@ t.test('adopts trust, bundle and trees together, and gives them back after a res
     bundler: 'gapferry 0.1.0',
     importedAtMs: NOW,
     isRevoked: false,
+    expiredReason: null,
   }
   t.same(again.bundle(3), row)
   t.same(again.newestBundle(), row)

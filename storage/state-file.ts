@@ -1,0 +1,202 @@
+/**
+ * `state.json` beside the database: the catalogue's state, written durably at every change of it, so that a mirror whose
+ * database is damaged can go on serving what was released and still knows which numbers it has seen. Order of a change:
+ *   1. inside the transaction, the new file is written and synced under a temporary name (a full disk ends both);
+ *   2. the transaction is committed;
+ *   3. the file gets its name, and the folder is synced.
+ * So the file is never ahead of the database; a crash between 2 and 3 leaves it one generation behind, and the next writer
+ * (or the next start of `serve`) writes it anew. A database that is behind the file, or differs at the same generation, has
+ * lost or changed something. Format: FORMAT.md#statejson.
+ */
+import { closeSync, constants, fstatSync, fsyncSync, openSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { Type, type Static, Check } from '../manifests/schema.ts'
+import { sha256Of, type Sha256 } from '../manifests/digest.ts'
+import { GapferryError } from '../manifests/errors.ts'
+import type { TreeRole } from '../manifests/tree.ts'
+import { SIGNED_ROLES, type CatalogState, type SignedFiles } from './catalog-state.ts'
+import { noticeShortSpace, syncFolder, systemCode, writeAll } from './durable.ts'
+
+/** Fifty bundles with the largest metadata stay below this. */
+export const MAX_STATE_BYTES = 64 * 1024 * 1024
+const STATE_FILE = 'state.json'
+const DIGEST_LINE = /^[0-9a-f]{64}\n/
+const DIGEST_LINE_BYTES = 65
+
+const Count = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
+const Time = Type.Integer({ minimum: -8.64e15, maximum: 8.64e15 })
+const Name = Type.String({ maxLength: 256 })
+const Bytes64 = Type.String({ pattern: '^[A-Za-z0-9+/]*={0,2}$' })
+const Files = strict({
+  timestamp: Type.Optional(Bytes64),
+  snapshot: Type.Optional(Bytes64),
+  targets: Type.Optional(Bytes64),
+})
+const TreeRoleName = Type.Union([Type.Literal('current'), Type.Literal('previous'), Type.Literal('return')])
+const Sha = Type.String({ pattern: '^[0-9a-f]{64}$' })
+const StateDocument = strict({
+  _type: Type.Literal('gapferry-state'),
+  format: Type.Literal(1),
+  generation: Count,
+  site: Name,
+  pinnedAtMs: Time,
+  newest: Type.Union([Count, Type.Null()]),
+  roots: Type.Array(Bytes64, { minItems: 1 }),
+  trusted: Files,
+  bundles: Type.Array(
+    strict({
+      number: Count,
+      createdAtMs: Time,
+      expiresAtMs: Time,
+      bundler: Name,
+      importedAtMs: Time,
+      isRevoked: Type.Boolean(),
+      expiredReason: Type.Union([Type.String(), Type.Null()]),
+      roots: Count,
+      trees: Type.Array(strict({ target: Name, sha256: Sha, bytes: Count })),
+      metadata: Files,
+    }),
+  ),
+  releases: Type.Array(strict({ group: Name, role: TreeRoleName, number: Count, releasedAtMs: Time })),
+  stamps: Type.Array(strict({ group: Name, repository: Name, stamp: Count })),
+})
+
+/** A file that is durable under a temporary name. */
+export interface StagedState {
+  /** Gives it its name, durably. */
+  publish(): void
+  /** Harmless after `publish`. */
+  discard(): void
+}
+
+/** The one spelling of a state: the SHA-256 of the rest as the first line, then one JSON document. */
+export function serializeState(state: CatalogState): Buffer {
+  const { generation, site, pinnedAtMs, newest, roots, trusted, bundles, releases, stamps } = state
+  const document: Static<typeof StateDocument> = {
+    ...{ _type: 'gapferry-state', format: 1, generation, site, pinnedAtMs, newest },
+    roots: roots.map((bytes) => bytes.toString('base64')),
+    trusted: textFiles(trusted),
+    bundles: bundles.map((bundle) => ({
+      number: bundle.number,
+      createdAtMs: bundle.createdAtMs,
+      expiresAtMs: bundle.expiresAtMs,
+      bundler: bundle.bundler,
+      importedAtMs: bundle.importedAtMs,
+      isRevoked: bundle.isRevoked,
+      expiredReason: bundle.expiredReason,
+      roots: bundle.roots,
+      trees: bundle.trees.map(({ target, sha256, bytes }) => ({ target, sha256, bytes })),
+      metadata: textFiles(bundle.metadata),
+    })),
+    releases: releases.map(({ group, role, number, releasedAtMs }) => ({ group, role, number, releasedAtMs })),
+    stamps: stamps.map(({ group, repository, stamp }) => ({ group, repository, stamp })),
+  }
+  const body = Buffer.from(`${JSON.stringify(document)}\n`)
+  return Buffer.concat([Buffer.from(`${sha256Of(body)}\n`), body])
+}
+
+/** @param what  names it in messages
+ *  @throws STORE_DAMAGED */
+export function parseState(bytes: Buffer, what: string): CatalogState {
+  const body = bytes.subarray(DIGEST_LINE_BYTES)
+  const first = bytes.subarray(0, DIGEST_LINE_BYTES).toString('latin1')
+  if (!DIGEST_LINE.test(first)) throw damaged(what, 'does not begin with its digest')
+  if (first.trimEnd() !== sha256Of(body)) throw damaged(what, 'is not what its digest says')
+  const document = parseJson(body, what)
+  if (!Check(StateDocument, document)) throw damaged(what, 'is not a state that this version knows')
+  const { _type, format, roots, trusted, bundles, releases, ...rest } = document
+  return {
+    ...rest,
+    roots: roots.map(fromText),
+    trusted: binaryFiles(trusted),
+    bundles: bundles.map((bundle) => ({
+      ...bundle,
+      trees: bundle.trees.map((tree) => ({ ...tree, sha256: tree.sha256 as Sha256 })),
+      metadata: binaryFiles(bundle.metadata),
+    })),
+    releases: releases.map((release) => ({ ...release, role: release.role as TreeRole })),
+  }
+}
+
+export function stateFileOf(storeDir: string): string {
+  return join(storeDir, STATE_FILE)
+}
+
+/** @returns undefined where there is none
+ *  @throws STORE_DAMAGED; what the system says */
+export function readStateFile(storeDir: string): CatalogState | undefined {
+  const file = stateFileOf(storeDir)
+  let fd: number
+  try {
+    fd = openSync(file, constants.O_RDONLY | constants.O_NOFOLLOW)
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return undefined
+    throw error
+  }
+  try {
+    const { size } = fstatSync(fd)
+    if (size > MAX_STATE_BYTES) throw damaged(file, `is larger than ${MAX_STATE_BYTES} bytes`)
+    return parseState(readFileSync(fd), file)
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** @throws SPACE_SHORT; what the system says */
+export function stageStateFile(storeDir: string, state: CatalogState): StagedState {
+  const file = stateFileOf(storeDir)
+  const temp = `${file}.part`
+  rmSync(temp, { force: true })
+  const fd = noticeShortSpace(file, () => openSync(temp, 'wx', 0o600))
+  try {
+    writeAll(fd, serializeState(state), file)
+    noticeShortSpace(file, () => fsyncSync(fd))
+  } catch (error) {
+    rmSync(temp, { force: true })
+    throw error
+  } finally {
+    closeSync(fd)
+  }
+  return {
+    publish() {
+      renameSync(temp, file)
+      syncFolder(dirname(file))
+    },
+    discard: () => rmSync(temp, { force: true }),
+  }
+}
+
+function strict<P extends Parameters<typeof Type.Object>[0]>(properties: P) {
+  return Type.Object(properties, { additionalProperties: false })
+}
+
+function textFiles(files: SignedFiles): Static<typeof Files> {
+  const there = SIGNED_ROLES.flatMap((role) => {
+    const bytes = files[role]
+    return bytes === undefined ? [] : [[role, bytes.toString('base64')] as const]
+  })
+  return Object.fromEntries(there)
+}
+
+function binaryFiles(files: Static<typeof Files>): SignedFiles {
+  return Object.fromEntries(Object.entries(files).map(([role, text]) => [role, fromText(text)]))
+}
+
+function fromText(text: string): Buffer {
+  return Buffer.from(text, 'base64')
+}
+
+function parseJson(body: Buffer, what: string): unknown {
+  try {
+    return JSON.parse(body.toString('utf8'))
+  } catch (cause) {
+    throw damaged(what, 'is not JSON', cause)
+  }
+}
+
+function damaged(what: string, why: string, cause?: unknown): GapferryError {
+  return new GapferryError('STORE_DAMAGED', `${what} ${why}`, {
+    hint: 'put the store back from a backup: gapferry-mirror restore FILE --replace',
+    cause,
+  })
+}
