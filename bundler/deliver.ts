@@ -24,6 +24,8 @@ export interface DeliverOptions {
   renew: boolean
   passphraseFd?: string
   pinFd?: string
+  /** this number, and those below it, another laptop may have used */
+  numberAbove?: number
 }
 
 /** @throws KEY_*, USAGE_INVALID for a file descriptor that is none, and what composing and packing throw */
@@ -59,6 +61,7 @@ async function packSite(
   const { roots, siteKeyArmored } = loadSite(keysDir, site.name)
   const unlock = (): Promise<SiteSigner> =>
     unlockSite({ dir: keysDir, site: site.name, passphrase: siteSecrets(around, options, site.name) })
+  if (options.numberAbove !== undefined) laptop.ledger.keepAbove(site.name, options.numberAbove)
   const composed = await composeBundle(
     laptop,
     site,

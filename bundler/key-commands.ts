@@ -3,12 +3,21 @@
  */
 import { basename, resolve } from 'node:path'
 import type { Command } from 'commander'
-import { formatTime, plural } from '../manifests/console.ts'
+import { errorObject, formatTime, plural } from '../manifests/console.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { parseRoot } from '../manifests/metadata.ts'
-import { append, examples, print, talk, type GlobalOptions, type Surroundings } from '../manifests/program.ts'
+import {
+  append,
+  examples,
+  print,
+  PrintedError,
+  talk,
+  type GlobalOptions,
+  type Surroundings,
+} from '../manifests/program.ts'
 import { lockStore } from '../storage/database.ts'
 import { replaceFile } from '../storage/durable.ts'
+import { addBackupCommands } from './backup-commands.ts'
 import { loadFleet, type Fleet } from './config.ts'
 import { listKeys, renderKeys } from './key-list.ts'
 import {
@@ -34,7 +43,7 @@ import {
   discardPending,
   parsePending,
   readPending,
-  refusePending,
+  pendingError,
   type RootProgress,
 } from './pending-root.ts'
 import { parseTokenPlace } from './pkcs11.ts'
@@ -73,6 +82,7 @@ export function addKeyCommands(program: Command, around: Surroundings): void {
   addList(keys, around, program)
   addRotate(keys, around, program)
   addSign(keys, around, program)
+  addBackupCommands(keys, around, program)
 }
 
 /** Options that say where a passphrase or PIN comes from. */
@@ -288,8 +298,10 @@ function say(
     newKeys,
     quorums: result.quorums,
   }
-  print(around, json === true ? JSON.stringify(shown) : text)
-  refusePending(result)
+  if (isInForce) return print(around, json === true ? JSON.stringify(shown) : text)
+  const failure = pendingError(result)
+  print(around, json === true ? JSON.stringify({ ...shown, ...errorObject(failure) }) : text)
+  throw json === true ? new PrintedError('pending', { cause: failure }) : failure
 }
 
 function sayDiscarded(around: Surroundings, { json }: GlobalOptions, isDone: boolean, site: string): void {
@@ -328,6 +340,12 @@ export function oneSite(fleet: Fleet, site: string | undefined): string {
       hint: `its sites: ${[first, ...others].join(', ')}`,
     },
   )
+}
+
+/** Of `--number-above`. @throws USAGE_INVALID */
+export function parseNumber(text: string): number {
+  if (/^\d{1,9}$/.test(text)) return Number(text)
+  throw new GapferryError('USAGE_INVALID', `--number-above "${text}": expected the number of a bundle`)
 }
 
 export function pathsOf(around: Surroundings, files: string[] = []): string[] {

@@ -16,8 +16,8 @@ import {
   siteFolder,
   type NamedKeyFile,
 } from './key-folder.ts'
-import { describeLack, readPending } from './pending-root.ts'
-import { isMet, keysOf, quorums } from './root-change.ts'
+import { describeLacks, readPending } from './pending-root.ts'
+import { keysOf, quorums } from './root-change.ts'
 
 /** `in force`: the newest root (or site.asc) names it; `waiting`: a root that lacks signatures does; `retired`: an older
  *  root did; `unused`: none ever */
@@ -73,15 +73,7 @@ export function listKeys(dir: string, site: string, nowMs: number): ListedSite {
       bundleKeys: keysOf(root, 'targets').keyids.length,
     },
     keys: unique,
-    pending:
-      pending === undefined
-        ? []
-        : [
-            `root ${pending.version}`,
-            ...quorums(root, pending)
-              .filter((side) => !isMet(side))
-              .map(describeLack),
-          ],
+    pending: pending === undefined ? [] : [`root ${pending.version}`, ...describeLacks(quorums(root, pending))],
     warnings: warningsOf(root, unique, nowMs, site),
   }
 }

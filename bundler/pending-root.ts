@@ -58,17 +58,22 @@ export function discardPending(dir: string, site: string): boolean {
   return true
 }
 
-/** @throws ROOT_PENDING for a root that is not in force yet: which keys may still sign */
-export function refusePending({ site, version, isInForce, quorums: sides }: RootProgress): void {
-  if (isInForce) return
-  const lacking = sides.filter((side) => !isMet(side)).map(describeLack)
-  throw new GapferryError('ROOT_PENDING', `root ${version} of ${site} waits for signatures: ${lacking.join('; ')}`, {
+/** For a root that is not in force yet: which keys may still sign. */
+export function pendingError({ site, version, quorums: sides }: RootProgress): GapferryError {
+  const lacking = describeLacks(sides)
+  return new GapferryError('ROOT_PENDING', `root ${version} of ${site} waits for signatures: ${lacking.join('; ')}`, {
     hint: `gapferry keys sign --site ${site} --root-key FILE, here or wherever those keys are`,
   })
 }
 
-/** As in `root 1 wants 2, has 1; a1b2c3d4 or e5f60718 may still sign`. */
-export function describeLack({ by, threshold, signed, open }: RootQuorum): string {
+/** What lacks, as in `root 1 wants 2, has 1; a1b2c3d4 or e5f60718 may still sign`; once where both roots say the same. */
+export function describeLacks(sides: [RootQuorum, RootQuorum]): string[] {
+  const [before, own] = sides.map(({ by: _, ...side }) => JSON.stringify(side))
+  const shown = before === own ? [sides[0]] : sides
+  return shown.filter((side) => !isMet(side)).map(describeLack)
+}
+
+function describeLack({ by, threshold, signed, open }: RootQuorum): string {
   const names = open.map((keyid) => keyid.slice(0, 8)).join(' or ')
   return `root ${by} wants ${threshold}, has ${signed.length}; ${names} may still sign`
 }
