@@ -143,12 +143,19 @@ export async function composeBundle(
   for (const group of site.groups) groups.push(await groupContent(group, sources))
   const content = contentDigest(groups)
   const last = ledger.lastBundle(site.name)
-  if (last !== undefined && last.content === content && !options.renew) return describe(store, last, false)
-  const number = (last?.number ?? 0) + 1
+  if (last !== undefined && last.content === content && !options.renew && isStanding(last, keys.roots, store)) {
+    return describe(store, last, false)
+  }
+  const number = ledger.nextNumber(site.name)
   const createdAtMs = createdAfter(last, nowMs, laptop.warn)
   const signer = await keys.unlock()
   const context = { site: site.name, number, nowMs, store, signDetached: signer.signDetached.bind(signer) }
   const composed = await composeSite(context, groups, last, (group) => ledger.promises(site.name, group))
+  for (const group of composed.withoutWayBack) {
+    laptop.warn(
+      `${group}: the content of bundle ${last!.number} is not in this store: a mirror cannot roll back from bundle ${number}`,
+    )
+  }
   const targets = new Map(
     [...composed.targets].map(([name, bytes]) => [name, { sha256: sha256Of(bytes), bytes: bytes.length }]),
   )
@@ -165,6 +172,12 @@ export async function composeBundle(
   const bundle: SignedBundle = { site: site.name, number, createdAtMs, content, metadata, trees }
   ledger.rememberBundle(bundle, composed.promises)
   return describe(store, bundle, true)
+}
+
+/** A bundle is written again only while the root in force is in it, or the mirrors would never hear of changed keys. */
+function isStanding({ metadata, trees }: SignedBundle, roots: Buffer[], store: BlobStore): boolean {
+  const hasRoots = metadata.get(`${roots.length}.root.json`)?.equals(roots.at(-1)!) === true
+  return hasRoots && [...trees.values()].every((sha256) => store.has(sha256))
 }
 
 /** A mirror takes the creation of its newest bundle for the earliest that it can be now, and would find a later bundle with

@@ -4,16 +4,17 @@
  */
 import { statSync } from 'node:fs'
 import { resolve } from 'node:path'
-import { Option, type Command } from 'commander'
+import type { Command } from 'commander'
 import { formatBytes, plural } from '../manifests/console.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { examples, print, type GlobalOptions, type Surroundings } from '../manifests/program.ts'
 import { parseSize } from '../manifests/settings.ts'
 import { partDownloads, planFleet, pull, type Laptop, type PullResult } from './carry.ts'
-import { loadFleet, PRESETS } from './config.ts'
-import { initialize, type InitArguments } from './init.ts'
+import { loadFleet } from './config.ts'
+import { addInit } from './init-command.ts'
 import { openLaptop, planSources, upstreamHosts } from './laptop.ts'
 import { packPlan } from './deliver.ts'
+import { parseNumber } from './key-commands.ts'
 import { loadSite } from './keys.ts'
 import type { Plan } from './plan.ts'
 import { keptPlan } from './plan-file.ts'
@@ -27,6 +28,8 @@ interface PackOptions extends SiteOption {
   partSize?: string
   renew?: boolean
   passphraseFd?: string
+  pinFd?: string
+  numberAbove?: string
 }
 
 export function addCommands(program: Command, around: Surroundings): void {
@@ -36,35 +39,6 @@ export function addCommands(program: Command, around: Surroundings): void {
   addPack(program, around)
   addBundle(program, around)
   addUpstreams(program, around)
-}
-
-function addInit(program: Command, around: Surroundings): void {
-  program
-    .command('init')
-    .description('write gapferry.yaml where there is none, and make the store and the keys of each site')
-    .argument('[DIR]', 'where', '.')
-    .addOption(new Option('--preset <NAME>', 'what the group’s boxes are').choices([...PRESETS]).default('pbxact-16'))
-    .option('--site <NAME>', 'name of the isolated network', 'hq')
-    .option('--group <NAME>', 'name of the group of boxes', 'pbxact16')
-    .option('--origin <URL>', 'where the boxes will reach the mirror', 'http://mirror.hq.lan:8416')
-    .option('--no-passphrase', 'keep the keys unencrypted (a lab only)')
-    .option('--passphrase-fd <N>', 'read the passphrase from this file descriptor')
-    .addHelpText(
-      'after',
-      '\nExample:\n  gapferry init lap --site hq --preset pbxact-16 --origin http://mirror.hq.lan:8416\n',
-    )
-    .action(async (dir: string, options: Omit<InitArguments, 'isAsked'>, command: Command) => {
-      const { json } = command.optsWithGlobals<GlobalOptions>()
-      const isAsked = ['preset', 'site', 'group', 'origin'].some((name) => command.getOptionValueSource(name) === 'cli')
-      const made = await initialize(resolve(around.cwd, dir), { ...options, isAsked }, around)
-      if (json === true) return print(around, JSON.stringify(made))
-      for (const site of made.sites) {
-        print(around, `site ${site.name}: ${site.isNew ? 'keys made' : 'keys are there'}`)
-        print(around, `  root         ${site.rootFile}`)
-        print(around, `  fingerprint  ${site.fingerprint}`)
-      }
-      print(around, `settings: ${made.config}`)
-    })
 }
 
 function addPlan(program: Command, around: Surroundings): void {
@@ -145,7 +119,9 @@ function packOptions(command: Command): Command {
     .option('--site <NAME>', 'only this site')
     .option('--part-size <SIZE>', 'cut into parts of at most this size, as in 4GB')
     .option('--renew', 'sign a new bundle even where nothing changed')
+    .option('--number-above <N>', 'give new bundles a number above N, which another laptop has used')
     .option('--passphrase-fd <N>', 'read the passphrase from this file descriptor')
+    .option('--pin-fd <N>', 'read the PIN of a token from this file descriptor')
 }
 
 async function planAndPull(
@@ -166,6 +142,8 @@ async function packAndPrint(around: Surroundings, laptop: Laptop, json: boolean,
     renew: options.renew === true,
     ...(options.partSize === undefined ? {} : { partSizeBytes: parseSize(options.partSize, '--part-size') }),
     ...(options.passphraseFd === undefined ? {} : { passphraseFd: options.passphraseFd }),
+    ...(options.pinFd === undefined ? {} : { pinFd: options.pinFd }),
+    ...(options.numberAbove === undefined ? {} : { numberAbove: parseNumber(options.numberAbove) }),
   })
   print(around, json ? JSON.stringify({ bundles: packed }) : packed.map(renderPacked).join('\n\n'))
 }

@@ -12,6 +12,7 @@ import { parseTreePath, type TreePath } from '../manifests/path.ts'
 import { MAX_REPOMD_BYTES, parseRepomd, writeRepomd, type Repomd } from '../manifests/repomd.ts'
 import { serializeSiteFacts } from '../manifests/site.ts'
 import {
+  isPointer,
   MAX_TREE_BYTES,
   parseTree,
   serializeTree,
@@ -51,6 +52,8 @@ export interface ComposeContext {
 export interface ComposedSite {
   targets: Map<string, Buffer>
   promises: Promises[]
+  /** groups whose content before is not in the store any more: they get no `previous` */
+  withoutWayBack: string[]
 }
 
 /** Equal digests mean that a new bundle would bring a site nothing that the last one did not. Stamps are left out. */
@@ -72,16 +75,14 @@ export async function composeSite(
 ): Promise<ComposedSite> {
   const targets = new Map<string, Buffer>()
   const promises: Promises[] = []
+  const withoutWayBack: string[] = []
   const batch = context.store.batch()
   try {
     for (const content of groups) {
-      const composed = await composeGroup(
-        context,
-        batch,
-        content,
-        lastTree(context.store, last, content.group),
-        promisesOf(content.group),
-      )
+      const before = lastTree(context.store, last, content.group)
+      if (before === 'lost') withoutWayBack.push(content.group)
+      const then = before === 'lost' ? undefined : before
+      const composed = await composeGroup(context, batch, content, then, promisesOf(content.group))
       for (const tree of composed.trees) targets.set(`${content.group}/${tree.role}`, serializeTree(tree))
       promises.push(composed.promises)
     }
@@ -92,7 +93,7 @@ export async function composeSite(
     batch.discard()
     throw error
   }
-  return { targets, promises }
+  return { targets, promises, withoutWayBack }
 }
 
 function siteFacts({ site, number, nowMs }: ComposeContext, groups: GroupContent[]): Buffer {
@@ -223,9 +224,13 @@ function carryModified(content: StampedContent, before: Tree | undefined): Stamp
   return { entries, repomds: content.repomds }
 }
 
-function lastTree(store: BlobStore, last: SignedBundle | undefined, group: string): Tree | undefined {
+/** @returns 'lost' where the store no longer has what a mirror would need of it (a laptop that was set up anew) */
+function lastTree(store: BlobStore, last: SignedBundle | undefined, group: string): Tree | 'lost' | undefined {
   const sha256 = last?.trees.get(`${group}/current`)
-  return sha256 === undefined ? undefined : parseTree(store.read(sha256, MAX_TREE_BYTES), `${group}/current`)
+  if (sha256 === undefined) return undefined
+  if (!store.has(sha256)) return 'lost'
+  const tree = parseTree(store.read(sha256, MAX_TREE_BYTES), `${group}/current`)
+  return [...tree.entries.values()].every((entry) => !isPointer(entry) || store.has(entry.sha256)) ? tree : 'lost'
 }
 
 function contentOfTree(store: BlobStore, tree: Tree): StampedContent {

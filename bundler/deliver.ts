@@ -2,18 +2,17 @@
  * From the kept plan to parts on a stick, for one site or all: keys, compose, sign, pack.
  */
 import { readFileSync } from 'node:fs'
-import type { ReadStream } from 'node:tty'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { GapferryError, isGapferryError } from '../manifests/errors.ts'
+import { GapferryError } from '../manifests/errors.ts'
 import { parseTimestamp } from '../manifests/metadata.ts'
 import type { Surroundings } from '../manifests/program.ts'
 import { fingerprintWords } from '../manifests/words.ts'
 import { systemCode } from '../storage/durable.ts'
 import { composeBundle, type Laptop } from './carry.ts'
+import { siteSecrets } from './key-secrets.ts'
 import { loadSite, unlockSite, type SiteSigner } from './keys.ts'
 import { pack } from './pack.ts'
-import { readPassphrase, type PassphraseSources } from './passphrase.ts'
 import type { Plan } from './plan.ts'
 import type { ProgressStep } from '../manifests/progress.ts'
 import type { PackedBundle } from './render.ts'
@@ -24,6 +23,9 @@ export interface DeliverOptions {
   partSizeBytes?: number
   renew: boolean
   passphraseFd?: string
+  pinFd?: string
+  /** this number, and those below it, another laptop may have used */
+  numberAbove?: number
 }
 
 /** @throws KEY_*, USAGE_INVALID for a file descriptor that is none, and what composing and packing throw */
@@ -38,15 +40,6 @@ export async function packPlan(
   return packed
 }
 
-export function passphraseSources(around: Surroundings, fd: string | undefined): PassphraseSources {
-  const isTerminal = around.stdin.isTTY === true && around.stderr.isTTY === true
-  return {
-    fd: fd === undefined ? undefined : parseFd(fd),
-    environment: around.environment['GAPFERRY_PASSPHRASE'],
-    terminal: isTerminal ? { input: around.stdin as ReadStream, output: around.stderr } : undefined,
-  }
-}
-
 /** What the system says of a stick that is write-protected, pulled or broken. */
 function explainMedium(dir: string, cause: unknown): unknown {
   const code = systemCode(cause)
@@ -58,11 +51,6 @@ function explainMedium(dir: string, cause: unknown): unknown {
   })
 }
 
-function parseFd(text: string): number {
-  if (/^\d{1,6}$/.test(text)) return Number(text)
-  throw new GapferryError('USAGE_INVALID', `--passphrase-fd "${text}": expected the number of an open file descriptor`)
-}
-
 async function packSite(
   laptop: Laptop,
   around: Surroundings,
@@ -72,7 +60,8 @@ async function packSite(
   const keysDir = laptop.fleet.keysDir
   const { roots, siteKeyArmored } = loadSite(keysDir, site.name)
   const unlock = (): Promise<SiteSigner> =>
-    unlockKeys(keysDir, site.name, passphraseSources(around, options.passphraseFd))
+    unlockSite({ dir: keysDir, site: site.name, passphrase: siteSecrets(around, options, site.name) })
+  if (options.numberAbove !== undefined) laptop.ledger.keepAbove(site.name, options.numberAbove)
   const composed = await composeBundle(
     laptop,
     site,
@@ -120,15 +109,5 @@ async function packSite(
     throw explainMedium(options.toDir, error)
   } finally {
     step?.end()
-  }
-}
-
-/** Asks for a passphrase only where the keys have one. */
-async function unlockKeys(dir: string, site: string, sources: PassphraseSources): Promise<SiteSigner> {
-  try {
-    return await unlockSite({ dir, site, passphrase: null })
-  } catch (error) {
-    if (!isGapferryError(error, 'KEY_PASSPHRASE_MISSING')) throw error
-    return unlockSite({ dir, site, passphrase: await readPassphrase(sources, `passphrase for the keys of ${site}`) })
   }
 }

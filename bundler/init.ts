@@ -10,11 +10,14 @@ import { talk, type Surroundings } from '../manifests/program.ts'
 import { fingerprintWords } from '../manifests/words.ts'
 import { replaceFile } from '../storage/durable.ts'
 import { loadFleet, parseFleet } from './config.ts'
-import { createSiteKeys, loadSite } from './keys.ts'
+import { createSiteKeys } from './create-keys.ts'
+import { sameDisk, tokenKeyOf, type TokenOptions } from './key-commands.ts'
+import { newRootPassphrases, passphraseSources, siteSecrets, type SecretOptions } from './key-secrets.ts'
+import { loadSite } from './keys.ts'
 import { readNewPassphrase } from './passphrase.ts'
-import { passphraseSources } from './deliver.ts'
+import { onSameDisk, parseThreshold, type RootOrder } from './root-keys.ts'
 
-export interface InitArguments {
+export interface InitArguments extends SecretOptions, TokenOptions {
   preset: string
   site: string
   group: string
@@ -23,12 +26,15 @@ export interface InitArguments {
   isAsked: boolean
   /** false: `--no-passphrase` */
   passphrase: boolean
-  passphraseFd?: string
+  /** `--root 2/3` */
+  root?: string
+  /** folders, absolute */
+  rootTo: string[]
 }
 
 export interface Initialized {
   config: string
-  sites: { name: string; isNew: boolean; rootFile: string; fingerprint: string }[]
+  sites: { name: string; isNew: boolean; rootFile: string; fingerprint: string; rootKeys: string[] }[]
 }
 
 /** @throws CONFIG_INVALID where the new settings would not be accepted; KEY_PASSPHRASE_* */
@@ -52,16 +58,48 @@ export async function initialize(dir: string, given: InitArguments, around: Surr
   mkdirSync(fleet.storeDir, { recursive: true, mode: 0o700 })
   const missing = fleet.sites.filter((site) => !existsSync(join(fleet.keysDir, site.name)))
   const passphrase = missing.length === 0 ? null : await choosePassphrase(given, around)
-  for (const { name } of missing) {
-    await createSiteKeys({ dir: fleet.keysDir, site: name, passphrase, nowMs: around.nowMs() })
-  }
+  const rootKeys = new Map<string, string[]>()
+  for (const { name } of missing) rootKeys.set(name, await createKeys(fleet.keysDir, name, given, passphrase, around))
   const sites = fleet.sites.map(({ name }) => ({
     name,
     isNew: missing.some((site) => site.name === name),
     rootFile: join(fleet.keysDir, name, '1.root.json'),
     fingerprint: fingerprintWords(loadSite(fleet.keysDir, name).roots[0]!),
+    rootKeys: rootKeys.get(name) ?? [],
   }))
   return { config, sites }
+}
+
+/** @returns where the root keys are */
+async function createKeys(
+  dir: string,
+  site: string,
+  given: InitArguments,
+  passphrase: string | null,
+  around: Surroundings,
+): Promise<string[]> {
+  const bundleKey = tokenKeyOf('bundle', given, siteSecrets(around, given, site))
+  const root = rootOrder(given, passphrase, around)
+  const made = await createSiteKeys({
+    ...{ dir, site, passphrase, nowMs: around.nowMs(), root },
+    ...(bundleKey === undefined ? {} : { bundleKey }),
+  })
+  const files = made.rootKeys.map(({ file }) => file)
+  if (root.to.length === 0) {
+    talk(
+      around,
+      `warning: the root key of ${site} lies on this laptop: who steals it can sign for ${site} for ever. Move ` +
+        `${files[0]} to another medium, or begin with --root 2/3 and three --root-to DIR`,
+    )
+  } else for (const file of onSameDisk(files, dir)) talk(around, `warning: ${sameDisk(file)}`)
+  return files
+}
+
+function rootOrder(given: InitArguments, passphrase: string | null, around: Surroundings): RootOrder {
+  const size = parseThreshold(given.root ?? '1/1')
+  const own = newRootPassphrases(around, given, () => Promise.resolve(passphrase ?? ''))
+  const isAsked = given.rootTo.length > 0 && passphrase !== null
+  return { ...size, to: given.rootTo, passphrase: isAsked ? own : () => Promise.resolve(passphrase) }
 }
 
 async function choosePassphrase(given: InitArguments, around: Surroundings): Promise<string | null> {

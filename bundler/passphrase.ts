@@ -7,9 +7,9 @@ import type { ReadStream } from 'node:tty'
 import { GapferryError } from '../manifests/errors.ts'
 
 export interface PassphraseSources {
-  /** `--passphrase-fd N` */
+  /** a file descriptor that was given: `--passphrase-fd N` */
   fd: number | undefined
-  /** `GAPFERRY_PASSPHRASE` */
+  /** `GAPFERRY_PASSPHRASE`, or another of our variables */
   environment: string | undefined
   /** the terminal, where there is one */
   terminal: { input: ReadStream; output: NodeJS.WritableStream } | undefined
@@ -29,8 +29,11 @@ export async function readPassphrase(sources: PassphraseSources, question: strin
 }
 
 /** Asks twice where a person types, so that a slip does not lock the keys for ever. */
-export async function readNewPassphrase(sources: PassphraseSources): Promise<string> {
-  const first = await readPassphrase(sources, 'new passphrase for the keys')
+export async function readNewPassphrase(
+  sources: PassphraseSources,
+  question = 'new passphrase for the keys',
+): Promise<string> {
+  const first = await readPassphrase(sources, question)
   const isTyped = sources.fd === undefined && sources.environment === undefined
   if (isTyped && (await readPassphrase(sources, 'the same again')) !== first) {
     throw new GapferryError('KEY_PASSPHRASE_WRONG', 'the two passphrases differ', {

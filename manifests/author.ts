@@ -13,6 +13,7 @@ import {
   serializeMetadata,
   type AnyRoleFile,
   type RoleName,
+  type RootFile,
 } from './metadata.ts'
 import { SPEC_VERSION, type NamedFile, type RoleKey, type RoleKeys } from './metadata-schema.ts'
 
@@ -44,6 +45,19 @@ export function authorRoot(args: {
     consistent_snapshot: true,
   }
   return signFile('root', signed, args.sign, parseRoot)
+}
+
+/** The bytes of a root with more signatures; one that its key made before is replaced.
+ *  @param sign  the keys that sign now */
+export function addSignatures(root: RootFile, sign: SignRole): Buffer {
+  // As it was parsed: one spelling, no unknown fields.
+  const { signatures, signed } = JSON.parse(root.bytes.toString('utf8')) as {
+    signatures: RoleSignature[]
+    signed: object
+  }
+  const added = sign('root', canonicalJson(signed))
+  const kept = signatures.filter(({ keyid }) => !added.some((one) => one.keyid === keyid))
+  return serializeMetadata({ signatures: [...kept, ...added], signed })
 }
 
 /** The three files of a bundle by their names in the archive, `timestamp.json` first.

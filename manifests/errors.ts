@@ -62,6 +62,10 @@ const CODES = {
   KEY_EXISTS: { exit: 2 },
   KEY_PASSPHRASE_MISSING: { exit: 2 },
   KEY_PASSPHRASE_WRONG: { exit: 2 },
+  ROOT_PENDING: { exit: 4 },
+  TOKEN_FAILED: { exit: 1 },
+  TOKEN_TIMEOUT: { exit: 1 },
+  TOKEN_PIN_WRONG: { exit: 2 },
   // upstream
   FETCH_FAILED: { exit: 6 },
   FETCH_STATUS: { exit: 6 },

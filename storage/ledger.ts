@@ -58,6 +58,10 @@ const MIGRATIONS = [
      sha256     TEXT NOT NULL CHECK (length(sha256) = 64),
      PRIMARY KEY (site, group_name, path)
    ) STRICT, WITHOUT ROWID;`,
+  `CREATE TABLE number_floor (
+     site   TEXT PRIMARY KEY,
+     number INTEGER NOT NULL CHECK (number > 0)
+   ) STRICT, WITHOUT ROWID;`,
 ]
 
 /** A blob that came from an upstream, and what was found out about the signature inside it. */
@@ -144,6 +148,50 @@ export class Ledger {
     return { ...row, metadata: this.#metadata(site, row.number), trees: this.#trees(site, row.number) }
   }
 
+  /** The number of the site's next bundle: above all that were signed here, and above what it was told others used. */
+  nextNumber(site: string): number {
+    const { number } = this.#db
+      .prepare(
+        `SELECT max(coalesce((SELECT max(number) FROM bundle WHERE site = @site), 0),
+                    coalesce((SELECT number FROM number_floor WHERE site = @site), 0)) + 1 AS number`,
+      )
+      .get({ site }) as { number: number }
+    return number
+  }
+
+  /** Numbers up to this one are used, or may be, by another laptop. It is never lowered. */
+  keepAbove(site: string, number: number): void {
+    this.#db
+      .prepare(
+        `INSERT INTO number_floor (site, number) VALUES (?, ?)
+         ON CONFLICT (site) DO UPDATE SET number = max(number, excluded.number)`,
+      )
+      .run(site, number)
+  }
+
+  /** What every group of a site was promised. */
+  allPromises(site: string): Promises[] {
+    const groups = this.#db
+      .prepare(
+        'SELECT group_name FROM stamp WHERE site = @site UNION SELECT group_name FROM immutable WHERE site = @site',
+      )
+      .pluck()
+      .all({ site }) as string[]
+    return groups.map((group) => this.promises(site, group))
+  }
+
+  /** Takes over what another laptop, or this one on an earlier day, remembered. What is known here stays: the highest number
+   *  and stamps count, a bundle and a path that are here are not replaced. */
+  merge(site: string, memory: { bundle?: SignedBundle; promises: Promises[]; usedNumber: number }): void {
+    const { bundle, promises, usedNumber } = memory
+    writeTransaction(this.#db, () => {
+      const isHere = this.#db.prepare('SELECT 1 FROM bundle WHERE site = ? AND number = ?')
+      if (bundle !== undefined && isHere.get(site, bundle.number) === undefined) this.#insertBundle(bundle)
+      for (const one of promises) this.#insertPromises(site, one)
+      if (usedNumber > 0) this.keepAbove(site, usedNumber)
+    })
+  }
+
   promises(site: string, group: string): Promises {
     const stamps = this.#db
       .prepare('SELECT repository, stamp FROM stamp WHERE site = ? AND group_name = ?')
@@ -178,7 +226,8 @@ export class Ledger {
 
   #insertPromises(site: string, { group, stamps, immutable }: Promises): void {
     const stamp = this.#db.prepare(
-      'INSERT OR REPLACE INTO stamp (site, group_name, repository, stamp) VALUES (?, ?, ?, ?)',
+      `INSERT INTO stamp (site, group_name, repository, stamp) VALUES (?, ?, ?, ?)
+       ON CONFLICT (site, group_name, repository) DO UPDATE SET stamp = max(stamp, excluded.stamp)`,
     )
     for (const [repository, value] of stamps) stamp.run(site, group, repository, value)
     const path = this.#db.prepare(

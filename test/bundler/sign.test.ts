@@ -1,6 +1,7 @@
 import { join } from 'node:path'
 import t from 'tap'
-import { createSiteKeys, loadSite, unlockSite, type SiteSigner } from '../../bundler/keys.ts'
+import { createSiteKeys } from '../../bundler/create-keys.ts'
+import { loadSite, unlockSite, type SiteSigner } from '../../bundler/keys.ts'
 import { signBundle } from '../../bundler/sign.ts'
 import { sha256Of } from '../../manifests/digest.ts'
 import { parseTargets, parseTimestamp } from '../../manifests/metadata.ts'

@@ -1,0 +1,363 @@
+/**
+ * `gapferry keys …`: what keys a site has, changing them, keeping a copy.
+ */
+import { basename, resolve } from 'node:path'
+import type { Command } from 'commander'
+import { errorObject, formatTime, plural } from '../manifests/console.ts'
+import { GapferryError } from '../manifests/errors.ts'
+import { parseRoot } from '../manifests/metadata.ts'
+import {
+  append,
+  examples,
+  print,
+  PrintedError,
+  talk,
+  type GlobalOptions,
+  type Surroundings,
+} from '../manifests/program.ts'
+import { lockStore } from '../storage/database.ts'
+import { replaceFile } from '../storage/durable.ts'
+import { addBackupCommands } from './backup-commands.ts'
+import { loadFleet, type Fleet } from './config.ts'
+import { listKeys, renderKeys } from './key-list.ts'
+import {
+  mergeSignatures,
+  rotateKeys,
+  signPendingRoot,
+  signRootCopy,
+  type Rotated,
+  type Rotation,
+} from './key-rotate.ts'
+import {
+  newRootPassphrases,
+  once,
+  passphraseSources,
+  rootSecrets,
+  siteSecrets,
+  type SecretOptions,
+} from './key-secrets.ts'
+import { loadRoots, readSiteFile } from './key-folder.ts'
+import { readNewPassphrase } from './passphrase.ts'
+import {
+  advanceRoot,
+  discardPending,
+  parsePending,
+  readPending,
+  pendingError,
+  type RootProgress,
+} from './pending-root.ts'
+import { parseTokenPlace } from './pkcs11.ts'
+import { onSameDisk, parseThreshold } from './root-keys.ts'
+import { adoptTokenKey, type KeySecrets, type NewKey } from './signing-key.ts'
+
+export interface TokenOptions {
+  pkcs11?: string
+  token?: string
+  keyId?: string
+}
+interface SiteOptions extends GlobalOptions {
+  site?: string
+}
+interface RotateOptions extends SiteOptions, SecretOptions, TokenOptions {
+  rootKey?: string[]
+  root?: string
+  rootTo?: string[]
+  replace?: string[]
+  keepOld?: boolean
+  discard?: boolean
+  passphrase: boolean
+}
+interface SignOptions extends SiteOptions, SecretOptions {
+  rootKey?: string[]
+  copy?: string[]
+  pending?: string
+  after?: string
+}
+
+export function addKeyCommands(program: Command, around: Surroundings): void {
+  const keys = program
+    .command('keys')
+    .description('list, change, back up and restore the keys of a site')
+    .addHelpText('after', examples(program, 'keys list', 'keys rotate bundle --root-key /media/safe/root.key'))
+  addList(keys, around, program)
+  addRotate(keys, around, program)
+  addSign(keys, around, program)
+  addBackupCommands(keys, around, program)
+}
+
+/** Options that say where a passphrase or PIN comes from. */
+export function secretOptions(command: Command): Command {
+  return command
+    .option('--passphrase-fd <N>', 'read the passphrase of the site’s keys from this file descriptor')
+    .option('--root-passphrase-fd <N>', 'the same for a root key (repeat, in order)', append)
+    .option('--pin-fd <N>', 'the same for the PIN of a token')
+}
+
+/** Options that name a key in a token. */
+export function tokenOptions(command: Command): Command {
+  return command
+    .option('--pkcs11 <MODULE>', 'the new key is in a token: its PKCS#11 library')
+    .option('--token <LABEL>', 'label of that token')
+    .option('--key-id <ID>', 'id of the key in it, hexadecimal')
+}
+
+/** @returns undefined where no token is named
+ *  @throws USAGE_INVALID where it is named by half */
+export function tokenKeyOf(
+  role: 'root' | 'bundle',
+  { pkcs11, token, keyId }: TokenOptions,
+  secrets: KeySecrets,
+): (() => Promise<NewKey>) | undefined {
+  if (pkcs11 === undefined && token === undefined && keyId === undefined) return undefined
+  if (pkcs11 !== undefined && token !== undefined && keyId !== undefined) {
+    const place = parseTokenPlace(pkcs11, token, keyId)
+    return () => adoptTokenKey(role, place, secrets)
+  }
+  throw new GapferryError(
+    'USAGE_INVALID',
+    'a key in a token needs all of --pkcs11 MODULE, --token LABEL and --key-id ID',
+  )
+}
+
+function addList(keys: Command, around: Surroundings, program: Command): void {
+  keys
+    .command('list')
+    .description('every key: what for, where, in force or not, how protected; and what is wrong')
+    .option('--site <NAME>', 'only this site')
+    .addHelpText('after', examples(program, 'keys list --site hq'))
+    .action((_options: object, command: Command) => {
+      const options = command.optsWithGlobals<SiteOptions>()
+      const fleet = fleetOf(options, around)
+      const sites = siteNames(fleet, options.site).map((site) => listKeys(fleet.keysDir, site, around.nowMs()))
+      print(around, options.json === true ? JSON.stringify({ sites }) : sites.map(renderKeys).join('\n\n'))
+    })
+}
+
+function addRotate(keys: Command, around: Surroundings, program: Command): void {
+  const command = keys
+    .command('rotate')
+    .description('write the next root: with a new bundle key, with new root keys, or with nothing but a new expiry')
+    .argument('[WHAT]', 'bundle or root; default: neither, only the root’s expiry is renewed')
+    .option('--site <NAME>', 'which site; needed where there are several')
+    .option('--root-key <FILE>', 'a root key that signs (repeat)', append)
+    .option('--keep-old', 'bundle: the old bundle keys stay in force (a second laptop)')
+    .option('--root <T/N>', 'root: how many keys, and how many of them must sign')
+    .option('--root-to <DIR>', 'root: where a new root key goes (repeat)', append)
+    .option('--replace <KEYID>', 'root: only this key goes (repeat)', append)
+    .option('--no-passphrase', 'root: keep new root keys unencrypted (a lab only)')
+    .option('--discard', 'forget a root that waits for signatures')
+  secretOptions(tokenOptions(command))
+    .addHelpText(
+      'after',
+      examples(
+        program,
+        'keys rotate bundle --root-key /media/safe/gapferry-hq-root-1a2b3c4d.key',
+        'keys rotate root --root 2/3 --root-to /media/a --root-to /media/b --root-to /media/c',
+      ),
+    )
+    .action(async (what: string | undefined, _options: object, self: Command) => {
+      const options = self.optsWithGlobals<RotateOptions>()
+      const fleet = fleetOf(options, around)
+      const site = oneSite(fleet, options.site)
+      await locked(fleet, async () => {
+        if (options.discard === true) return sayDiscarded(around, options, discardPending(fleet.keysDir, site), site)
+        await rotate(around, fleet, site, what, options)
+      })
+    })
+}
+
+async function rotate(
+  around: Surroundings,
+  fleet: Fleet,
+  site: string,
+  what: string | undefined,
+  options: RotateOptions,
+): Promise<void> {
+  const secrets = siteSecrets(around, options, site)
+  const rotated = await rotateKeys({
+    dir: fleet.keysDir,
+    site,
+    rotation: rotationOf(around, what, options, secrets),
+    rootKeyFiles: pathsOf(around, options.rootKey),
+    secrets,
+    rootSecrets: rootSecrets(around, options, secrets),
+    nowMs: around.nowMs(),
+  })
+  for (const { role, file } of rotated.newKeys) {
+    if (role === 'root' && onSameDisk([file], fleet.keysDir).length > 0) talk(around, `warning: ${sameDisk(file)}`)
+  }
+  say(around, options, rotated)
+}
+
+function addSign(keys: Command, around: Surroundings, program: Command): void {
+  const command = keys
+    .command('sign')
+    .description('add signatures to a root that waits for them, here or on a copy of it')
+    .option('--site <NAME>', 'which site; needed where there are several')
+    .option('--root-key <FILE>', 'a root key that signs (repeat)', append)
+    .option('--copy <FILE>', 'take over the signatures of a copy that was signed elsewhere (repeat)', append)
+    .option('--pending <FILE>', 'sign this copy, on a machine without the site’s settings')
+    .option('--after <ROOT.json>', 'with --pending: the root in force, where the key is no key of the new one')
+  secretOptions(command)
+    .addHelpText(
+      'after',
+      examples(
+        program,
+        'keys sign --site hq --root-key /media/b/root.key',
+        'keys sign --pending pending.root.json --root-key root.key',
+      ),
+    )
+    .action(async (_options: object, self: Command) => {
+      const options = self.optsWithGlobals<SignOptions>()
+      if (options.pending !== undefined) return signCopy(around, options, options.pending)
+      const fleet = fleetOf(options, around)
+      const site = oneSite(fleet, options.site)
+      await locked(fleet, async () => {
+        takeOver(fleet, site, pathsOf(around, options.copy))
+        const secrets = rootSecrets(around, options, siteSecrets(around, options, site))
+        const rootKeyFiles = pathsOf(around, options.rootKey)
+        say(around, options, await signPendingRoot({ dir: fleet.keysDir, site, rootKeyFiles, rootSecrets: secrets }))
+      })
+    })
+}
+
+async function signCopy(around: Surroundings, options: SignOptions, pending: string): Promise<void> {
+  const file = resolve(around.cwd, pending)
+  const after =
+    options.after === undefined
+      ? undefined
+      : parseRoot(readSiteFile(resolve(around.cwd, options.after)), basename(options.after))
+  if (options.rootKey === undefined) throw new GapferryError('USAGE_INVALID', 'expected --root-key FILE, found none')
+  const copy = readSiteFile(file)
+  const { site, version } = parsePending(copy)
+  const { root, signedNow } = await signRootCopy({
+    bytes: copy,
+    rootKeyFiles: pathsOf(around, options.rootKey),
+    rootSecrets: rootSecrets(around, options, siteSecrets(around, options, site)),
+    ...(after === undefined ? {} : { before: after }),
+  })
+  replaceFile(file, root.bytes, 0o600)
+  const names = signedNow.map((keyid) => keyid.slice(0, 8))
+  const text = `root ${version} of ${site}: signed by ${names.join(', ')}\n  next: carry ${pending} back, then on the laptop: gapferry keys sign --site ${site} --copy FILE`
+  print(around, options.json === true ? JSON.stringify({ site, version, file, signedBy: signedNow }) : text)
+}
+
+function takeOver(fleet: Fleet, site: string, copies: string[]): void {
+  const { root: current } = loadRoots(fleet.keysDir, site)
+  for (const file of copies) {
+    const pending = readPending(fleet.keysDir, current)
+    if (pending !== undefined)
+      advanceRoot(fleet.keysDir, current, mergeSignatures(pending, parsePending(readSiteFile(file))))
+  }
+}
+
+function rotationOf(
+  around: Surroundings,
+  what: string | undefined,
+  options: RotateOptions,
+  secrets: KeySecrets,
+): Rotation {
+  const newKey = what === 'root' || what === 'bundle' ? tokenKeyOf(what, options, secrets) : undefined
+  if (what === 'bundle') return { what, keepOld: options.keepOld === true, ...(newKey === undefined ? {} : { newKey }) }
+  if (what === undefined) return { what: 'renew' }
+  if (what !== 'root') {
+    throw new GapferryError('USAGE_INVALID', `"${what}": expected bundle or root`, {
+      hint: 'gapferry keys rotate --help',
+    })
+  }
+  const to = pathsOf(around, options.rootTo)
+  const main = once(() => readNewPassphrase(passphraseSources(around, options.passphraseFd)))
+  const ask = newRootPassphrases(around, options, main)
+  return {
+    what,
+    replace: options.replace ?? [],
+    size: options.root === undefined ? undefined : parseThreshold(options.root),
+    order: { to, passphrase: options.passphrase ? ask : () => Promise.resolve(null) },
+    ...(newKey === undefined ? {} : { newKey }),
+  }
+}
+
+function say(
+  around: Surroundings,
+  { json }: GlobalOptions,
+  result: RootProgress & Partial<Pick<Rotated, 'newKeys'>>,
+): void {
+  const { site, version, expiresAtMs, isInForce, file, newKeys = [] } = result
+  const made = newKeys.map((key) => `  new ${key.role} key  ${key.file}`)
+  const state = isInForce ? `in force, good until ${formatTime(expiresAtMs)}` : 'waits for signatures'
+  const next = isInForce
+    ? [`  next: gapferry bundle --site ${site} --to DIR; the bundle brings the root to the mirror`]
+    : []
+  const text = [`root ${version} of ${site}: ${state}`, `  ${file}`, ...made, ...next].join('\n')
+  const shown = {
+    site,
+    version,
+    expiresAt: new Date(expiresAtMs).toISOString(),
+    isInForce,
+    file,
+    newKeys,
+    quorums: result.quorums,
+  }
+  if (isInForce) return print(around, json === true ? JSON.stringify(shown) : text)
+  const failure = pendingError(result)
+  print(around, json === true ? JSON.stringify({ ...shown, ...errorObject(failure) }) : text)
+  throw json === true ? new PrintedError('pending', { cause: failure }) : failure
+}
+
+function sayDiscarded(around: Surroundings, { json }: GlobalOptions, isDone: boolean, site: string): void {
+  const text = isDone
+    ? `the waiting root of ${site} is forgotten; key files that only it named stay`
+    : `no root of ${site} waits`
+  print(around, json === true ? JSON.stringify({ site, discarded: isDone }) : text)
+}
+
+/** For a warning. */
+export function sameDisk(file: string): string {
+  return `${file} lies on the same disk as the bundle key; move it to another medium, and keep no copy here`
+}
+
+export function fleetOf({ config }: GlobalOptions, around: Surroundings): Fleet {
+  return loadFleet(resolve(around.cwd, config ?? 'gapferry.yaml'))
+}
+
+function siteNames(fleet: Fleet, site: string | undefined): string[] {
+  const names = fleet.sites.map(({ name }) => name)
+  if (site === undefined) return names
+  if (names.includes(site)) return [site]
+  throw new GapferryError('SITE_UNKNOWN', `${fleet.file} has no site "${site}"`, {
+    hint: `its sites: ${names.join(', ')}`,
+  })
+}
+
+/** @throws USAGE_INVALID where several sites could be meant */
+export function oneSite(fleet: Fleet, site: string | undefined): string {
+  const [first, ...others] = siteNames(fleet, site)
+  if (others.length === 0) return first!
+  throw new GapferryError(
+    'USAGE_INVALID',
+    `${fleet.file} has ${plural(others.length + 1, 'site')}: expected --site NAME`,
+    {
+      hint: `its sites: ${[first, ...others].join(', ')}`,
+    },
+  )
+}
+
+/** Of `--number-above`. @throws USAGE_INVALID */
+export function parseNumber(text: string): number {
+  if (/^\d{1,9}$/.test(text)) return Number(text)
+  throw new GapferryError('USAGE_INVALID', `--number-above "${text}": expected the number of a bundle`)
+}
+
+export function pathsOf(around: Surroundings, files: string[] = []): string[] {
+  return files.map((file) => resolve(around.cwd, file))
+}
+
+/** No bundle is signed while keys change. */
+export async function locked<T>(fleet: Fleet, work: () => Promise<T>): Promise<T> {
+  const unlock = lockStore(fleet.storeDir)
+  try {
+    return await work()
+  } finally {
+    unlock()
+  }
+}
