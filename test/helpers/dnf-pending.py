@@ -17,9 +17,11 @@ conf.installroot = root
 for folder in ("cachedir", "logdir", "persistdir"):  # below the root, as the dnf command has them
     setattr(conf, folder, root + getattr(conf, folder))
 conf.assumeyes = True
-conf.plugins = False
 conf.substitutions.update(releasever=releasever, arch="x86_64", basearch="x86_64")
 base = dnf.Base(conf)  # with a configuration of its own, or it would look at the host's packages
+if conf.plugins:
+    base.init_plugins()
+    base.configure_plugins()
 base.read_all_repos()
 for repo in base.repos.iter_enabled():
     repo._repo.expire()  # as `dnf --refresh` does

@@ -1,4 +1,4 @@
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { mustRun, run } from './process.ts'
 import type { Outcome } from './process.ts'
@@ -21,6 +21,8 @@ export interface DnfOptions {
   best?: boolean
   /** Default true, as dnf has it; yum on EL7 knows none. */
   weakDependencies?: boolean
+  /** Lines of the versionlock plugin's list, which is loaded when there are some. */
+  versionLocks?: readonly string[]
 }
 
 const DATABASE = '/var/lib/rpm'
@@ -45,6 +47,7 @@ export class DnfClient {
     // Debian's rpm keeps its database in the home folder of whoever calls it
     writeFileSync(join(dir, 'home/.rpmmacros'), `%_dbpath ${DATABASE}\n`)
     writeFileSync(this.config, configText(dir, options))
+    if (options.versionLocks !== undefined) lockVersions(dir, options.versionLocks)
     for (const [path, text] of Object.entries(options.keyFiles ?? {})) this.keyFile(path, text)
     for (const [name, text] of Object.entries(options.repoFiles ?? {})) this.repoFile(name, text)
   }
@@ -61,6 +64,17 @@ export class DnfClient {
   keyFile(path: string, armored: string): void {
     mkdirSync(dirname(join(this.root, path)), { recursive: true })
     writeFileSync(join(this.root, path), armored)
+  }
+
+  /** Sets an option of one repository in whichever file has it. */
+  option(id: string, name: string, value: string): void {
+    const folder = join(this.dir, 'etc/yum.repos.d')
+    for (const file of readdirSync(folder)) {
+      const text = readFileSync(join(folder, file), 'utf8')
+      const lines = text.split('\n').filter((line) => !line.startsWith(`${name}=`))
+      const at = lines.indexOf(`[${id}]`)
+      if (at >= 0) writeFileSync(join(folder, file), lines.toSpliced(at + 1, 0, `${name}=${value}`).join('\n'))
+    }
   }
 
   /** Sets a variable of /etc/yum/vars. */
@@ -147,6 +161,16 @@ export function repoFileText(repo: { id: string; url: string; gpgkey?: string; c
   ].join('\n')
 }
 
+/** The plugin alone: others would do things of their own. */
+function lockVersions(dir: string, lines: readonly string[]): void {
+  const [plugins, settings] = [join(dir, 'etc/dnf/plugin-path'), join(dir, 'etc/dnf/plugins')]
+  for (const folder of [plugins, settings]) mkdirSync(folder, { recursive: true })
+  symlinkSync('/usr/lib/python3/dist-packages/dnf-plugins/versionlock.py', join(plugins, 'versionlock.py'))
+  const list = join(settings, 'versionlock.list')
+  writeFileSync(list, lines.map((line) => `${line}\n`).join(''))
+  writeFileSync(join(settings, 'versionlock.conf'), `[main]\nenabled = 1\nlocklist = ${list}\n`)
+}
+
 interface Answer {
   error: string | null
   items: [string, string][]
@@ -161,7 +185,9 @@ function configText(dir: string, options: DnfOptions): string {
     installonly_limit: 3,
     clean_requirements_on_remove: 0,
     skip_if_unavailable: 0,
-    plugins: 0,
+    plugins: options.versionLocks === undefined ? 0 : 1,
+    pluginpath: join(dir, 'etc/dnf/plugin-path'),
+    pluginconfpath: join(dir, 'etc/dnf/plugins'),
     zchunk: 0,
     module_platform_id: 'platform:el7',
     reposdir: join(dir, 'etc/yum.repos.d'),
