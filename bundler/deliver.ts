@@ -16,7 +16,7 @@ import { pack } from './pack.ts'
 import type { Plan } from './plan.ts'
 import type { ProgressStep } from '../manifests/progress.ts'
 import type { PackedBundle } from './render.ts'
-import { verifyFiles } from './verify.ts'
+import { verifyPart } from './verify.ts'
 
 export interface DeliverOptions {
   toDir: string
@@ -74,6 +74,7 @@ async function packSite(
     site: site.name,
     nowMs: Math.max(laptop.nowMs(), bundle.createdAtMs),
     scratchDir: tmpdir(),
+    signal: laptop.signal,
   }
   const carriedBytes = [...wanted.values()].reduce((total, bytes) => total + bytes, 0)
   let step: ProgressStep | undefined
@@ -90,7 +91,7 @@ async function packSite(
       verifyPy: readFileSync(new URL('./verify.py', import.meta.url)),
       signal: laptop.signal,
       // As a mirror will judge it: nobody shall drive for hours with a stick that is refused there.
-      verify: (file) => verifyFiles([file], judge),
+      verify: (file) => verifyPart(file, judge),
       onProgress: (bytes, totalBytes) => (step ??= laptop.progress.step(`pack ${site.name}`, totalBytes)).add(bytes),
       ...(options.partSizeBytes === undefined ? {} : { partSizeBytes: options.partSizeBytes }),
     })

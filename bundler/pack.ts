@@ -1,7 +1,11 @@
 /**
  * Writes the parts of a signed bundle to a stick: `DIR/gapferry/<site>/`. A part has its name only when it is whole: it is
- * written under another, made durable, read back from the medium and compared, then renamed. A crash or a stop leaves parts
+ * written under another, made durable, read back from the medium and judged, then renamed. A crash or a stop leaves parts
  * that are whole and at most one `.part`, which the next run removes. What is there already, with the same bytes, stays.
+ *
+ * Every bulk byte is hashed twice: for the part's own digest while it is written, for its blob's while it is read back.
+ * With the frame (all that is no blob) the second covers the part; a third hash, of a blob on its way out of the store,
+ * would find nothing that this does not.
  */
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -11,10 +15,10 @@ import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import { formatBytes } from '../manifests/console.ts'
 import type { Sha256 } from '../manifests/digest.ts'
-import { GapferryError } from '../manifests/errors.ts'
+import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import type { BlobStore } from '../storage/blobs.ts'
 import { noticeShortSpace, replaceFile, syncFolder, writeAll } from '../storage/durable.ts'
-import { composePart } from './part-bytes.ts'
+import { composePart, frameOf } from './part-bytes.ts'
 import { splitIntoParts, type BundleContent, type PlannedPart } from './split.ts'
 
 export interface PackOptions extends BundleContent {
@@ -26,8 +30,9 @@ export interface PackOptions extends BundleContent {
   /** for inspection, beside the parts; never trusted */
   rootFile: Buffer
   verifyPy: Buffer
-  /** judges a part before it gets its name */
-  verify?: (file: string) => Promise<unknown>
+  /** judges a part before it gets its name: reads every byte of it, checks each blob's digest
+   *  @returns the SHA-256 over all that is no blob's content */
+  verify: (file: string) => Promise<Sha256>
   signal?: AbortSignal
   /** bytes written since the last call, and all that will be */
   onProgress?: (bytes: number, totalBytes: number) => void
@@ -42,6 +47,7 @@ interface PackedFile {
 }
 
 const BUFFER_BYTES = 1024 * 1024
+const AHEAD_BYTES = 32 * 1024 * 1024
 
 /** When this resolves, everything is on the medium and it can be pulled.
  *  @throws PART_SIZE_SHORT, SPACE_SHORT (with both figures, before anything is written), BLOB_MISSING, BLOB_SIZE_MISMATCH,
@@ -72,7 +78,7 @@ export async function pack(options: PackOptions): Promise<{ files: PackedFile[] 
   return { files }
 }
 
-/** Looks for all blobs before the first byte is written; their digests are checked while they are copied. */
+/** Looks for all blobs before the first byte is written; their digests are checked when they are read back. */
 function checkStore({ wanted, blobs }: PackOptions): void {
   for (const [sha256, bytes] of wanted) {
     const found = blobs.sizeOf(sha256)
@@ -89,10 +95,12 @@ async function digestIfThere(folder: string, part: PlannedPart, options: PackOpt
   const file = join(folder, part.name)
   const found = lstatSync(file, { throwIfNoEntry: false })
   if (found?.isFile() !== true || found.size !== part.bytes) return undefined
-  const hash = createHash('sha256')
-  await composePart(part.entries, options.blobs, (chunk) => hash.update(chunk), options.signal)
-  const sha256 = hash.digest('hex') as Sha256
-  return (await digestOnMedium(file, options.signal)) === sha256 ? sha256 : undefined
+  dropCache(file)
+  const frame = await options.verify(file).catch((error: unknown) => {
+    if (isGapferryError(error)) return undefined
+    throw error
+  })
+  return frame === (await frameOf(part.entries)) ? digestOf(file, options.signal) : undefined
 }
 
 function sumOf(parts: PlannedPart[]): number {
@@ -115,12 +123,7 @@ async function writePart(folder: string, part: PlannedPart, options: PackOptions
   const temp = `${file}.part`
   try {
     const sha256 = await writeTemp(temp, part, options, onBytes)
-    const found = await digestOnMedium(temp, options.signal)
-    if (found !== sha256) {
-      const message = `${part.name}: wrote sha256 ${sha256}, read back ${found}`
-      throw new GapferryError('PACK_READ_BACK', message, { hint: 'the medium is faulty: use another stick' })
-    }
-    await options.verify?.(temp)
+    await readBack(temp, part, sha256, options)
     renameSync(temp, file)
     syncFolder(folder)
     return sha256
@@ -133,27 +136,75 @@ async function writeTemp(temp: string, part: PlannedPart, options: PackOptions, 
   rmSync(temp, { force: true })
   const hash = createHash('sha256')
   const handle = await open(temp, 'wx', 0o644)
+  const ahead = new WriteAhead(() => handle.datasync())
   try {
     const emit = (chunk: Buffer): void => {
       hash.update(chunk)
       writeAll(handle.fd, chunk, part.name)
+      ahead.wrote(chunk.length)
       onBytes(chunk.length)
     }
     await composePart(part.entries, options.blobs, emit, options.signal)
+    await ahead.end()
     await handle.sync()
   } catch (error) {
     return noticeShortSpace(part.name, () => {
       throw error
     })
   } finally {
+    await ahead.end().catch(() => undefined) // not beside a close
     await handle.close()
   }
   return hash.digest('hex') as Sha256
 }
 
-/** The digest of a file as the medium gives it back, not as the cache remembers what was written. */
-async function digestOnMedium(file: string, signal?: AbortSignal): Promise<Sha256> {
-  dropCache(file)
+/** Keeps the medium busy while the rest is read and hashed: left to itself the system begins to write when it is told to
+ *  sync, at the end. */
+class WriteAhead {
+  readonly #sync: () => Promise<void>
+  #waiting = 0
+  #isBusy = false
+  #last = Promise.resolve()
+
+  constructor(sync: () => Promise<void>) {
+    this.#sync = sync
+  }
+
+  wrote(bytes: number): void {
+    this.#waiting += bytes
+    if (this.#isBusy || this.#waiting < AHEAD_BYTES) return
+    this.#waiting = 0
+    this.#isBusy = true
+    this.#last = this.#sync().then(() => void (this.#isBusy = false))
+    this.#last.catch(() => undefined) // it stays busy, and `end` throws: the system may tell of an error only once
+  }
+
+  /** @throws what the system said of a write that failed */
+  async end(): Promise<void> {
+    await this.#last
+  }
+}
+
+/** Judges what the medium gives back, not what the cache remembers of what was written.
+ *  @param sha256  of what was written */
+async function readBack(temp: string, part: PlannedPart, sha256: Sha256, options: PackOptions): Promise<void> {
+  dropCache(temp)
+  let cause: unknown
+  try {
+    if ((await options.verify(temp)) === (await frameOf(part.entries))) return
+  } catch (error) {
+    cause = error
+  }
+  // Which of the two is bad, the medium or what was to be written?
+  const found = await digestOf(temp, options.signal)
+  if (found === sha256 && cause !== undefined) throw cause
+  throw new GapferryError('PACK_READ_BACK', `${part.name}: wrote sha256 ${sha256}, read back ${found}`, {
+    hint: 'the medium is faulty: use another stick',
+    cause,
+  })
+}
+
+async function digestOf(file: string, signal?: AbortSignal): Promise<Sha256> {
   const hash = createHash('sha256')
   const buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES)
   const fd = openSync(file, 'r')

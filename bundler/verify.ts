@@ -64,6 +64,14 @@ export async function verifyFiles(files: string[], options: JudgeOptions): Promi
   return bundles.map(judged)
 }
 
+/** Checks every byte of one part, as verifyFiles does, for whoever has just written it.
+ *  @returns the SHA-256 over all of it that is no blob's content: what `frameOf` (part-bytes.ts) says beforehand
+ *  @throws as verifyFiles */
+export async function verifyPart(file: string, options: JudgeOptions): Promise<Sha256> {
+  const [read] = await readAll([file], options, (sha256) => hashing(sha256, options.onProgress))
+  return read!.frame
+}
+
 /** Lists what the given parts describe. Signatures and trees are checked, the blobs' bytes are not.
  *  @throws as verifyFiles, but for BLOB_DIGEST_MISMATCH in a blob */
 export async function inspectFiles(files: string[], options: JudgeOptions): Promise<InspectedBundle[]> {
@@ -78,6 +86,8 @@ interface ReadBundle {
   bundle: PartBundle
   parts: JudgedBundle['parts']
   here: Set<Sha256>
+  /** of the part that was read last */
+  frame: Sha256
 }
 
 async function readAll(
@@ -90,7 +100,7 @@ async function readAll(
   for (const file of files) {
     const here = new Set<Sha256>()
     let signed = '' as Sha256
-    const { bundle, blobs, bytes } = await readPart(
+    const { bundle, blobs, bytes, frame } = await readPart(
       file,
       {
         verify: (offered) => {
@@ -104,9 +114,10 @@ async function readAll(
       },
       signal,
     )
-    const read = bundles.get(bundle.metadata.number) ?? { signed, bundle, parts: [], here: new Set() }
+    const read = bundles.get(bundle.metadata.number) ?? { signed, bundle, parts: [], here: new Set(), frame }
     if (read.signed !== signed) throw signedApart(file, read)
     read.parts.push({ file, blobs, bytes })
+    read.frame = frame
     for (const sha256 of here) read.here.add(sha256)
     bundles.set(bundle.metadata.number, read)
   }

@@ -2,9 +2,11 @@
  * The bytes of one archive, read once from front to end through one reused buffer, and never past the file's end: a size
  * that a header merely claims allocates nothing. What is read is not checked here beyond the archive's own rules.
  */
+import { createHash } from 'node:crypto'
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import { setImmediate } from 'node:timers/promises'
 import { BLOCK_BYTES, EntryOrder, isZero, paddingOf, parseHeader, type PartEntry } from '../manifests/bundle.ts'
+import type { Sha256 } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { systemCode } from './durable.ts'
 
@@ -16,6 +18,7 @@ export class PartSource {
   readonly #size: number
   readonly #buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES)
   readonly #order = new EntryOrder()
+  readonly #frame = createHash('sha256')
   /** unread bytes are buffer[#start, #end); the file is read up to #at */
   #start = 0
   #end = 0
@@ -52,6 +55,12 @@ export class PartSource {
     return entry
   }
 
+  /** The SHA-256 of all that was read and is no blob's content: with the blobs' own digests it tells of every byte. After
+   *  the end of the archive, once. */
+  frame(): Sha256 {
+    return this.#frame.digest('hex') as Sha256
+  }
+
   /** All bytes of a small entry, in a buffer of their own. */
   async body(entry: PartEntry): Promise<Buffer> {
     const body = Buffer.allocUnsafe(entry.bytes)
@@ -72,7 +81,9 @@ export class PartSource {
         this.#signal?.throwIfAborted()
       }
       const length = Math.min(left, this.#end - this.#start)
-      each(this.#buffer.subarray(this.#start, this.#start + length))
+      const chunk = this.#buffer.subarray(this.#start, this.#start + length)
+      if (entry.section !== 'blob') this.#frame.update(chunk)
+      each(chunk)
       this.#start += length
       left -= length
     }
@@ -92,7 +103,9 @@ export class PartSource {
     if (length > this.#left()) throw truncated('the file ends before the archive does')
     while (this.#end - this.#start < length) this.#fill()
     this.#start += length
-    return this.#buffer.subarray(this.#start - length, this.#start)
+    const taken = this.#buffer.subarray(this.#start - length, this.#start)
+    this.#frame.update(taken)
+    return taken
   }
 
   #fill(): void {

@@ -60,6 +60,8 @@ export interface PartContent {
   bundle: PartBundle
   blobs: number
   bytes: number
+  /** SHA-256 over all that is no blob's content, for whoever wrote the part */
+  frame: Sha256
 }
 
 /** @param signal  looked at while bytes are read
@@ -115,7 +117,7 @@ async function readBlobs(source: PartSource, { wanted }: PartBundle, reader: Par
     blobs += 1
     bytes += entry.bytes
   }
-  return { blobs, bytes }
+  return { blobs, bytes, frame: source.frame() }
 }
 
 async function readBlob(source: PartSource, entry: PartEntry, consumer: BlobConsumer | undefined): Promise<void> {

@@ -56,7 +56,7 @@ export function sampleBundle(work: string): Promise<SampleBundle> {
 
 /** The command that packs `bundle` to `toDir`: the call alone, without what planning leaves in memory. */
 export function packCommand(bundle: Pick<SampleBundle, 'file' | 'storeRoot'>, toDir: string): string[] {
-  return [process.execPath, join(import.meta.dirname, 'pack-program.ts'), bundle.file, bundle.storeRoot, toDir]
+  return [process.execPath, LAUNCH, 'test/bench/pack-program.ts', bundle.file, bundle.storeRoot, toDir]
 }
 
 /** A mirror in `dir` that has pinned the root and imported nothing. */

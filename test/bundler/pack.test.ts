@@ -12,7 +12,7 @@ import {
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { pack, type PackOptions } from '../../bundler/pack.ts'
-import { verifyFiles } from '../../bundler/verify.ts'
+import { verifyFiles, verifyPart } from '../../bundler/verify.ts'
 import { sha256Of } from '../../manifests/digest.ts'
 import { BlobStore } from '../../storage/blobs.ts'
 import { archive, partEntries, sampleBundle, sampleRoot, type SampleBundle } from '../helpers/part.ts'
@@ -144,16 +144,28 @@ t.test('a stick without room is refused with both figures before anything is wri
   t.strictSame(readdirSync(folder), [])
 })
 
-t.test('bytes that come back from the medium in another way are noticed', async (t) => {
+t.test('bytes that come back from the medium in another way are noticed, wherever they are', async (t) => {
   const { options, folder } = await prepare(t)
-  const progress = spoilOnce(join(folder, 'hq-1.tar.part'))
-  await t.rejects(pack({ ...options, onProgress: progress }), { code: 'PACK_READ_BACK' })
-  t.strictSame(readdirSync(folder), [])
+  const places = {
+    'a header': 3,
+    metadata: 1000,
+    'part.json': expected.indexOf('"gapferry-part"'),
+    'the header of a blob': expected.indexOf('blobs/') + 10,
+    'a blob': expected.indexOf(files['f7']!) + 500,
+    'the end': expected.length - 1,
+  }
+  for (const [what, at] of Object.entries(places)) {
+    const onProgress = spoilOnce(join(folder, 'hq-1.tar.part'), at)
+    await t.rejects(pack({ ...options, onProgress }), { code: 'PACK_READ_BACK' }, what)
+    t.strictSame(readdirSync(folder), [])
+  }
+  const lost: PackOptions['verify'] = async () => sha256Of('another frame')
+  await t.rejects(pack({ ...options, verify: lost }), { code: 'PACK_READ_BACK' }, 'the frame counts, whatever the rest')
 })
 
 t.test('a part gets its name only when its judge agrees', async (t) => {
   const { options, folder } = await prepare(t)
-  const verify = async (file: string): Promise<void> => {
+  const verify = async (file: string): Promise<never> => {
     t.equal(file, join(folder, 'hq-1.tar.part'))
     t.strictSame(readdirSync(folder), ['hq-1.tar.part'])
     throw new Error('no')
@@ -189,11 +201,13 @@ t.test('a part is on the medium before it has its name, and its name before pack
   const script = `
     import { pack } from ${source('bundler/pack.ts')}
     import { BlobStore } from ${source('storage/blobs.ts')}
+    import { verifyPart } from ${source('bundler/verify.ts')}
     import { sampleBundle } from ${source('test/helpers/part.ts')}
     const sample = sampleBundle({ files: {} })
     const blobs = new BlobStore(${JSON.stringify(join(dir, 'store'))})
     const options = { toDir: ${JSON.stringify(join(dir, 'stick'))}, rootFile: sample.root, verifyPy: Buffer.from('') }
-    await pack({ ...sample, ...options, blobs })`
+    const judge = { trusted: { roots: [sample.root] }, nowMs: ${NOW}, scratchDir: ${JSON.stringify(dir)} }
+    await pack({ ...sample, ...options, blobs, verify: (file) => verifyPart(file, judge) })`
   const trace = join(dir, 'trace')
   const strace = ['-f', '-y', '-e', 'trace=fsync,rename', '-o', trace]
   const node = [process.execPath, '--input-type=module-typescript', '-e', script]
@@ -216,16 +230,18 @@ async function prepare(t: Test, bundle: SampleBundle = sample) {
   await batch.commit()
   const toDir = join(dir, 'stick')
   const { root: rootFile, ...content } = bundle
-  const options: PackOptions = { ...content, blobs, toDir, rootFile, verifyPy: Buffer.from('print()') }
+  const judge = { trusted: { roots: [rootFile] }, nowMs: NOW, scratchDir: dir }
+  const verify = (file: string) => verifyPart(file, judge)
+  const options: PackOptions = { ...content, blobs, toDir, rootFile, verifyPy: Buffer.from('print()'), verify }
   return { dir, options, folder: join(toDir, 'gapferry/hq') }
 }
 
 /** Plays a faulty medium: after the last byte was written, one of them is another. */
-function spoilOnce(file: string): (bytes: number) => void {
+function spoilOnce(file: string, at: number): (bytes: number) => void {
   return () => {
     process.nextTick(() => {
       const bytes = readFileSync(file)
-      bytes[1000]! ^= 1
+      bytes[at]! ^= 1
       writeFileSync(file, bytes)
     })
   }

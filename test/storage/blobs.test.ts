@@ -190,31 +190,36 @@ t.test('a disk without room is said plainly and leaves nothing', (t) => {
 
 t.test('bytes reach the disk before their name, and the name before commit ends', (t) => {
   const root = t.testdir()
-  const script = `
-    import { BlobStore } from ${JSON.stringify(join(import.meta.dirname, '../../storage/blobs.ts'))}
-    const store = new BlobStore(${JSON.stringify(root)})
-    await store.put(Buffer.from('hello'))`
-  const trace = join(root, 'trace')
-  const args = [
-    '-f',
-    '-y',
-    '-e',
-    'trace=fsync,fdatasync,rename',
-    '-o',
-    trace,
-    process.execPath,
-    '--input-type=module-typescript',
-    '-e',
-    script,
-  ]
-  const { status, stderr } = spawnSync('strace', args, { encoding: 'utf8' })
-  t.equal(status, 0, stderr)
-  const calls = readFileSync(trace, 'utf8').matchAll(/(fsync|fdatasync|rename)\((?:\d+<)?"?([^">]+)/g)
+  const trace = traced(t, root, "await store.put(Buffer.from('hello'))")
+  const calls = trace.matchAll(/(fsync|fdatasync|rename)\((?:\d+<)?"?([^">]+)/g)
   const steps = [...calls].map(
     ([, call, path]) => `${call} ${path!.slice(root.length + 1).replace(/[0-9a-f-]{36}/, 'NEW')}`,
   )
   const own = steps.filter((step) => /staging|blobs/.test(step))
   t.strictSame(own, ['fdatasync staging/NEW', 'rename staging/NEW', 'fsync blobs', `fsync blobs/${DIGEST.slice(0, 2)}`])
+  t.end()
+})
+
+t.test('of a batch, all bytes are on the disk before the first name is', (t) => {
+  const root = t.testdir()
+  const script = `
+    const batch = store.batch()
+    for (let i = 0; i < 200; i++) {
+      batch.put(Buffer.from(String(i % 150)))
+      if (i % 90 === 0) await new Promise((resolve) => setTimeout(resolve, 1))
+    }
+    await batch.commit()`
+  const trace = traced(t, root, script)
+  const before = trace.slice(0, trace.search(/rename\(".*staging/))
+  const synced = new Set([...before.matchAll(/fdatasync\(\d+<([^>]+)/g)].map(([, path]) => path!))
+  const renamed = [...trace.matchAll(/rename\("([^"]*staging[^"]*)"/g)].map(([, path]) => path!)
+  t.equal(renamed.length, 150)
+  t.ok(renamed.every((path) => synced.has(path)))
+  t.equal(
+    [...before.matchAll(/fdatasync(?:\([^\n]*| resumed>\)) += 0/g)].length,
+    synced.size,
+    'and each sync has ended',
+  )
   t.end()
 })
 
@@ -238,4 +243,18 @@ t.test('whatever goes in, in whatever pieces, comes out', async (t) => {
 function open(t: Test): { root: string; store: BlobStore } {
   const root = join(t.testdir({ root: {} }), 'root')
   return { root, store: new BlobStore(root) }
+}
+
+/** What `script`, run with a `store` in `root`, asks of the system. */
+function traced(t: Test, root: string, script: string): string {
+  const trace = join(root, 'trace')
+  const program = `
+    import { BlobStore } from ${JSON.stringify(join(import.meta.dirname, '../../storage/blobs.ts'))}
+    const store = new BlobStore(${JSON.stringify(root)})
+    ${script}`
+  const strace = ['-f', '-y', '-e', 'trace=fsync,fdatasync,rename', '-o', trace]
+  const node = [process.execPath, '--input-type=module-typescript', '-e', program]
+  const { status, stderr } = spawnSync('strace', [...strace, ...node], { encoding: 'utf8' })
+  t.equal(status, 0, stderr)
+  return readFileSync(trace, 'utf8')
 }

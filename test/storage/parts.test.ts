@@ -33,7 +33,7 @@ t.afterEach(() => {
 t.test('reads a part: metadata, trees, facts, hint, then the blobs', async (t) => {
   const blobs = new Map<Sha256, Buffer>()
   const seen: string[] = []
-  const { bundle, ...counts } = await readPart(put(good), {
+  const { bundle, frame, ...counts } = await readPart(put(good), {
     verify: (offered) => {
       seen.push('metadata')
       return verify(offered)
@@ -52,6 +52,8 @@ t.test('reads a part: metadata, trees, facts, hint, then the blobs', async (t) =
   t.strictSame(seen, ['metadata', '1 tree, 2 wanted', 'blob', 'blob'])
   t.strictSame(blobs, sample.blobs)
   t.strictSame(counts, { blobs: 2, bytes: 3005 })
+  const noBlobs = [...sample.blobs.values()].reduce((rest, blob) => cutOut(rest, blob), good)
+  t.equal(frame, sha256Of(noBlobs), 'the frame is all that is no blob')
   t.match(bundle.metadata, { site: 'hq', number: 1 })
   t.strictSame(bundle.treeBytes, sample.trees)
   t.equal(bundle.facts.groups.get('pbx')?.origin, 'http://mirror.hq.lan:8416')
@@ -418,4 +420,9 @@ function put(bytes: Buffer): string {
 
 function randomish(length: number): Buffer {
   return Buffer.from(Array.from({ length }, (_, i) => (i * i * 31) & 255))
+}
+
+function cutOut(bytes: Buffer, piece: Buffer): Buffer {
+  const at = bytes.lastIndexOf(piece)
+  return Buffer.concat([bytes.subarray(0, at), bytes.subarray(at + piece.length)])
 }
