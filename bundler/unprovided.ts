@@ -89,7 +89,7 @@ async function findFiles({ id, data, packages }: CarriedPart, reader: ListReader
     reader,
     (element) => readPackageId(element, what),
     (element) => {
-      for (const [, path] of element.toString('utf8').matchAll(/<file(?:\s[^>]*)?>([^<]*)</g))
+      for (const [, path] of element.toString('utf8').matchAll(/<file(?:\s[^<>]*)?>([^<]*)</g))
         paths.delete(unescape(path!))
     },
   )
@@ -135,11 +135,13 @@ function atomsOf(relation: Relation): Relation[] {
   return atoms
 }
 
-/** `((a(b)` → `a(b)`: brackets of the expression, not of the name. */
+/** `((a(b)` → `a(b)`: brackets of the expression, not of the name. Counted once: a name may be 64 KB of them. */
 function withoutOuterBrackets(word: string): string {
-  let name = word.replace(/^\(+/, '')
-  while (name.endsWith(')') && name.split(')').length > name.split('(').length) name = name.slice(0, -1)
-  return name
+  const name = word.replace(/^\(+/, '')
+  let surplus = name.split(')').length - name.split('(').length
+  let end = name.length
+  for (; surplus > 0 && name[end - 1] === ')'; surplus--) end--
+  return name.slice(0, end)
 }
 
 const ENTITIES: Record<string, string> = { amp: '&', lt: '<', gt: '>', quot: '"', apos: "'" }
