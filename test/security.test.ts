@@ -10,12 +10,12 @@ t.test('every test and document that SECURITY.md names is there', async (t) => {
   const tests = [...new Set(text.match(/\btest\/[\w./-]+\.test\.ts\b/g))]
   t.ok(tests.length > 20)
   for (const file of tests) t.ok(existsSync(join(ROOT, file)), file)
-  for (const [, file] of text.matchAll(/\]\((?!https?:)([^)#]+)/g)) t.ok(existsSync(join(ROOT, file!)), file)
+  for (const [, file] of text.matchAll(/\]\((?!https?:)([^)#]+)/g)) t.ok(existsSync(join(ROOT, file!)), `${file}`)
 })
 
 t.test('every promise has a test', async (t) => {
   const promises = text.split(/^### /m).slice(1)
-  for (const promise of promises) t.match(promise, /^- `test\//m, promise.split('\n')[0]!)
+  for (const promise of promises) t.match(promise, /^- `test\//m, String(promise.split('\n')[0]))
   t.same(promises.flatMap((promise) => /^P\d+/.exec(promise)?.[0] ?? []).sort(), [
     'P1',
     'P10',
