@@ -90,9 +90,11 @@ function splitBrackets(word: string): string[] {
   return [...Array<string>(opening).fill('('), ...(name === '' ? [] : [name]), ...Array<string>(closing).fill(')')]
 }
 
-/** `((a(b)` → `a(b)`: brackets of the expression, not of the name. */
+/** `((a(b)` → `a(b)`: brackets of the expression, not of the name. Counted once: a name may be 64 KB of them. */
 function withoutOuterBrackets(word: string): string {
-  let name = word.replace(/^\(+/, '')
-  while (name.endsWith(')') && name.split(')').length > name.split('(').length) name = name.slice(0, -1)
-  return name
+  const name = word.replace(/^\(+/, '')
+  let surplus = name.split(')').length - name.split('(').length
+  let end = name.length
+  for (; surplus > 0 && name[end - 1] === ')'; surplus--) end--
+  return name.slice(0, end)
 }

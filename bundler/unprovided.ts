@@ -90,7 +90,7 @@ async function findFiles({ id, data, packages }: CarriedPart, reader: ListReader
     reader,
     (element) => readPackageId(element, what),
     (element) => {
-      for (const [, path] of element.toString('utf8').matchAll(/<file(?:\s[^>]*)?>([^<]*)</g))
+      for (const [, path] of element.toString('utf8').matchAll(/<file(?:\s[^<>]*)?>([^<]*)</g))
         paths.delete(unescape(path!))
     },
   )

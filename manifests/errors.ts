@@ -122,17 +122,21 @@ export type ErrorCode = keyof typeof CODES
 /** All codes with their statuses, for the manuals' table and its test. */
 export const errorCodes: Readonly<Record<ErrorCode, { exit: number; http?: number }>> = CODES
 
+/** Enough for a hundred mirrors that are named with what each of them said. */
+const MAX_MESSAGE_LENGTH = 16_384
+
 /** The only error this project throws on purpose.
  *  @param code     stable, see the table
  *  @param message  names the item, what was expected and what was found; lower case, one line
  *  @param options  `hint`: the next command to run; `cause`: the error below
- *  Credentials in URLs and control characters are taken out of the message, so that it can be shown and logged. */
+ *  Credentials in URLs and control characters are taken out of the message, and it ends after 16 KB, so that it can be
+ *  shown and logged. */
 export class GapferryError extends Error {
   readonly code: ErrorCode
   readonly hint: string | undefined
 
   constructor(code: ErrorCode, message: string, options: { hint?: string; cause?: unknown } = {}) {
-    super(redact(message), options.cause === undefined ? undefined : { cause: options.cause })
+    super(redact(shorten(message)), options.cause === undefined ? undefined : { cause: options.cause })
     this.name = 'GapferryError'
     this.code = code
     this.hint = options.hint === undefined ? undefined : redact(options.hint)
@@ -154,6 +158,11 @@ export function httpStatus(error: unknown): number {
   if (!(error instanceof GapferryError)) return 500
   const row: { exit: number; http?: number } = CODES[error.code]
   return row.http ?? 500
+}
+
+/** A hostile name may have megabytes, and is not worth reading to its end. */
+function shorten(message: string): string {
+  return message.length > MAX_MESSAGE_LENGTH ? `${message.slice(0, MAX_MESSAGE_LENGTH)}…` : message
 }
 
 /** What moves the cursor, ends a line, or turns and hides the text around it: control and format characters. */

@@ -77,7 +77,9 @@ export class PackageScanner {
   end(): ScannedList {
     if (this.#strict === undefined && !this.#cutLast()) this.#goStrict()
     const rootTag = (this.#strict === undefined ? this.#head!.rootTag : this.#strict.end()).replace(/\/>$/, '>')
-    const root = parseXml(`${rootTag}</${/^<([^\s>]+)/.exec(rootTag)![1]!}>`, this.#what)
+    const name = /^<([^\s>]+)/.exec(rootTag)?.[1]
+    if (name === undefined) throw this.#invalid('the name of its root is too long')
+    const root = parseXml(`${rootTag}</${name}>`, this.#what)
     this.#checkRoot(root.name)
     const declared = root.attributes.get('packages')
     if (declared !== String(this.#count)) {

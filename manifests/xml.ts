@@ -20,7 +20,7 @@ export interface XmlElement {
 export type XmlParser = SaxesParser<{ xmlns: false }>
 
 const MAX_DEPTH = 64
-const MAX_NODES = 1_000_000
+const MAX_NODES = 300_000
 const MAX_ATTRIBUTES = 64
 const MAX_ATTRIBUTE_LENGTH = 65_536
 const ENCODINGS = /^(?:utf-?8|us-ascii)$/i
@@ -31,7 +31,7 @@ const ENCODINGS = /^(?:utf-?8|us-ascii)$/i
  *  @throws XML_INVALID for what is not well-formed UTF-8 XML, holds a document type, or exceeds a limit */
 export function parseXml(text: Uint8Array | string, what: string): XmlElement {
   const source = typeof text === 'string' ? text : decodeUtf8(text, what)
-  const top: XmlElement = { name: '', attributes: new Map(), children: [], text: '', start: 0, tagEnd: 0 }
+  const top: XmlElement = { name: '', attributes: NO_ATTRIBUTES, children: [], text: '', start: 0, tagEnd: 0 }
   const open = [top]
   let nodes = 0
   const parser = strictParser(what, { onClose: () => open.pop() })
@@ -40,13 +40,15 @@ export function parseXml(text: Uint8Array | string, what: string): XmlElement {
     const tagEnd = parser.position
     const element: XmlElement = {
       name: localName(tag.name),
-      attributes: new Map(Object.entries(tag.attributes)),
-      children: [],
+      attributes: attributesOf(tag.attributes),
+      children: NO_CHILDREN,
       text: '',
       start: source.lastIndexOf('<', tagEnd - 1),
       tagEnd,
     }
-    open.at(-1)!.children.push(element)
+    const parent = open.at(-1)!
+    if (parent.children === NO_CHILDREN) parent.children = [element]
+    else parent.children.push(element)
     open.push(element)
   })
   const addText = (piece: string): void => {
@@ -125,6 +127,15 @@ export function decodeUtf8(bytes: Uint8Array, what: string): string {
   } catch (cause) {
     throw new GapferryError('XML_INVALID', `${what}: is not UTF-8`, { cause })
   }
+}
+
+// Most elements have neither; empty maps and lists take most of the memory.
+const NO_ATTRIBUTES: XmlElement['attributes'] = new Map()
+const NO_CHILDREN: XmlElement[] = []
+
+function attributesOf(attributes: Record<string, string>): Map<string, string> {
+  const entries = Object.entries(attributes)
+  return entries.length === 0 ? NO_ATTRIBUTES : new Map(entries)
 }
 
 const ESCAPES: Record<string, string> = { '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' }

@@ -84,3 +84,20 @@ t.test('a package that is not what its checksum says is refused, and the rest is
   const pull = await gapferry('pull', '--json')
   t.match(JSON.parse(pull.stdout), { fetched: { count: 1 }, here: { count: 1 } }, 'the other was not fetched twice')
 })
+
+t.test('whether an upstream signed a package stands in the bundle for everyone to see', async (t) => {
+  const verdicts: Record<string, string> = {}
+  for (const signed of [true, false]) {
+    const lab = await makeLab(t)
+    const path = signed ? 'signed' : 'unsigned'
+    await lab.publish(path, [{ name: 'a', version: '1' }], { signed })
+    const gapferry = await laptop(lab, path)
+    const { stdout, stderr } = await gapferry('bundle', '--to', '.', '--json')
+    t.notMatch(stderr, '[', stderr)
+    const [bundle] = (JSON.parse(stdout) as { bundles: { files: { path: string }[] }[] }).bundles
+    const shown = await gapferry('inspect', bundle!.files[0]!.path)
+    verdicts[path] = /a-1-1\.noarch\.rpm.*/.exec(shown.stdout)?.[0] ?? shown.stderr
+  }
+  t.match(verdicts['signed'], /\bunchecked\b/)
+  t.match(verdicts['unsigned'], /\bunsigned\b/)
+})

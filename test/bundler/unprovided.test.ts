@@ -58,6 +58,24 @@ t.test('takes a rich requirement apart', async (t) => {
   )
 })
 
+t.test('lists that are made to keep this busy are done with at once', async (t) => {
+  const change = (type: string, text: string): string =>
+    type === 'primary'
+      ? text.replace('name="gone"', `name="(a${')'.repeat(60_000)}"`)
+      : text.replace('</package>', `${'<file '.repeat(100_000)}</package>`)
+  const rpms = await buildRpms([{ name: 'app', version: '1', requires: ['gone', '/no/such/file'] }])
+  const dir = join(root, randomUUID())
+  await makeRepository(dir, rpms)
+  const stored = await storeRepository(dir, join(root, 'store'), (type, bytes) =>
+    Buffer.from(change(type, gunzipSync(bytes).toString())),
+  )
+  const cpu = process.cpuUsage()
+  const one: CarriedPart = { id: 'x', data: stored.data, packages: stored.packages }
+  const [found] = await findUnprovided([one], { store: stored.store })
+  t.match(found, [{ requirement: '/no/such/file' }, { requirement: /^a$/ }])
+  t.ok(process.cpuUsage(cpu).user < 5e6)
+})
+
 async function unprovided(specs: PackageSpec[], { withFilelists = true } = {}): Promise<UnprovidedRequirement[]> {
   const { part: one, store } = await part(specs, withFilelists)
   const [found] = await findUnprovided([one], { store })

@@ -71,9 +71,9 @@ t.test('folders that are exchanged while boxes fetch: the right bytes or none', 
   const twin = join(dir, 'evil', 'twin')
   mkdirSync(twin)
   writeFileSync(join(twin, fileOf('large').slice(folder.length + 1)), Buffer.alloc(LARGE.length, 'evil'))
-  let isOver = false
+  const swaps = { isOver: false }
   const swap = async (): Promise<void> => {
-    for (let i = 0; !isOver; i++) {
+    for (let i = 0; !swaps.isOver; i++) {
       if (i % 2 === 0) {
         renameSync(folder, `${folder}.away`)
         symlinkSync(twin, folder)
@@ -92,7 +92,7 @@ t.test('folders that are exchanged while boxes fetch: the right bytes or none', 
     if (status === 200) t.ok(body.equals(LARGE), 'the right bytes')
     else if (status !== 0) t.equal(status, 503)
   }
-  isOver = true
+  swaps.isOver = true
   await swapping
   t.ok(seen.has(503) || seen.has(200))
 })
