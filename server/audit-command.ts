@@ -11,6 +11,7 @@ import type { MirrorStore } from './store.ts'
 /** Lists on a terminal end here, and cells; `--json` has all of it. */
 const MAX_ROWS = 50
 const MAX_CELL_CHARS = 60
+const MAX_DETAILS_CHARS = 300
 
 /** @param withStore  opens the store for one command, to read */
 export function addAudit(
@@ -54,8 +55,8 @@ function cellsOf({ seq, at, systemAt, who, what, result }: AuditRow): string[] {
   const { command, bundle, groups = [], files = [] } = what ?? { command: '(unreadable)' }
   const when = systemAt === null ? at : `${at} (clock: ${systemAt})`
   const number = bundle === undefined ? '' : String(bundle)
-  const cells = [String(seq), when, who, command, number, groups.join(','), files.join(','), result, detailsOf(what)]
-  return cells.map(shortened)
+  const cells = [String(seq), when, who, command, number, groups.join(','), files.join(','), result]
+  return [...cells.map((cell) => shortened(cell, MAX_CELL_CHARS)), shortened(detailsOf(what), MAX_DETAILS_CHARS)]
 }
 
 /** What only some rows have. */
@@ -73,8 +74,8 @@ function detailsOf(what: AuditRow['what']): string {
   ].join('; ')
 }
 
-function shortened(text: string): string {
-  return text.length > MAX_CELL_CHARS ? `${text.slice(0, MAX_CELL_CHARS - 1)}…` : text
+function shortened(text: string, max: number): string {
+  return text.length > max ? `${text.slice(0, max - 1)}…` : text
 }
 
 function renderHead({ seq, hash }: AuditHead): string {

@@ -8,6 +8,7 @@ import type { Command } from 'commander'
 import { GapferryError } from '../manifests/errors.ts'
 import { addAudit } from './audit-command.ts'
 import { auditedRelease, auditedRollback, noteSettings } from './audit.ts'
+import { addBackupCommands } from './backup-commands.ts'
 import { loadMirrorConfig, type MirrorConfig } from './config.ts'
 import { addImport } from './import-command.ts'
 import { addInit } from './init-command.ts'
@@ -28,6 +29,7 @@ export function addCommands(program: Command, around: Surroundings): void {
   addStatus(program, around)
   addBundles(program, around)
   addStoreCommands(program, around, { withStore, clockOf })
+  addBackupCommands(program, around, { withStore, clockOf, configFile })
   addAudit(program, around, (command, work) =>
     withStore(around, command, openStore, (store, _, json) => work(store, json)),
   )

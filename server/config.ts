@@ -11,6 +11,9 @@ import { parseListen, parseSettings } from '../manifests/settings.ts'
 import { parseName } from '../manifests/tree.ts'
 import { systemCode } from '../storage/durable.ts'
 
+/** More than that no settings are. */
+export const MAX_CONFIG_BYTES = 1024 * 1024
+
 // A name or address, with a port only where boxes use another one than the listener's.
 const HOST = /^(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?$/
 

@@ -152,7 +152,8 @@ async function confirm(request: InitRequest, root: PinnedRoot, config: MirrorCon
 function isPinned(storeDir: string, rootFile: string): boolean {
   const bytes = readFileSync(rootFile)
   const isKnown = (roots: readonly Buffer[]): boolean => roots.some((root) => root.equals(bytes))
-  if (!existsSync(catalogFile(storeDir))) return isKnown(stateBeside(storeDir)?.roots ?? [])
+  if (isKnown(stateBeside(storeDir)?.roots ?? [])) return true
+  if (!existsSync(catalogFile(storeDir))) return false
   const catalog = new Catalog(catalogFile(storeDir))
   try {
     return isKnown(catalog.trusted().roots)

@@ -162,6 +162,12 @@ function believedBundle(trusted: TrustedState, root: RootFile): { kept: AnyRoleF
   return { kept: isReset ? [] : files, isReset }
 }
 
+/** The number that a store believes in when `root` is in force; 0 where it believes nothing, or `root` took away the keys of
+ *  what it believed. */
+export function believedNumber(trusted: TrustedState, root: RootFile): number {
+  return Math.max(0, ...believedBundle(trusted, root).kept.map(({ version }) => version))
+}
+
 function intact<F>(parse: (bytes: Buffer, what: string) => F, bytes: Buffer | undefined, what: string): F | undefined {
   if (bytes === undefined) return undefined
   try {

@@ -36,7 +36,7 @@ export async function mirrorProgram(t: Test, options: { nowMs?: () => number } =
     const nowMs = options.nowMs ?? ((): number => NOW)
     const outcome = await inside(runMirror, dir, [...args, ...config], { nowMs, user: 'anna (1000)', ...around })
     const found = typeof expected === 'number' ? outcome.status : /\[([A-Z_]+)\]/.exec(outcome.stderr)?.[1]
-    if (!t.equal(found, expected, args.join(' '))) t.comment(outcome.stderr)
+    if (!t.equal(found, expected, args.join(' ').replace(/[^ -~]/g, '?'))) t.comment(outcome.stderr)
     return outcome
   }
   const program: MirrorProgram = {

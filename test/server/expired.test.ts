@@ -79,7 +79,12 @@ t.test('everything else holds: rollback, conflict, site, signatures, and what is
   await run('ROLE_CONFLICT', 'import', ...ACCEPT, stick(5, undefined, made(NOW - 431 * DAY)))
   const stranger = { root: [newKey()], bundle: [newKey()] }
   await run('ROLE_SIGNATURE', 'import', ...ACCEPT, stick(6, undefined, { ...old, keys: stranger }))
-  await run('SITE_MISMATCH', 'import', ...ACCEPT, stick(6, undefined, { ...old, site: 'lab', roots: [] }))
+  await run(
+    'SITE_MISMATCH',
+    'import',
+    ...ACCEPT,
+    stick(6, undefined, { ...old, site: 'lab', roots: [makeRoot(sampleKeys, { site: 'lab' })] }),
+  )
   const bytes = readFileSync(stick(7, undefined, old))
   bytes[900] = bytes[900]! ^ 1
   writeFileSync(join(dir, 'hq-7.tar'), bytes)

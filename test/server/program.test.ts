@@ -64,7 +64,20 @@ function status(t: Test, outcome: Outcome, expected: number, code?: string): voi
 
 t.test('help with an example on every level', async (t) => {
   const dir = t.testdir()
-  const commands = ['init', 'import', 'release', 'rollback', 'serve', 'status', 'bundles', 'verify', 'prune', 'audit']
+  const commands = [
+    'init',
+    'import',
+    'release',
+    'rollback',
+    'serve',
+    'status',
+    'bundles',
+    'verify',
+    'prune',
+    'audit',
+    'backup',
+    'restore',
+  ]
   const outcomes = await Promise.all(
     [[], ...commands.map((name) => [name])].map((words) => mirror(dir, ...words, '--help')),
   )
