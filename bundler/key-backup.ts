@@ -20,7 +20,7 @@ const SITE_FILE =
 
 const Hex256 = Type.String({ pattern: '^[0-9a-f]{64}$' })
 const Bytes = Base64(1024 * 1024)
-const Count = Type.Integer({ minimum: 0, maximum: 2 ** 40 })
+const Count = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
 const Text = Type.String({ maxLength: 1024 })
 const Time = Type.String({ pattern: '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$' })
 const Head = {
@@ -124,6 +124,8 @@ export async function sealBackup(backup: KeyBackup, passphrase: string): Promise
       immutable: Object.fromEntries(immutable),
     })),
   }
+  // What could not be restored is no backup.
+  if (!Check(Content, content)) throw invalid(`backup of ${backup.site}`, 'holds what this format cannot say')
   const bytes = serialize({ ...head, ...(await seal(head, Buffer.from(JSON.stringify(content)), passphrase)) })
   if (bytes.length <= MAX_BACKUP_BYTES) return bytes
   throw invalid(`backup of ${backup.site}`, `would have ${bytes.length} bytes, more than ${MAX_BACKUP_BYTES}`)

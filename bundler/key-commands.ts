@@ -213,7 +213,8 @@ function addSign(keys: Command, around: Surroundings, program: Command): void {
       const fleet = fleetOf(options, around)
       const site = oneSite(fleet, options.site)
       await locked(fleet, async () => {
-        takeOver(fleet, site, pathsOf(around, options.copy))
+        const progress = takeOver(fleet, site, pathsOf(around, options.copy))
+        if (progress?.isInForce === true) return say(around, options, progress)
         const secrets = rootSecrets(around, options, siteSecrets(around, options, site))
         const rootKeyFiles = pathsOf(around, options.rootKey)
         say(around, options, await signPendingRoot({ dir: fleet.keysDir, site, rootKeyFiles, rootSecrets: secrets }))
@@ -242,13 +243,16 @@ async function signCopy(around: Surroundings, options: SignOptions, pending: str
   print(around, options.json === true ? JSON.stringify({ site, version, file, signedBy: signedNow }) : text)
 }
 
-function takeOver(fleet: Fleet, site: string, copies: string[]): void {
+/** @returns what became of the root that waits; undefined without copies */
+function takeOver(fleet: Fleet, site: string, copies: string[]): RootProgress | undefined {
   const { root: current } = loadRoots(fleet.keysDir, site)
+  let progress: RootProgress | undefined
   for (const file of copies) {
     const pending = readPending(fleet.keysDir, current)
-    if (pending !== undefined)
-      advanceRoot(fleet.keysDir, current, mergeSignatures(pending, parsePending(readSiteFile(file))))
+    if (pending === undefined) break
+    progress = advanceRoot(fleet.keysDir, current, mergeSignatures(pending, parsePending(readSiteFile(file))))
   }
+  return progress
 }
 
 function rotationOf(

@@ -56,9 +56,7 @@ export function readTokenKey(tool: TokenTool, place: TokenPlace): string {
   if (key.asymmetricKeyType === 'ec' && key.asymmetricKeyDetails?.namedCurve === 'prime256v1') {
     return key.export({ type: 'spki', format: 'pem' }).toString()
   }
-  throw new GapferryError('KEY_INVALID', `${nameOf(place)}: expected an ECDSA key on P-256, found another`, {
-    hint: `make one: ${keygenLine(place)}`,
-  })
+  throw otherKind(place)
 }
 
 /** An ECDSA P-256 signature over the SHA-256 of `bytes`, DER.
@@ -118,6 +116,7 @@ function explained(place: TokenPlace, said: string, status: number | null): Gapf
       hint: 'unlock it with the PUK or SO PIN: pkcs11-tool --login --login-type so --init-pin',
     })
   }
+  if (/cannot create EVP_PKEY/.test(said)) return otherKind(place)
   const slots = `pkcs11-tool --module ${place.module} --list-token-slots`
   if (/No slot with (?:a )?token/i.test(said))
     return failed(place, `there is no token "${place.token}"`, `plug it in; ${slots}`)
@@ -137,6 +136,12 @@ function explained(place: TokenPlace, said: string, status: number | null): Gapf
 
 function failed(place: TokenPlace, why: string, hint = 'pkcs11-tool --list-token-slots'): GapferryError {
   return new GapferryError('TOKEN_FAILED', `${nameOf(place)}: ${why}`, { hint })
+}
+
+function otherKind(place: TokenPlace): GapferryError {
+  return new GapferryError('KEY_INVALID', `${nameOf(place)}: expected an ECDSA key on P-256, found another`, {
+    hint: `make one: ${keygenLine(place)}`,
+  })
 }
 
 function noTool(command: string, place: TokenPlace, cause: unknown): GapferryError {

@@ -393,8 +393,6 @@ function refuseOtherTrees(number: number, known: Map<string, NamedBlob>, offered
   throw new GapferryError(
     'ROLE_CONFLICT',
     `bundle ${number}: expected the trees that were imported under this number, found others`,
-    {
-      hint: 'pack a bundle with a new number',
-    },
+    { hint: `two laptops signed number ${number}; on the laptop run: gapferry pack --renew --number-above ${number}` },
   )
 }

@@ -228,10 +228,22 @@ function refuseConflict(files: AnyRoleFile[], kept: AnyRoleFile[]): void {
     if (old === undefined || old.version !== file.version || old.bytes.equals(file.bytes)) continue
     throw new GapferryError(
       'ROLE_CONFLICT',
-      `${file.what}: expected the bytes that were adopted as bundle ${old.version}, found others under that number`,
-      { hint: 'two laptops, or a restored one, signed the same number: pack a bundle with a new one' },
+      `${file.what}: expected the bytes that were adopted as bundle ${old.version} (${originOf(old)}), ` +
+        `found others under that number (${originOf(file)})`,
+      {
+        hint:
+          `two laptops, or a restored one, signed number ${old.version}: on the one whose bundle is not here, run: ` +
+          `gapferry pack --renew --number-above ${old.version}`,
+      },
     )
   }
+}
+
+/** Tells one laptop from another: each has a bundle key of its own. */
+function originOf(file: AnyRoleFile): string {
+  const keys = Object.keys(file.metadata.signatures).map((keyid) => keyid.slice(0, 8))
+  const made = 'createdAtMs' in file ? `${formatTime(file.createdAtMs)} by ${file.bundler} with ` : ''
+  return `signed ${made}key ${keys.join(', ')}`
 }
 
 function refuseStrangers(offered: Map<string, Buffer>, number: number): void {
