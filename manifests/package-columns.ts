@@ -11,11 +11,11 @@ export interface RepositoryTable extends PackageTable {
   /** of the RPM file: a place in CHECKSUM_ALGORITHMS … */
   algorithm: Uint8Array
   /** … and its digits, which are the package's id in filelists and other */
-  checksum: Uint32Array
+  checksum: Texts
   /** size of the RPM file */
   bytes: Uint32Array
   /** where the RPM file is: relative to the repository's base URL, or absolute where the element has an `xml:base` */
-  href: Uint32Array
+  href: Texts
   /** of the RPM file at the upstream, seconds since 1970 */
   fileTime: Float64Array
 }
@@ -28,7 +28,12 @@ export const CHECKSUM_ALGORITHMS = [
   'sha512',
 ] as const satisfies Checksum['algorithm'][]
 
-/** A package without its relations, texts as numbers. */
+/** Texts of which hardly one stands there twice, so that a pool would only cost. */
+export interface Texts {
+  text: (i: number) => string
+}
+
+/** A package without its relations, texts as numbers. The texts of `checksum` and `href` are added apart. */
 export interface TableRow {
   name: number
   epoch: number
@@ -36,9 +41,7 @@ export interface TableRow {
   release: number
   arch: number
   algorithm: number
-  checksum: number
   bytes: number
-  href: number
   fileTime: number
 }
 
@@ -60,9 +63,9 @@ export function packageRow(table: RepositoryTable, i: number): PackageRow {
   return {
     ...nevra,
     nevra: formatNevra(nevra),
-    checksum: { algorithm: CHECKSUM_ALGORITHMS[table.algorithm[i]!]!, hex: pool.text(table.checksum[i]!) },
+    checksum: { algorithm: CHECKSUM_ALGORITHMS[table.algorithm[i]!]!, hex: table.checksum.text(i) },
     bytes: table.bytes[i]!,
-    href: pool.text(table.href[i]!),
+    href: table.href.text(i),
     fileTime: table.fileTime[i]!,
   }
 }
@@ -76,6 +79,9 @@ export class TableBuilder {
   readonly #paths = new Column()
   readonly #pathStarts = new Column()
   readonly #columns = Object.fromEntries(ROW_COLUMNS.map((name) => [name, new Column()])) as Record<RowColumn, Column>
+  /** of the next row too, once they are known */
+  readonly checksums = new TextColumn()
+  readonly hrefs = new TextColumn()
   /** a Column holds 32 bits */
   readonly #fileTimes: number[] = []
 
@@ -106,6 +112,8 @@ export class TableBuilder {
   undo(): void {
     for (const relations of this.#kinds) relations.undo()
     this.#paths.length = this.#pathStarts.last()
+    this.checksums.undo(this.count)
+    this.hrefs.undo(this.count)
   }
 
   /** The package that the relations and files so far belong to. @throws REPODATA_INVALID past a limit */
@@ -124,6 +132,8 @@ export class TableBuilder {
     const { row } = strict
     for (const kind of RELATION_KINDS) for (const relation of strict[kind]) this.#addStrictRelation(kind, relation)
     for (const path of strict.files) this.addFile(this.pool.intern(path))
+    this.checksums.addText(row.checksum.hex)
+    this.hrefs.addText(row.href)
     this.addRow({
       name: this.pool.intern(row.name),
       epoch: this.pool.intern(row.epoch),
@@ -131,9 +141,7 @@ export class TableBuilder {
       release: this.pool.intern(row.release),
       arch: this.pool.intern(row.arch),
       algorithm: CHECKSUM_ALGORITHMS.indexOf(row.checksum.algorithm),
-      checksum: this.pool.intern(row.checksum.hex),
       bytes: row.bytes,
-      href: this.pool.intern(row.href),
       fileTime: row.fileTime,
     })
   }
@@ -145,6 +153,8 @@ export class TableBuilder {
       count: this.count,
       ...columns,
       algorithm: new Uint8Array(algorithm),
+      checksum: this.checksums,
+      href: this.hrefs,
       fileTime: Float64Array.from(this.#fileTimes),
       ...mapValues(this.#relations, (relations) => relations.data()),
       files: { start: this.#pathStarts.data(), path: this.#paths.data() },
@@ -169,9 +179,7 @@ const ROW_COLUMNS = [
   'release',
   'arch',
   'algorithm',
-  'checksum',
   'bytes',
-  'href',
 ] as const satisfies (keyof TableRow)[]
 type RowColumn = (typeof ROW_COLUMNS)[number]
 
@@ -185,12 +193,47 @@ class Column {
     this.#data[this.length++] = value
   }
 
+  at(i: number): number {
+    return this.#data[i]!
+  }
+
   last(): number {
     return this.#data[this.length - 1]!
   }
 
   data(): Uint32Array<ArrayBuffer> {
     return this.#data.slice(0, this.length)
+  }
+}
+
+class TextColumn implements Texts {
+  #bytes = Buffer.allocUnsafe(FIRST_ROWS * 64)
+  readonly #starts = new Column()
+
+  constructor() {
+    this.#starts.push(0)
+  }
+
+  /** Adds the UTF-8 in `bytes` from `start` to `end`. */
+  add(bytes: Uint8Array, start = 0, end = bytes.length): void {
+    const from = this.#starts.last()
+    const to = from + end - start
+    if (to > this.#bytes.length) this.#bytes = Buffer.concat([this.#bytes], to * 2)
+    for (let i = start, at = from; i < end; i++, at++) this.#bytes[at] = bytes[i]!
+    this.#starts.push(to)
+  }
+
+  addText(text: string): void {
+    this.add(Buffer.from(text))
+  }
+
+  /** Drops all but the first `count`. */
+  undo(count: number): void {
+    this.#starts.length = Math.min(this.#starts.length, count + 1)
+  }
+
+  text(i: number): string {
+    return this.#bytes.toString('utf8', this.#starts.at(i), this.#starts.at(i + 1))
   }
 }
 

@@ -73,6 +73,7 @@ interface Fields {
   hex?: string
   size?: string
   time?: string
+  description?: string
   location?: string
   format?: string
   more?: string
@@ -81,6 +82,7 @@ interface Fields {
 function element(fields: Fields): string {
   const { name = 'asterisk18', arch = 'x86_64', evr = 'epoch="2" ver="18.9.0" rel="1.sng7"', more = '' } = fields
   const { type = 'sha256', hex = HEX, size = '1234', time = '1700000000', format = '' } = fields
+  const { description = 'It\'s "d" &amp; é' } = fields
   const { location = 'href="Packages/a/asterisk18-18.9.0-1.sng7.x86_64.rpm"' } = fields
   return `<package type="rpm">
   <name>${name}</name>
@@ -88,7 +90,7 @@ function element(fields: Fields): string {
   <version ${evr}/>
   <checksum type="${type}" pkgid="YES">${hex}</checksum>
   <summary>s</summary>
-  <description>It's "d" &amp; é</description>
+  <description>${description}</description>
   <packager/>
   <url>http://x/</url>
   <time file="${time}" build="1"/>
@@ -174,7 +176,10 @@ function elements(): fc.Arbitrary<string> {
             "'",
           ),
         },
-        { weight: 1, arbitrary: fc.constantFrom('\n', '\t', ']]>', '&no;', '&', '\u0001', '\u0085', '\ufffe', '\r\n') },
+        {
+          weight: 1,
+          arbitrary: fc.constantFrom('\n', '\t', ']]>', '&no;', '&', '&amp', '\u0001', '\u0085', '\ufffe', '\r\n'),
+        },
       ),
       { maxLength: 8 },
     )
@@ -242,6 +247,7 @@ function elements(): fc.Arbitrary<string> {
     size: often('7', number),
     time: often('7', number),
     location: often('href="a.rpm"', attributes({ href: value, 'xml:base': fc.constantFrom('http://x/', 'x', '') })),
+    description: fc.oneof(fc.constant('a &lt; b\n- c'), text),
     more: often(
       '',
       fc.constantFrom('<name>b</name>', '<location href="b"/>', '<x/>', '<!-- c -->', '<format/>', 'text'),
