@@ -52,21 +52,56 @@ const FIRST_ROWS = 1 << 10
 
 /** Row `i` as an object, for what is selected. */
 export function packageRow(table: RepositoryTable, i: number): PackageRow {
-  const { pool } = table
+  const { pool, checksum, href, fileTime } = table
+  return rowOf(pool, (name) => table[name][i]!, { hex: checksum.text(i), href: href.text(i), fileTime: fileTime[i]! })
+}
+
+/** The relations of one kind of row `i` as objects. */
+export function relationsOf({ pool, ...table }: PackageTable, kind: RelationKind, i: number): Relation[] {
+  const { start, name, sense, epoch, version, release } = table[kind]
+  const found: Relation[] = []
+  for (let at = start[i]!; at < start[i + 1]!; at++) {
+    const relation: Relation = { name: pool.text(name[at]!) }
+    const flags = FLAGS[sense[at]!]
+    found.push(relation)
+    if (flags === undefined) continue
+    relation.flags = flags
+    relation.epoch = pool.text(epoch[at]!)
+    relation.version = pool.text(version[at]!)
+    relation.release = pool.text(release[at]!)
+  }
+  return found
+}
+
+/** The files of row `i` that primary lists. */
+export function pathsOf({ pool, files }: PackageTable, i: number): string[] {
+  return Array.from(files.path.subarray(files.start[i], files.start[i + 1]), (path) => pool.text(path))
+}
+
+const FLAGS = Object.fromEntries(Object.entries(SENSE).map(([flags, sense]) => [sense, flags])) as Record<
+  number,
+  Relation['flags'] & string
+>
+
+function rowOf(
+  pool: StringPool,
+  valueOf: (name: RowColumn) => number,
+  { hex, href, fileTime }: { hex: string; href: string; fileTime: number },
+): PackageRow {
   const nevra = {
-    name: pool.text(table.name[i]!),
-    epoch: pool.text(table.epoch[i]!),
-    version: pool.text(table.version[i]!),
-    release: pool.text(table.release[i]!),
-    arch: pool.text(table.arch[i]!),
+    name: pool.text(valueOf('name')),
+    epoch: pool.text(valueOf('epoch')),
+    version: pool.text(valueOf('version')),
+    release: pool.text(valueOf('release')),
+    arch: pool.text(valueOf('arch')),
   }
   return {
     ...nevra,
     nevra: formatNevra(nevra),
-    checksum: { algorithm: CHECKSUM_ALGORITHMS[table.algorithm[i]!]!, hex: table.checksum.text(i) },
-    bytes: table.bytes[i]!,
-    href: table.href.text(i),
-    fileTime: table.fileTime[i]!,
+    checksum: { algorithm: CHECKSUM_ALGORITHMS[valueOf('algorithm')]!, hex },
+    bytes: valueOf('bytes'),
+    href,
+    fileTime,
   }
 }
 
@@ -127,7 +162,14 @@ export class TableBuilder {
     if (this.#paths.length > MAX_FILES) throw this.#tooMany(MAX_FILES, 'files')
   }
 
-  /** The same for a package that a parser has read. */
+  /** The row that was added last. */
+  lastRow(): PackageRow {
+    const last = this.count - 1
+    const texts = { hex: this.checksums.text(last), href: this.hrefs.text(last), fileTime: this.#fileTimes[last]! }
+    return rowOf(this.pool, (name) => this.#columns[name].last(), texts)
+  }
+
+  /** As addRow, for a package that a parser has read. */
   addStrict(strict: StrictPackage): void {
     const { row } = strict
     for (const kind of RELATION_KINDS) for (const relation of strict[kind]) this.#addStrictRelation(kind, relation)

@@ -6,7 +6,7 @@
  */
 import { CHECKSUM_ALGORITHMS, type TableBuilder, type TableRow } from './package-columns.ts'
 import { RELATION_KINDS, SENSE, type RelationKind } from './package-table.ts'
-import { FIELD_LIMITS, placeOf } from './package-xml.ts'
+import { FIELD_LIMITS, placeOf, type TagPlace } from './package-xml.ts'
 import { CLASS, NONE, QuickXml, UNUSUAL } from './quick-xml.ts'
 import { HEX_DIGITS } from './repomd.ts'
 import { EMPTY, StringPool } from './string-pool.ts'
@@ -54,6 +54,8 @@ const START = Buffer.from('<package type="rpm">')
 const MAX_DIGITS = 13
 
 export class QuickReader {
+  /** where the `<location>` tag of the last element stands in its bytes */
+  readonly location: TagPlace = { start: 0, end: 0 }
   readonly #builder: TableBuilder
   readonly #xml = new QuickXml(WORDS)
   readonly #zero: number
@@ -164,6 +166,8 @@ export class QuickReader {
       else if (name === A.href) href = xml.string()
       else throw UNUSUAL
     }
+    this.location.start = xml.tagStart
+    this.location.end = xml.at
     xml.close(T.location)
     const isUsable = href !== undefined && href !== '' && href.length <= FIELD_LIMITS.hrefLength
     const place = isUsable ? placeOf(href!, base) : undefined

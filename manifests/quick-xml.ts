@@ -54,6 +54,8 @@ export class QuickXml {
   classes = 0
   /** whether the start tag that was read last is an end tag too */
   isClosed = false
+  /** where the tag begins whose name was read last */
+  tagStart = 0
   #at = 0
   readonly #words: StringPool
   readonly #spellings: readonly Uint8Array[]
@@ -71,6 +73,11 @@ export class QuickXml {
     this.#nextAttribute = new Uint8Array(words.size)
   }
 
+  /** how far it has read */
+  get at(): number {
+    return this.#at
+  }
+
   /** Begins anew, with bytes that must start so. */
   open(bytes: Buffer, start: Buffer): void {
     this.bytes = bytes
@@ -82,11 +89,8 @@ export class QuickXml {
   child(): number {
     this.#space()
     if (this.bytes[this.#at] !== LESS) throw UNUSUAL
-    this.#at++
-    if (this.bytes[this.#at] === SLASH) {
-      this.#at--
-      return NONE
-    }
+    if (this.bytes[this.#at + 1] === SLASH) return NONE
+    this.tagStart = this.#at++
     this.#lastTag = this.#lastWord = this.#word(this.#nextTag, this.#lastTag)
     return this.#lastTag
   }
@@ -137,8 +141,9 @@ export class QuickXml {
     this.#at++
   }
 
-  /** @throws UNUSUAL unless nothing follows */
+  /** @throws UNUSUAL unless nothing but white space follows */
   end(): void {
+    this.#space()
     if (this.#at !== this.bytes.length) throw UNUSUAL
   }
 

@@ -1,8 +1,14 @@
 import * as fc from 'fast-check'
 import t from 'tap'
-import { packageRow, TableBuilder, type RepositoryTable } from '../../manifests/package-columns.ts'
-import { PrimaryReader } from '../../manifests/package-reader.ts'
-import { RELATION_KINDS, SENSE, StringPool, type RelationKind } from '../../manifests/package-table.ts'
+import {
+  packageRow,
+  pathsOf,
+  relationsOf,
+  TableBuilder,
+  type RepositoryTable,
+} from '../../manifests/package-columns.ts'
+import { TableReader } from '../../manifests/package-reader.ts'
+import { RELATION_KINDS, StringPool, type RelationKind } from '../../manifests/package-table.ts'
 import { readPackageStrictly, type PackageRow } from '../../manifests/package-xml.ts'
 import type { Relation } from '../../manifests/rpm-version.ts'
 import { escapeXml } from '../../manifests/xml.ts'
@@ -106,38 +112,20 @@ interface Facts extends Record<RelationKind, Relation[]> {
 }
 
 function factsOf(table: RepositoryTable): Facts[] {
-  const { pool } = table
   return Array.from({ length: table.count }, (_, i) => {
-    const relations = RELATION_KINDS.map((kind) => {
-      const { start, name, sense, epoch, version, release } = table[kind]
-      const found: Relation[] = []
-      for (let at = start[i]!; at < start[i + 1]!; at++) {
-        const one: Relation = { name: pool.text(name[at]!) }
-        const flags = Object.entries(SENSE).find(([, bits]) => bits === sense[at])?.[0]
-        if (flags !== undefined) {
-          one.flags = flags as 'EQ'
-          one.epoch = pool.text(epoch[at]!)
-          one.version = pool.text(version[at]!)
-          one.release = pool.text(release[at]!)
-        }
-        found.push(one)
-      }
-      return [kind, found]
-    })
-    const paths = table.files.path.subarray(table.files.start[i], table.files.start[i + 1])
+    const relations = RELATION_KINDS.map((kind) => [kind, relationsOf(table, kind, i)])
     return {
       row: packageRow(table, i),
       ...(Object.fromEntries(relations) as Record<RelationKind, Relation[]>),
-      files: [...paths].map((path) => pool.text(path)),
+      files: pathsOf(table, i),
     }
   })
 }
 
 function read(elements: string[]): { facts: Facts[]; strictCount: number } {
-  const reader = new PrimaryReader(new StringPool(), 'primary')
-  const document = `<metadata xmlns="c" packages="${elements.length}">\n${elements.join('\n')}\n</metadata>\n`
-  reader.write(Buffer.from(document))
-  const facts = factsOf(reader.end())
+  const reader = new TableReader(new StringPool(), 'primary')
+  for (const text of elements) reader.add(Buffer.from(text))
+  const facts = factsOf(reader.table())
   return { facts, strictCount: reader.strictCount }
 }
 
