@@ -149,7 +149,7 @@ function planRepository(repo: YumRepo, upstream: YumUpstream): PlannedRepository
     verdict: upstream.verdict,
     data: upstream.data,
     packages: selection.carried.map((row) => plannedPackage(row, selection.reasons.get(row.nevra) ?? '')),
-    offered: upstream.packages.length,
+    offered: upstream.packages.count,
     unprovided: [],
     warnings: [...upstream.warnings, ...selection.unmatched.map((glob) => `nothing there matches include ${glob}`)],
   }

@@ -11,11 +11,11 @@ export interface RepositoryTable extends PackageTable {
   /** of the RPM file: a place in CHECKSUM_ALGORITHMS … */
   algorithm: Uint8Array
   /** … and its digits, which are the package's id in filelists and other */
-  checksum: Uint32Array
+  checksum: Texts
   /** size of the RPM file */
   bytes: Uint32Array
   /** where the RPM file is: relative to the repository's base URL, or absolute where the element has an `xml:base` */
-  href: Uint32Array
+  href: Texts
   /** of the RPM file at the upstream, seconds since 1970 */
   fileTime: Float64Array
 }
@@ -28,7 +28,12 @@ export const CHECKSUM_ALGORITHMS = [
   'sha512',
 ] as const satisfies Checksum['algorithm'][]
 
-/** A package without its relations, texts as numbers. */
+/** Texts of which hardly one stands there twice, so that a pool would only cost. */
+export interface Texts {
+  text: (i: number) => string
+}
+
+/** A package without its relations, texts as numbers. The texts of `checksum` and `href` are added apart. */
 export interface TableRow {
   name: number
   epoch: number
@@ -36,9 +41,7 @@ export interface TableRow {
   release: number
   arch: number
   algorithm: number
-  checksum: number
   bytes: number
-  href: number
   fileTime: number
 }
 
@@ -49,21 +52,56 @@ const FIRST_ROWS = 1 << 10
 
 /** Row `i` as an object, for what is selected. */
 export function packageRow(table: RepositoryTable, i: number): PackageRow {
-  const { pool } = table
+  const { pool, checksum, href, fileTime } = table
+  return rowOf(pool, (name) => table[name][i]!, { hex: checksum.text(i), href: href.text(i), fileTime: fileTime[i]! })
+}
+
+/** The relations of one kind of row `i` as objects. */
+export function relationsOf({ pool, ...table }: PackageTable, kind: RelationKind, i: number): Relation[] {
+  const { start, name, sense, epoch, version, release } = table[kind]
+  const found: Relation[] = []
+  for (let at = start[i]!; at < start[i + 1]!; at++) {
+    const relation: Relation = { name: pool.text(name[at]!) }
+    const flags = FLAGS[sense[at]!]
+    found.push(relation)
+    if (flags === undefined) continue
+    relation.flags = flags
+    relation.epoch = pool.text(epoch[at]!)
+    relation.version = pool.text(version[at]!)
+    relation.release = pool.text(release[at]!)
+  }
+  return found
+}
+
+/** The files of row `i` that primary lists. */
+export function pathsOf({ pool, files }: PackageTable, i: number): string[] {
+  return Array.from(files.path.subarray(files.start[i], files.start[i + 1]), (path) => pool.text(path))
+}
+
+const FLAGS = Object.fromEntries(Object.entries(SENSE).map(([flags, sense]) => [sense, flags])) as Record<
+  number,
+  Relation['flags'] & string
+>
+
+function rowOf(
+  pool: StringPool,
+  valueOf: (name: RowColumn) => number,
+  { hex, href, fileTime }: { hex: string; href: string; fileTime: number },
+): PackageRow {
   const nevra = {
-    name: pool.text(table.name[i]!),
-    epoch: pool.text(table.epoch[i]!),
-    version: pool.text(table.version[i]!),
-    release: pool.text(table.release[i]!),
-    arch: pool.text(table.arch[i]!),
+    name: pool.text(valueOf('name')),
+    epoch: pool.text(valueOf('epoch')),
+    version: pool.text(valueOf('version')),
+    release: pool.text(valueOf('release')),
+    arch: pool.text(valueOf('arch')),
   }
   return {
     ...nevra,
     nevra: formatNevra(nevra),
-    checksum: { algorithm: CHECKSUM_ALGORITHMS[table.algorithm[i]!]!, hex: pool.text(table.checksum[i]!) },
-    bytes: table.bytes[i]!,
-    href: pool.text(table.href[i]!),
-    fileTime: table.fileTime[i]!,
+    checksum: { algorithm: CHECKSUM_ALGORITHMS[valueOf('algorithm')]!, hex },
+    bytes: valueOf('bytes'),
+    href,
+    fileTime,
   }
 }
 
@@ -76,6 +114,9 @@ export class TableBuilder {
   readonly #paths = new Column()
   readonly #pathStarts = new Column()
   readonly #columns = Object.fromEntries(ROW_COLUMNS.map((name) => [name, new Column()])) as Record<RowColumn, Column>
+  /** of the next row too, once they are known */
+  readonly checksums = new TextColumn()
+  readonly hrefs = new TextColumn()
   /** a Column holds 32 bits */
   readonly #fileTimes: number[] = []
 
@@ -106,6 +147,8 @@ export class TableBuilder {
   undo(): void {
     for (const relations of this.#kinds) relations.undo()
     this.#paths.length = this.#pathStarts.last()
+    this.checksums.undo(this.count)
+    this.hrefs.undo(this.count)
   }
 
   /** The package that the relations and files so far belong to. @throws REPODATA_INVALID past a limit */
@@ -119,11 +162,20 @@ export class TableBuilder {
     if (this.#paths.length > MAX_FILES) throw this.#tooMany(MAX_FILES, 'files')
   }
 
-  /** The same for a package that a parser has read. */
+  /** The row that was added last. */
+  lastRow(): PackageRow {
+    const last = this.count - 1
+    const texts = { hex: this.checksums.text(last), href: this.hrefs.text(last), fileTime: this.#fileTimes[last]! }
+    return rowOf(this.pool, (name) => this.#columns[name].last(), texts)
+  }
+
+  /** As addRow, for a package that a parser has read. */
   addStrict(strict: StrictPackage): void {
     const { row } = strict
     for (const kind of RELATION_KINDS) for (const relation of strict[kind]) this.#addStrictRelation(kind, relation)
     for (const path of strict.files) this.addFile(this.pool.intern(path))
+    this.checksums.addText(row.checksum.hex)
+    this.hrefs.addText(row.href)
     this.addRow({
       name: this.pool.intern(row.name),
       epoch: this.pool.intern(row.epoch),
@@ -131,9 +183,7 @@ export class TableBuilder {
       release: this.pool.intern(row.release),
       arch: this.pool.intern(row.arch),
       algorithm: CHECKSUM_ALGORITHMS.indexOf(row.checksum.algorithm),
-      checksum: this.pool.intern(row.checksum.hex),
       bytes: row.bytes,
-      href: this.pool.intern(row.href),
       fileTime: row.fileTime,
     })
   }
@@ -145,6 +195,8 @@ export class TableBuilder {
       count: this.count,
       ...columns,
       algorithm: new Uint8Array(algorithm),
+      checksum: this.checksums,
+      href: this.hrefs,
       fileTime: Float64Array.from(this.#fileTimes),
       ...mapValues(this.#relations, (relations) => relations.data()),
       files: { start: this.#pathStarts.data(), path: this.#paths.data() },
@@ -169,9 +221,7 @@ const ROW_COLUMNS = [
   'release',
   'arch',
   'algorithm',
-  'checksum',
   'bytes',
-  'href',
 ] as const satisfies (keyof TableRow)[]
 type RowColumn = (typeof ROW_COLUMNS)[number]
 
@@ -185,12 +235,47 @@ class Column {
     this.#data[this.length++] = value
   }
 
+  at(i: number): number {
+    return this.#data[i]!
+  }
+
   last(): number {
     return this.#data[this.length - 1]!
   }
 
   data(): Uint32Array<ArrayBuffer> {
     return this.#data.slice(0, this.length)
+  }
+}
+
+class TextColumn implements Texts {
+  #bytes = Buffer.allocUnsafe(FIRST_ROWS * 64)
+  readonly #starts = new Column()
+
+  constructor() {
+    this.#starts.push(0)
+  }
+
+  /** Adds the UTF-8 in `bytes` from `start` to `end`. */
+  add(bytes: Uint8Array, start = 0, end = bytes.length): void {
+    const from = this.#starts.last()
+    const to = from + end - start
+    if (to > this.#bytes.length) this.#bytes = Buffer.concat([this.#bytes], to * 2)
+    for (let i = start, at = from; i < end; i++, at++) this.#bytes[at] = bytes[i]!
+    this.#starts.push(to)
+  }
+
+  addText(text: string): void {
+    this.add(Buffer.from(text))
+  }
+
+  /** Drops all but the first `count`. */
+  undo(count: number): void {
+    this.#starts.length = Math.min(this.#starts.length, count + 1)
+  }
+
+  text(i: number): string {
+    return this.#bytes.toString('utf8', this.#starts.at(i), this.#starts.at(i + 1))
   }
 }
 

@@ -6,7 +6,7 @@
  */
 import { CHECKSUM_ALGORITHMS, type TableBuilder, type TableRow } from './package-columns.ts'
 import { RELATION_KINDS, SENSE, type RelationKind } from './package-table.ts'
-import { FIELD_LIMITS, placeOf } from './package-xml.ts'
+import { FIELD_LIMITS, placeOf, type TagPlace } from './package-xml.ts'
 import { CLASS, NONE, QuickXml, UNUSUAL } from './quick-xml.ts'
 import { HEX_DIGITS } from './repomd.ts'
 import { EMPTY, StringPool } from './string-pool.ts'
@@ -44,7 +44,7 @@ const PASSED_OVER = new Set(
 /** By the word of the tag; undefined for a kind that no table has. */
 const LISTS = new Map<number, RelationKind | undefined>(RELATION_KINDS.map((kind) => [word(`rpm:${kind}`), kind]))
 for (const kind of ['suggests', 'enhances']) LISTS.set(word(`rpm:${kind}`), undefined)
-const SENSES = new Map(Object.entries(SENSE).map(([flags, sense]) => [word(flags), sense]))
+const SENSES = new Map(Object.entries(SENSE).map(([flags, sense]) => [Buffer.from(flags).readUInt16LE(), sense]))
 const ALGORITHMS = new Map(CHECKSUM_ALGORITHMS.map((name, i) => [word(name), i]))
 ALGORITHMS.set(word('sha'), CHECKSUM_ALGORITHMS.indexOf('sha1'))
 const DIGITS = CHECKSUM_ALGORITHMS.map((name) => HEX_DIGITS[name])
@@ -54,12 +54,16 @@ const START = Buffer.from('<package type="rpm">')
 const MAX_DIGITS = 13
 
 export class QuickReader {
+  /** where the `<location>` tag of the last element stands in its bytes */
+  readonly location: TagPlace = { start: 0, end: 0 }
   readonly #builder: TableBuilder
   readonly #xml = new QuickXml(WORDS)
   readonly #zero: number
   /** the element in which a tag, or the tag in which an attribute, came last */
   readonly #seen = new Uint32Array(WORD_COUNT)
   readonly #seenAttributes = new Uint32Array(WORD_COUNT)
+  /** numbers of the texts of one byte: every second value is the epoch 0 */
+  readonly #single = new Uint32Array(256)
   #elements = 0
   #tags = 0
   readonly #row: TableRow
@@ -75,9 +79,7 @@ export class QuickReader {
       release: EMPTY,
       arch: EMPTY,
       algorithm: 0,
-      checksum: EMPTY,
       bytes: 0,
-      href: EMPTY,
       fileTime: 0,
     }
   }
@@ -118,7 +120,7 @@ export class QuickReader {
     else if (tag === T.checksum) this.#readChecksum()
     else if (tag === T.time) row.fileTime = this.#readNumber(tag, T.file, FIELD_LIMITS.time, 0)
     else if (tag === T.size) row.bytes = this.#readNumber(tag, A.package, FIELD_LIMITS.packageBytes)
-    else if (tag === T.location) row.href = this.#readLocation()
+    else if (tag === T.location) this.#readLocation()
     else if (tag === T.format) this.#readFormat()
     else this.#passOver(tag)
   }
@@ -152,26 +154,25 @@ export class QuickReader {
     if (algorithm === undefined || (xml.classes & CLASS.HEX) === 0) throw UNUSUAL
     if (xml.to - xml.from !== DIGITS[algorithm]) throw UNUSUAL
     this.#row.algorithm = algorithm
-    this.#row.checksum = this.#number()
+    this.#builder.checksums.add(xml.bytes, xml.from, xml.to)
   }
 
-  #readLocation(): number {
+  #readLocation(): void {
     const xml = this.#xml
     let href: string | undefined
     let base: string | undefined
-    let plain = EMPTY
     for (let name = this.#attribute(true); name !== NONE; name = this.#attribute()) {
       if (name === A.base) base = xml.string()
-      else if (name !== A.href) throw UNUSUAL
-      else if ((xml.classes & CLASS.HREF) !== 0 && xml.to - xml.from <= FIELD_LIMITS.hrefLength) plain = this.#number()
-      else href = xml.string()
+      else if (name === A.href) href = xml.string()
+      else throw UNUSUAL
     }
+    this.location.start = xml.tagStart
+    this.location.end = xml.at
     xml.close(T.location)
-    if (base === undefined && plain !== EMPTY) return plain
-    href ??= this.#builder.pool.text(plain)
-    const place = href === '' || href.length > FIELD_LIMITS.hrefLength ? undefined : placeOf(href, base)
+    const isUsable = href !== undefined && href !== '' && href.length <= FIELD_LIMITS.hrefLength
+    const place = isUsable ? placeOf(href!, base) : undefined
     if (place === undefined) throw UNUSUAL
-    return this.#builder.pool.intern(place)
+    this.#builder.hrefs.addText(place)
   }
 
   #readFormat(): void {
@@ -218,7 +219,7 @@ export class QuickReader {
     let release = EMPTY
     for (let name = this.#attribute(true); name !== NONE; name = this.#attribute()) {
       if (name === T.name) relation = this.#number()
-      else if (name === A.flags) sense = SENSES.get(this.#xml.wordOfValue()) ?? 0
+      else if (name === A.flags) sense = this.#sense()
       else if (name === A.epoch) epoch = this.#number()
       else if (name === A.version) version = this.#number()
       else if (name === A.release) release = this.#number()
@@ -276,7 +277,14 @@ export class QuickReader {
   #number(): number {
     const { bytes, from, to, classes } = this.#xml
     const { pool } = this.#builder
-    return (classes & CLASS.PLAIN) === 0 ? pool.intern(this.#xml.string()) : pool.internBytes(bytes, from, to)
+    if ((classes & CLASS.PLAIN) === 0) return pool.intern(this.#xml.string())
+    if (to - from !== 1) return pool.internBytes(bytes, from, to)
+    return (this.#single[bytes[from]!] ||= pool.internBytes(bytes, from, to))
+  }
+
+  #sense(): number {
+    const { bytes, from, to } = this.#xml
+    return (to - from === 2 ? SENSES.get(bytes[from]! | (bytes[from + 1]! << 8)) : undefined) ?? 0
   }
 
   /** The same for a value that may only have some characters, and must have one. */

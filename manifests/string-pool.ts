@@ -13,18 +13,25 @@ const FIRST_TEXTS = 1 << 10
 /** Of UTF-8 for each UTF-16 unit. */
 const MOST_BYTES = 3
 
+/** What a slot holds: a text's hash, its number (EMPTY for a vacant slot), where its bytes begin and end. Together in one
+ *  place, because most of the time goes into waiting for memory: two waits for a text instead of four. */
+const HASH = 0
+const NUMBER = 1
+const FROM = 2
+const TO = 3
+const SLOT = 4
+
 export class StringPool {
   #bytes = Buffer.allocUnsafe(FIRST_BYTES)
+  #slots = new Int32Array(FIRST_TEXTS * 2 * SLOT)
+  #vacant = FIRST_TEXTS
   /** text n stands in #bytes from #ends[n - 1] to #ends[n] */
   #ends = new Uint32Array(FIRST_TEXTS)
-  #hashes = new Uint32Array(FIRST_TEXTS)
-  /** numbers by hash; EMPTY where none stands */
-  #slots = new Uint32Array(FIRST_TEXTS * 2)
   #scratch = Buffer.allocUnsafe(FIRST_TEXTS)
   readonly #texts: string[] = ['']
   #size = 1
-  /** unknown outside, so that nobody can write texts that fall together */
-  readonly #factor = randomInt(2 ** 31) * 2 + 1
+  /** odd; unknown outside, so that nobody can write texts that fall together */
+  readonly #factor = randomInt(-(2 ** 31), 2 ** 31) | 1
 
   get size(): number {
     return this.#size
@@ -40,7 +47,7 @@ export class StringPool {
     if (start === end) return EMPTY
     const hash = this.#hash(bytes, start, end)
     const slot = this.#slotOf(bytes, start, end, hash)
-    return this.#slots[slot]! || this.#add(bytes, start, end, hash, slot)
+    return this.#slots[slot + NUMBER]! || this.#add(bytes, start, end, hash, slot)
   }
 
   /** The number of a text that is there; undefined for one that never was interned. */
@@ -51,7 +58,7 @@ export class StringPool {
   /** The same for UTF-8. */
   findBytes(bytes: Uint8Array, start: number, end: number): number | undefined {
     if (start === end) return EMPTY
-    return this.#slots[this.#slotOf(bytes, start, end, this.#hash(bytes, start, end))]! || undefined
+    return this.#slots[this.#slotOf(bytes, start, end, this.#hash(bytes, start, end)) + NUMBER]! || undefined
   }
 
   text(number: number): string {
@@ -69,46 +76,42 @@ export class StringPool {
     let hash = factor
     for (let i = start; i < end; i++) hash = Math.imul(hash ^ bytes[i]!, factor)
     hash = Math.imul(hash ^ (hash >>> 15), factor)
-    return (hash ^ (hash >>> 13)) >>> 0
+    return hash ^ (hash >>> 13)
   }
 
-  /** The slot of the text, or the vacant one where it would stand. */
+  /** Where the slot of the text begins, or the vacant one where it would stand. */
   #slotOf(bytes: Uint8Array, start: number, end: number, hash: number): number {
     const slots = this.#slots
     const mask = slots.length - 1
-    for (let slot = hash & mask; ; slot = (slot + 1) & mask) {
-      const number = slots[slot]!
-      if (number === EMPTY || (this.#hashes[number] === hash && this.#isAt(number, bytes, start, end))) return slot
+    for (let slot = Math.imul(hash, SLOT) & mask; ; slot = (slot + SLOT) & mask) {
+      if (slots[slot + NUMBER] === EMPTY) return slot
+      if (slots[slot + HASH] === hash && this.#isAt(slot, bytes, start, end)) return slot
     }
   }
 
-  #isAt(number: number, bytes: Uint8Array, start: number, end: number): boolean {
+  #isAt(slot: number, bytes: Uint8Array, start: number, end: number): boolean {
     const mine = this.#bytes
-    let at = this.#ends[number - 1]!
-    if (this.#ends[number]! - at !== end - start) return false
+    let at = this.#slots[slot + FROM]!
+    if (this.#slots[slot + TO]! - at !== end - start) return false
     for (let i = start; i < end; i++) if (mine[at++] !== bytes[i]) return false
     return true
   }
 
   #add(bytes: Uint8Array, start: number, end: number, hash: number, slot: number): number {
     const number = this.#size++
-    if (number === this.#ends.length) this.#growTexts()
+    if (number === this.#ends.length) this.#ends = larger(this.#ends)
     const from = this.#ends[number - 1]!
     const to = from + end - start
     if (to > this.#bytes.length) this.#growBytes(to)
     // a call into the machine's own copy costs more than a short loop
     for (let i = start, at = from; i < end; i++, at++) this.#bytes[at] = bytes[i]!
     this.#ends[number] = to
-    this.#hashes[number] = hash
-    this.#slots[slot] = number
-    // kept at most half full
-    if (this.#size * 2 > this.#slots.length) this.#growSlots()
+    this.#slots[slot + HASH] = hash
+    this.#slots[slot + NUMBER] = number
+    this.#slots[slot + FROM] = from
+    this.#slots[slot + TO] = to
+    if (--this.#vacant === 0) this.#growSlots()
     return number
-  }
-
-  #growTexts(): void {
-    this.#ends = larger(this.#ends)
-    this.#hashes = larger(this.#hashes)
   }
 
   #growBytes(needed: number): void {
@@ -117,15 +120,19 @@ export class StringPool {
     this.#bytes = bytes
   }
 
+  /** Twice as many, so that never more than half are taken. */
   #growSlots(): void {
-    const slots = new Uint32Array(this.#slots.length * 2)
+    const old = this.#slots
+    const slots = new Int32Array(old.length * 2)
     const mask = slots.length - 1
-    for (let number = 1; number < this.#size; number++) {
-      let slot = this.#hashes[number]! & mask
-      while (slots[slot] !== EMPTY) slot = (slot + 1) & mask
-      slots[slot] = number
+    for (let from = 0; from < old.length; from += SLOT) {
+      if (old[from + NUMBER] === EMPTY) continue
+      let slot = Math.imul(old[from + HASH]!, SLOT) & mask
+      while (slots[slot + NUMBER] !== EMPTY) slot = (slot + SLOT) & mask
+      for (let i = 0; i < SLOT; i++) slots[slot + i] = old[from + i]!
     }
     this.#slots = slots
+    this.#vacant = this.#size
   }
 }
 

@@ -1,8 +1,14 @@
 import * as fc from 'fast-check'
 import t from 'tap'
-import { packageRow, TableBuilder, type RepositoryTable } from '../../manifests/package-columns.ts'
-import { PrimaryReader } from '../../manifests/package-reader.ts'
-import { RELATION_KINDS, SENSE, StringPool, type RelationKind } from '../../manifests/package-table.ts'
+import {
+  packageRow,
+  pathsOf,
+  relationsOf,
+  TableBuilder,
+  type RepositoryTable,
+} from '../../manifests/package-columns.ts'
+import { TableReader } from '../../manifests/package-reader.ts'
+import { RELATION_KINDS, StringPool, type RelationKind } from '../../manifests/package-table.ts'
 import { readPackageStrictly, type PackageRow } from '../../manifests/package-xml.ts'
 import type { Relation } from '../../manifests/rpm-version.ts'
 import { escapeXml } from '../../manifests/xml.ts'
@@ -73,6 +79,7 @@ interface Fields {
   hex?: string
   size?: string
   time?: string
+  description?: string
   location?: string
   format?: string
   more?: string
@@ -81,6 +88,7 @@ interface Fields {
 function element(fields: Fields): string {
   const { name = 'asterisk18', arch = 'x86_64', evr = 'epoch="2" ver="18.9.0" rel="1.sng7"', more = '' } = fields
   const { type = 'sha256', hex = HEX, size = '1234', time = '1700000000', format = '' } = fields
+  const { description = 'It\'s "d" &amp; é' } = fields
   const { location = 'href="Packages/a/asterisk18-18.9.0-1.sng7.x86_64.rpm"' } = fields
   return `<package type="rpm">
   <name>${name}</name>
@@ -88,7 +96,7 @@ function element(fields: Fields): string {
   <version ${evr}/>
   <checksum type="${type}" pkgid="YES">${hex}</checksum>
   <summary>s</summary>
-  <description>It's "d" &amp; é</description>
+  <description>${description}</description>
   <packager/>
   <url>http://x/</url>
   <time file="${time}" build="1"/>
@@ -104,38 +112,20 @@ interface Facts extends Record<RelationKind, Relation[]> {
 }
 
 function factsOf(table: RepositoryTable): Facts[] {
-  const { pool } = table
   return Array.from({ length: table.count }, (_, i) => {
-    const relations = RELATION_KINDS.map((kind) => {
-      const { start, name, sense, epoch, version, release } = table[kind]
-      const found: Relation[] = []
-      for (let at = start[i]!; at < start[i + 1]!; at++) {
-        const one: Relation = { name: pool.text(name[at]!) }
-        const flags = Object.entries(SENSE).find(([, bits]) => bits === sense[at])?.[0]
-        if (flags !== undefined) {
-          one.flags = flags as 'EQ'
-          one.epoch = pool.text(epoch[at]!)
-          one.version = pool.text(version[at]!)
-          one.release = pool.text(release[at]!)
-        }
-        found.push(one)
-      }
-      return [kind, found]
-    })
-    const paths = table.files.path.subarray(table.files.start[i], table.files.start[i + 1])
+    const relations = RELATION_KINDS.map((kind) => [kind, relationsOf(table, kind, i)])
     return {
       row: packageRow(table, i),
       ...(Object.fromEntries(relations) as Record<RelationKind, Relation[]>),
-      files: [...paths].map((path) => pool.text(path)),
+      files: pathsOf(table, i),
     }
   })
 }
 
 function read(elements: string[]): { facts: Facts[]; strictCount: number } {
-  const reader = new PrimaryReader(new StringPool(), 'primary')
-  const document = `<metadata xmlns="c" packages="${elements.length}">\n${elements.join('\n')}\n</metadata>\n`
-  reader.write(Buffer.from(document))
-  const facts = factsOf(reader.end())
+  const reader = new TableReader(new StringPool(), 'primary')
+  for (const text of elements) reader.add(Buffer.from(text))
+  const facts = factsOf(reader.table())
   return { facts, strictCount: reader.strictCount }
 }
 
@@ -174,7 +164,10 @@ function elements(): fc.Arbitrary<string> {
             "'",
           ),
         },
-        { weight: 1, arbitrary: fc.constantFrom('\n', '\t', ']]>', '&no;', '&', '\u0001', '\u0085', '\ufffe', '\r\n') },
+        {
+          weight: 1,
+          arbitrary: fc.constantFrom('\n', '\t', ']]>', '&no;', '&', '&amp', '\u0001', '\u0085', '\ufffe', '\r\n'),
+        },
       ),
       { maxLength: 8 },
     )
@@ -242,6 +235,7 @@ function elements(): fc.Arbitrary<string> {
     size: often('7', number),
     time: often('7', number),
     location: often('href="a.rpm"', attributes({ href: value, 'xml:base': fc.constantFrom('http://x/', 'x', '') })),
+    description: fc.oneof(fc.constant('a &lt; b\n- c'), text),
     more: often(
       '',
       fc.constantFrom('<name>b</name>', '<location href="b"/>', '<x/>', '<!-- c -->', '<format/>', 'text'),
