@@ -7,6 +7,7 @@ import { talk, type Surroundings } from '../manifests/program.ts'
 import { BlobStore } from '../storage/blobs.ts'
 import { lockStore } from '../storage/database.ts'
 import { Ledger } from '../storage/ledger.ts'
+import { carriedBefore } from './carried-before.ts'
 import type { Laptop } from './carry.ts'
 import type { Fleet } from './config.ts'
 import { Fetcher, makeDispatcher } from './fetch.ts'
@@ -16,6 +17,7 @@ import { makeProgress } from '../manifests/progress.ts'
 import { lookFile } from './upstream-files.ts'
 import { findUnprovided } from './unprovided.ts'
 import { lookYum } from './upstream-yum.ts'
+import { findPaths, readTable } from './yum-tables.ts'
 
 const CONNECTIONS = 8
 
@@ -56,6 +58,10 @@ export function planSources({ store, ledger, fetcher, signal, nowMs }: Laptop): 
     lookYum: (repo) => lookYum(repo, { fetcher, store, signal, aliases: ledger, verifySignature, nowMs: nowMs() }),
     lookFile: (file) => lookFile(file, { fetcher, store, memory: ledger, signal }),
     findUnprovided: (parts) => findUnprovided(parts, { store, signal }),
+    boxesOf: () => [],
+    carriedBefore: (site, group) => carriedBefore(ledger.lastBundle(site), group, { store, signal }),
+    readTable: (pool, repository) => readTable(pool, repository, { store, signal }),
+    findPaths: (repository, wanted) => findPaths(repository, wanted, { store, signal }),
     nowMs: nowMs(),
   }
 }

@@ -4,7 +4,7 @@
  * Only the place of the RPM file is written anew. Equal input gives equal bytes.
  */
 import { gzipSync } from 'node:zlib'
-import { sha256Of, type Checksum } from '../manifests/digest.ts'
+import { sha256Of, type Checksum, type Sha256 } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { PACKAGE_LISTS, type PackageListType } from '../manifests/package-scan.ts'
 import { guessPackageId, readPackageId, readPackageStrictly, type PackageRow } from '../manifests/package-xml.ts'
@@ -27,6 +27,8 @@ export interface RepodataSources extends ListReader {
   id: string
   /** the upstream's metadata */
   data: ListBlobs
+  /** of an earlier bundle, for packages that the upstream has no more */
+  earlier?: ListBlobs
   packages: readonly CarriedPackage[]
 }
 
@@ -92,13 +94,28 @@ export function packagePath(id: string, href: string): TreePath {
 }
 
 async function cutPrimary(
-  { id, data, ...reader }: RepodataSources,
+  sources: RepodataSources,
   carried: readonly CarriedPackage[],
 ): Promise<{ primary: CutList; rows: Map<string, PackageRow> }> {
+  const cut: { primary: CutList; rows: Map<string, PackageRow> } = {
+    primary: { rootTag: '', elements: new Map() },
+    rows: new Map(),
+  }
   const wanted = new Map(carried.map((one) => [one.checksum.hex, one]))
-  const elements = new Map<string, Buffer>()
-  const rows = new Map<string, PackageRow>()
-  const list: PackageList = { type: 'primary', blob: data.primary, what: `primary of ${id}` }
+  cut.primary.rootTag = await cutFrom(sources.data.primary, sources, wanted, cut)
+  if (sources.earlier !== undefined) await cutFrom(sources.earlier.primary, sources, wanted, cut)
+  refuseMissing(carried, cut.primary.elements, `primary of ${sources.id}`)
+  return cut
+}
+
+/** Adds what is wanted of one primary. @returns its root's tag */
+async function cutFrom(
+  blob: Sha256,
+  { id, ...reader }: RepodataSources,
+  wanted: ReadonlyMap<string, CarriedPackage>,
+  { primary: { elements }, rows }: { primary: CutList; rows: Map<string, PackageRow> },
+): Promise<string> {
+  const list: PackageList = { type: 'primary', blob, what: `primary of ${id}` }
   const { rootTag } = await readList(list, reader, (element) => {
     const want = wanted.get(guessPackageId(element))
     if (want === undefined) return
@@ -110,24 +127,26 @@ async function cutPrimary(
     elements.set(row.checksum.hex, Buffer.from(withHref(relativeHref(row.href, list.what))))
     rows.set(row.checksum.hex, row)
   })
-  refuseMissing(carried, elements, list.what)
-  return { primary: { rootTag, elements }, rows }
+  return rootTag
 }
 
 async function cutSecondary(
   type: 'filelists' | 'other',
-  { id, data, ...reader }: RepodataSources,
+  { id, data, earlier, ...reader }: RepodataSources,
   rows: Map<string, PackageRow>,
 ): Promise<CutList> {
-  const blob = data[type]
-  if (blob === undefined) return emptyList(type, rows)
-  const elements = new Map<string, Buffer>()
-  const list: PackageList = { type, blob, what: `${type} of ${id}` }
-  const { rootTag } = await readList(list, reader, (element) => {
-    const pkgid = readPackageId(element, list.what)
-    if (rows.has(pkgid)) elements.set(pkgid, Buffer.from(element))
-  })
-  return { rootTag, elements }
+  // an upstream may lack the list; an earlier bundle never does
+  const cut = data[type] === undefined ? emptyList(type, rows) : { rootTag: '', elements: new Map<string, Buffer>() }
+  for (const blob of [data[type], earlier?.[type]]) {
+    if (blob === undefined) continue
+    const list: PackageList = { type, blob, what: `${type} of ${id}` }
+    const { rootTag } = await readList(list, reader, (element) => {
+      const pkgid = readPackageId(element, list.what)
+      if (rows.has(pkgid)) cut.elements.set(pkgid, Buffer.from(element))
+    })
+    cut.rootTag ||= rootTag
+  }
+  return cut
 }
 
 /** For an upstream without this list: yum wants one, so each package gets an entry that says nothing. */

@@ -91,7 +91,7 @@ async function findFiles({ id, data, packages }: CarriedPart, reader: ListReader
     (element) => readPackageId(element, what),
     (element) => {
       for (const [, path] of element.toString('utf8').matchAll(/<file(?:\s[^>]*)?>([^<]*)</g))
-        paths.delete(unescape(path!))
+        paths.delete(unescapeXml(path!))
     },
   )
 }
@@ -116,6 +116,7 @@ function isProvided(relation: Relation, provides: Map<string, Relation[]>): bool
 
 const ENTITIES: Record<string, string> = { amp: '&', lt: '<', gt: '>', quot: '"', apos: "'" }
 
-function unescape(text: string): string {
+/** Text of an element whose only entities are XML's own five. */
+export function unescapeXml(text: string): string {
   return text.replace(/&(\w+);/g, (whole, name: string) => ENTITIES[name] ?? whole)
 }

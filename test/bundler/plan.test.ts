@@ -4,6 +4,7 @@ import { downloadsOf, makePlan, type PlanSources } from '../../bundler/plan.ts'
 import { explainItem, renderExplained, renderPlan } from '../../bundler/render.ts'
 import type { PackageRow, YumUpstream } from '../../bundler/upstream-yum.ts'
 import { sha256Of } from '../../manifests/digest.ts'
+import { tableOf } from '../../manifests/package-table.ts'
 import type { TreePath } from '../../manifests/path.ts'
 
 const row = (name: string, text = name): PackageRow => ({
@@ -58,6 +59,10 @@ function sources(packages: Record<string, PackageRow[]>): PlanSources & { looked
       } satisfies YumUpstream)
     },
     lookFile: (file) => Promise.resolve({ url: file.url, as: file.as as TreePath, bytes: 3, reason: 'named in files' }),
+    boxesOf: () => [],
+    carriedBefore: () => Promise.resolve(new Map<string, never>()),
+    readTable: (pool) => Promise.resolve(tableOf(pool, [])),
+    findPaths: () => Promise.resolve(new Map<string, never>()),
     findUnprovided: (parts) => Promise.resolve(parts.map(() => [{ requirement: 'libz', by: 'a-1-1.noarch' }])),
   }
 }
