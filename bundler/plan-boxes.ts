@@ -43,12 +43,20 @@ export interface RuleSum {
   bytes: number
 }
 
+interface CarriedRow {
+  row: PackageRow
+  reason: string
+  because: Because
+  /** of the last bundle, not of the upstream */
+  isEarlier: boolean
+}
+
 /** What a group with inventories carries. */
 export interface BoxPlan {
   boxes: PlannedBox[]
   /** of each repository, in the order given */
   repositories: {
-    packages: { row: PackageRow; reason: string; because: Because }[]
+    packages: CarriedRow[]
     earlier: EarlierRepository | undefined
     warnings: string[]
   }[]
@@ -232,9 +240,8 @@ function carriedOf(
   wish: YumSelection | undefined,
 ): BoxPlan['repositories'][number] {
   const globs = (repo.exclude ?? []).map(compileGlob)
-  const packages = new Map<PackageRow, { row: PackageRow; reason: string; because: Because }>()
+  const packages = new Map<PackageRow, CarriedRow>()
   const leftOut: { row: PackageRow; because: Because }[] = []
-  let kept = false
   for (const [place, because] of merged) {
     if (place < start || place >= end) continue
     const row = rows[place]!
@@ -242,14 +249,13 @@ function carriedOf(
     if (globs.some(({ pattern }) => names.some((name) => pattern.test(name)))) leftOut.push({ row, because })
     else {
       const reason = because.rule === 'wanted' ? wish!.reasons.get(row.nevra)! : reasonText(because)
-      packages.set(row, { row, reason, because })
-      kept ||= place >= middle
+      packages.set(row, { row, reason, because, isEarlier: place >= middle })
     }
   }
-  const sorted = refuseConflicts([...packages.keys()], upstream.id)
+  const sorted = refuseConflicts([...packages.keys()], upstream.id).map((row) => packages.get(row)!)
   return {
-    packages: sorted.map((row) => packages.get(row)!),
-    earlier: kept ? earlier : undefined,
+    packages: sorted,
+    earlier: sorted.some(({ isEarlier }) => isEarlier) ? earlier : undefined,
     warnings: [
       ...(wish?.unmatched ?? []).map((glob) => `nothing there matches include ${glob}`),
       ...(leftOut.length === 0 ? [] : [leftOutWarning(leftOut)]),

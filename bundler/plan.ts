@@ -26,7 +26,9 @@ export interface PlannedPackage {
   /** seconds since 1970 */
   modified: number
   reason: string
-  /** where boxes or the settings ask for it by their inventories: what it follows from */
+  /** described by the last bundle's metadata, because the upstream has it no more */
+  isEarlier?: boolean
+  /** in a group with inventories: what it follows from */
   because?: Because
 }
 
@@ -200,7 +202,9 @@ async function planByBoxes(
   )
   const yum = upstreams.map(({ repo, upstream }, i) => {
     const { packages, earlier, warnings } = repositories[i]!
-    const planned = packages.map(({ row, reason, because }) => ({ ...plannedPackage(row, reason), because }))
+    const planned = packages.map(({ row, reason, because, isEarlier }) => {
+      return { ...plannedPackage(row, reason), because, ...(isEarlier ? { isEarlier } : {}) }
+    })
     const repository = plannedRepository(repo, upstream, planned, warnings)
     return earlier === undefined ? repository : { ...repository, earlier: earlier.data }
   })

@@ -4,7 +4,7 @@
  * Only the place of the RPM file is written anew. Equal input gives equal bytes.
  */
 import { gzipSync } from 'node:zlib'
-import { sha256Of, type Checksum, type Sha256 } from '../manifests/digest.ts'
+import { sha256Of, type Checksum } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { PACKAGE_LISTS, type PackageListType } from '../manifests/package-scan.ts'
 import { guessPackageId, readPackageId, readPackageStrictly, type PackageRow } from '../manifests/package-xml.ts'
@@ -20,6 +20,8 @@ export interface CarriedPackage {
   href: string
   bytes: number
   checksum: Checksum
+  /** described by the last bundle's metadata, because the upstream has it no more */
+  isEarlier?: boolean
 }
 
 export interface RepodataSources extends ListReader {
@@ -27,7 +29,7 @@ export interface RepodataSources extends ListReader {
   id: string
   /** the upstream's metadata */
   data: ListBlobs
-  /** of an earlier bundle, for packages that the upstream has no more */
+  /** the last bundle's, where a package is described by it */
   earlier?: ListBlobs
   packages: readonly CarriedPackage[]
 }
@@ -54,16 +56,22 @@ const NAMESPACE = 'http://linux.duke.edu/metadata'
  *          PATH_INVALID for a package whose place no tree can have; what reading the lists throws */
 export async function composeRepodata(sources: RepodataSources): Promise<ComposedRepodata> {
   const carried = [...sources.packages].sort((a, b) => (a.nevra < b.nevra ? -1 : 1))
-  const { primary, rows } = await cutPrimary(sources, carried)
-  const lists: Record<PackageListType, CutList> = {
-    primary,
-    filelists: await cutSecondary('filelists', sources, rows),
-    other: await cutSecondary('other', sources, rows),
+  const lists = await cutLists(
+    sources,
+    carried.filter((one) => one.isEarlier !== true),
+  )
+  if (sources.earlier !== undefined) {
+    const earlier = await cutLists(
+      { ...sources, data: sources.earlier },
+      carried.filter((one) => one.isEarlier),
+    )
+    for (const type of LIST_TYPES)
+      for (const [id, element] of earlier[type].elements) lists[type].elements.set(id, element)
   }
   const ids = carried.map((one) => one.checksum.hex)
   const data: RepomdData[] = []
   const files: ComposedRepodata['files'] = []
-  for (const type of Object.keys(PACKAGE_LISTS) as PackageListType[]) {
+  for (const type of LIST_TYPES) {
     const open = assemble(type, lists[type], ids)
     const bytes = gzip(open)
     const sha256 = sha256Of(bytes)
@@ -93,29 +101,28 @@ export function packagePath(id: string, href: string): TreePath {
   return parseTreePath(`yum/${id}/${decoded.join('/')}`, what)
 }
 
-async function cutPrimary(
+const LIST_TYPES = Object.keys(PACKAGE_LISTS) as PackageListType[]
+
+async function cutLists(
   sources: RepodataSources,
   carried: readonly CarriedPackage[],
-): Promise<{ primary: CutList; rows: Map<string, PackageRow> }> {
-  const cut: { primary: CutList; rows: Map<string, PackageRow> } = {
-    primary: { rootTag: '', elements: new Map() },
-    rows: new Map(),
+): Promise<Record<PackageListType, CutList>> {
+  const { primary, rows } = await cutPrimary(sources, carried)
+  return {
+    primary,
+    filelists: await cutSecondary('filelists', sources, rows),
+    other: await cutSecondary('other', sources, rows),
   }
-  const wanted = new Map(carried.map((one) => [one.checksum.hex, one]))
-  cut.primary.rootTag = await cutFrom(sources.data.primary, sources, wanted, cut)
-  if (sources.earlier !== undefined) await cutFrom(sources.earlier.primary, sources, wanted, cut)
-  refuseMissing(carried, cut.primary.elements, `primary of ${sources.id}`)
-  return cut
 }
 
-/** Adds what is wanted of one primary. @returns its root's tag */
-async function cutFrom(
-  blob: Sha256,
-  { id, ...reader }: RepodataSources,
-  wanted: ReadonlyMap<string, CarriedPackage>,
-  { primary: { elements }, rows }: { primary: CutList; rows: Map<string, PackageRow> },
-): Promise<string> {
-  const list: PackageList = { type: 'primary', blob, what: `primary of ${id}` }
+async function cutPrimary(
+  { id, data, ...reader }: RepodataSources,
+  carried: readonly CarriedPackage[],
+): Promise<{ primary: CutList; rows: Map<string, PackageRow> }> {
+  const wanted = new Map(carried.map((one) => [one.checksum.hex, one]))
+  const elements = new Map<string, Buffer>()
+  const rows = new Map<string, PackageRow>()
+  const list: PackageList = { type: 'primary', blob: data.primary, what: `primary of ${id}` }
   const { rootTag } = await readList(list, reader, (element) => {
     const want = wanted.get(guessPackageId(element))
     if (want === undefined) return
@@ -127,26 +134,24 @@ async function cutFrom(
     elements.set(row.checksum.hex, Buffer.from(withHref(relativeHref(row.href, list.what))))
     rows.set(row.checksum.hex, row)
   })
-  return rootTag
+  refuseMissing(carried, elements, list.what)
+  return { primary: { rootTag, elements }, rows }
 }
 
 async function cutSecondary(
   type: 'filelists' | 'other',
-  { id, data, earlier, ...reader }: RepodataSources,
+  { id, data, ...reader }: RepodataSources,
   rows: Map<string, PackageRow>,
 ): Promise<CutList> {
-  // an upstream may lack the list; an earlier bundle never does
-  const cut = data[type] === undefined ? emptyList(type, rows) : { rootTag: '', elements: new Map<string, Buffer>() }
-  for (const blob of [data[type], earlier?.[type]]) {
-    if (blob === undefined) continue
-    const list: PackageList = { type, blob, what: `${type} of ${id}` }
-    const { rootTag } = await readList(list, reader, (element) => {
-      const pkgid = readPackageId(element, list.what)
-      if (rows.has(pkgid)) cut.elements.set(pkgid, Buffer.from(element))
-    })
-    cut.rootTag ||= rootTag
-  }
-  return cut
+  const blob = data[type]
+  if (blob === undefined) return emptyList(type, rows)
+  const elements = new Map<string, Buffer>()
+  const list: PackageList = { type, blob, what: `${type} of ${id}` }
+  const { rootTag } = await readList(list, reader, (element) => {
+    const pkgid = readPackageId(element, list.what)
+    if (rows.has(pkgid)) elements.set(pkgid, Buffer.from(element))
+  })
+  return { rootTag, elements }
 }
 
 /** For an upstream without this list: yum wants one, so each package gets an entry that says nothing. */

@@ -91,7 +91,7 @@ async function findFiles({ id, data, packages }: CarriedPart, reader: ListReader
     (element) => readPackageId(element, what),
     (element) => {
       for (const [, path] of element.toString('utf8').matchAll(/<file(?:\s[^>]*)?>([^<]*)</g))
-        paths.delete(unescapeXml(path!))
+        paths.delete(unescape(path!))
     },
   )
 }
@@ -116,7 +116,6 @@ function isProvided(relation: Relation, provides: Map<string, Relation[]>): bool
 
 const ENTITIES: Record<string, string> = { amp: '&', lt: '<', gt: '>', quot: '"', apos: "'" }
 
-/** Text of an element whose only entities are XML's own five. */
-export function unescapeXml(text: string): string {
+function unescape(text: string): string {
   return text.replace(/&(\w+);/g, (whole, name: string) => ENTITIES[name] ?? whole)
 }

@@ -7,7 +7,7 @@ import {
   type StringPool,
 } from '../manifests/package-table.ts'
 import { readPackageId, readPackageStrictly, type PackageRow } from '../manifests/package-xml.ts'
-import { unescapeXml } from './unprovided.ts'
+import { parseXml } from '../manifests/xml.ts'
 import { readList, type ListBlobs, type ListReader } from './yum-lists.ts'
 
 export interface ListedRepository {
@@ -51,7 +51,7 @@ export async function findPaths(
     const text = element.toString('utf8')
     for (let end = text.indexOf(FILE_END); end >= 0; end = text.indexOf(FILE_END, end + 1)) {
       let path = text.slice(text.lastIndexOf('>', end) + 1, end)
-      if (path.includes('&')) path = unescapeXml(path)
+      if (path.includes('&')) path = parseXml(`<file>${path}</file>`, list.what).text
       if (!wanted.has(path)) continue
       row ??= rows.get(readPackageId(element, list.what))
       if (row === undefined) continue
