@@ -99,7 +99,13 @@ async function cutRepodata(
   { store, nowMs }: ContentSources,
   batch: BlobBatch,
 ): Promise<{ repomd: RepositoryContent['repomd']; files: Map<TreePath, TreeEntry> }> {
-  const { repomd, files } = await composeRepodata({ id: repo.id, data: repo.data, packages: repo.packages, store })
+  const { repomd, files } = await composeRepodata({
+    id: repo.id,
+    data: repo.data,
+    packages: repo.packages,
+    store,
+    ...(repo.earlier === undefined ? {} : { earlier: repo.earlier }),
+  })
   const entries = new Map<TreePath, TreeEntry>()
   for (const { path, bytes } of files) {
     const about = { modified: Math.floor(nowMs / 1000), type: 'application/gzip', kind: 'immutable' as const }

@@ -7,6 +7,7 @@ import { talk, type Surroundings } from '../manifests/program.ts'
 import { BlobStore } from '../storage/blobs.ts'
 import { lockStore } from '../storage/database.ts'
 import { Ledger } from '../storage/ledger.ts'
+import { carriedBefore } from './carried-before.ts'
 import type { Laptop } from './carry.ts'
 import type { Fleet } from './config.ts'
 import { Fetcher, makeDispatcher } from './fetch.ts'
@@ -15,7 +16,9 @@ import type { PlanSources } from './plan.ts'
 import { makeProgress } from '../manifests/progress.ts'
 import { lookFile } from './upstream-files.ts'
 import { findUnprovided } from './unprovided.ts'
+import { StringPool } from '../manifests/string-pool.ts'
 import { lookYum } from './upstream-yum.ts'
+import { findPaths } from './yum-tables.ts'
 
 const CONNECTIONS = 8
 
@@ -52,10 +55,15 @@ function proxyOf(environment: Surroundings['environment']): { [K in 'http' | 'ht
 }
 
 export function planSources({ store, ledger, fetcher, signal, nowMs }: Laptop): PlanSources {
+  const pool = new StringPool()
   return {
-    lookYum: (repo) => lookYum(repo, { fetcher, store, signal, aliases: ledger, verifySignature, nowMs: nowMs() }),
+    lookYum: (repo) =>
+      lookYum(repo, { fetcher, store, signal, aliases: ledger, verifySignature, nowMs: nowMs(), pool }),
     lookFile: (file) => lookFile(file, { fetcher, store, memory: ledger, signal }),
     findUnprovided: (parts) => findUnprovided(parts, { store, signal }),
+    boxesOf: () => [],
+    carriedBefore: (site, group) => carriedBefore(ledger.lastBundle(site), group, { store, signal, pool }),
+    findPaths: (repository, wanted) => findPaths(repository, wanted, { store, signal }),
     nowMs: nowMs(),
   }
 }

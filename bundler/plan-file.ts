@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { GapferryError } from '../manifests/errors.ts'
 import { replaceFile, systemCode } from '../storage/durable.ts'
 import type { Fleet } from './config.ts'
-import { settingsDigest, type Plan } from './plan.ts'
+import { PLAN_FORMAT, settingsDigest, type Plan } from './plan.ts'
 
 const PLAN_FILE = 'plan.json'
 
@@ -37,12 +37,14 @@ export function keptPlan(fleet: Fleet, site: string | undefined): Plan {
     }
     return planned
   })
-  return { format: 1, createdAtMs: kept?.createdAtMs ?? 0, sites }
+  return { format: PLAN_FORMAT, createdAtMs: kept?.createdAtMs ?? 0, sites }
 }
 
 function readPlan(fleet: Fleet): Plan | undefined {
   try {
-    return JSON.parse(readFileSync(join(fleet.storeDir, PLAN_FILE), 'utf8')) as Plan
+    const plan = JSON.parse(readFileSync(join(fleet.storeDir, PLAN_FILE), 'utf8')) as Plan
+    // what another version of this program wrote
+    return plan.format === PLAN_FORMAT ? plan : undefined
   } catch (error) {
     // A plan that cannot be read is made anew: it holds nothing that cannot be found again.
     if (systemCode(error) === 'ENOENT' || error instanceof SyntaxError) return undefined

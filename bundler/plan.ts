@@ -6,11 +6,16 @@ import { sha256Of, type Sha256, type Checksum } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import type { TreePath } from '../manifests/path.ts'
 import type { Verdict } from '../manifests/tree.ts'
+import type { BoxInventory } from './box-state.ts'
+import type { EarlierRepository } from './carried-before.ts'
+import type { Because } from './closures.ts'
 import type { Fleet, GroupPlan, VendorFile, YumRepo } from './config.ts'
 import type { RemoteFile } from './fetch.ts'
+import { planBoxes, type BoxSources, type PlannedBox, type RuleSum } from './plan-boxes.ts'
 import { selectPackages } from './select-yum.ts'
 import type { CarriedPart, UnprovidedRequirement } from './unprovided.ts'
 import type { PackageRow, YumUpstream } from './upstream-yum.ts'
+import type { ListBlobs } from './yum-lists.ts'
 
 export interface PlannedPackage {
   nevra: string
@@ -21,6 +26,10 @@ export interface PlannedPackage {
   /** seconds since 1970 */
   modified: number
   reason: string
+  /** described by the last bundle's metadata, because the upstream has it no more */
+  isEarlier?: boolean
+  /** in a group with inventories: what it follows from */
+  because?: Because
 }
 
 export interface PlannedRepository {
@@ -32,7 +41,9 @@ export interface PlannedRepository {
   upstreamStamp: number
   verdict: Verdict
   /** the upstream's metadata as it came, blobs of the store */
-  data: { primary: Sha256; filelists?: Sha256; other?: Sha256 }
+  data: ListBlobs
+  /** the metadata of the last bundle, where something is carried that the upstream dropped since */
+  earlier?: ListBlobs
   packages: PlannedPackage[]
   /** how many packages the upstream offers */
   offered: number
@@ -54,12 +65,22 @@ export interface PlannedFile {
 export interface PlannedGroup {
   name: string
   origin: string
+  /** the boxes whose inventories say what is carried; none: the settings say it */
+  boxes: PlannedBox[]
+  /** with boxes: what each rule of the resolver brought */
+  rules?: RuleSum[]
+  /** with boxes: bytes of the newest installable version of everything they have; no update is smaller */
+  leastBytes?: number
+  /** with stand-ins for inventories: bytes that are carried only because of what they do not say */
+  guessBytes?: number
   yum: PlannedRepository[]
   files: PlannedFile[]
 }
 
+export const PLAN_FORMAT = 2
+
 export interface Plan {
-  format: 1
+  format: typeof PLAN_FORMAT
   createdAtMs: number
   /** `settings`: digest of the settings that the site was planned from */
   sites: { name: string; settings: string; groups: PlannedGroup[] }[]
@@ -70,7 +91,11 @@ export type Download =
   | { kind: 'package'; remote: RemoteFile; package: PlannedPackage; bytes: number }
   | { kind: 'file'; file: PlannedFile; bytes: number }
 
-export interface PlanSources {
+export interface PlanSources extends BoxSources {
+  /** inventories of the group's boxes */
+  boxesOf: (site: string, group: string) => readonly BoxInventory[]
+  /** the group's repositories as the site's last bundle has them */
+  carriedBefore: (site: string, group: string) => Promise<ReadonlyMap<string, EarlierRepository>>
   lookYum: (repo: YumRepo) => Promise<YumUpstream>
   lookFile: (file: VendorFile) => Promise<PlannedFile>
   findUnprovided: (parts: readonly CarriedPart[]) => Promise<UnprovidedRequirement[][]>
@@ -89,10 +114,10 @@ export async function makePlan(fleet: Fleet, site: string | undefined, sources: 
   }
   const lookYum = once(sources.lookYum, upstreamKey)
   const lookFile = once(sources.lookFile, (file) => JSON.stringify(file))
-  const plan: Plan = { format: 1, createdAtMs: sources.nowMs, sites: [] }
+  const plan: Plan = { format: PLAN_FORMAT, createdAtMs: sources.nowMs, sites: [] }
   for (const one of sites) {
     const groups: PlannedGroup[] = []
-    for (const group of one.groups) groups.push(await planGroup(group, { ...sources, lookYum, lookFile }))
+    for (const group of one.groups) groups.push(await planGroup(one.name, group, { ...sources, lookYum, lookFile }))
     plan.sites.push({ name: one.name, settings: settingsDigest(one), groups })
   }
   return plan
@@ -122,24 +147,77 @@ export function downloadsOf(plan: Plan): Download[] {
   return [...downloads.values()]
 }
 
-async function planGroup(group: GroupPlan, sources: PlanSources): Promise<PlannedGroup> {
-  const yum: PlannedRepository[] = []
-  for (const repo of group.yum) yum.push(planRepository(repo, await sources.lookYum(repo)))
+async function planGroup(site: string, group: GroupPlan, sources: PlanSources): Promise<PlannedGroup> {
+  const upstreams: { repo: YumRepo; upstream: YumUpstream }[] = []
+  for (const repo of group.yum) upstreams.push({ repo, upstream: await sources.lookYum(repo) })
+  const inventories = sources.boxesOf(site, group.name)
+  const planned =
+    inventories.length === 0
+      ? await planBySettings(upstreams, sources)
+      : await planByBoxes(site, group, inventories, upstreams, sources)
   const files: PlannedFile[] = []
   for (const file of group.files) files.push(await sources.lookFile(file))
-  refuseClash(group.name, yum)
-  const unprovided = await sources.findUnprovided(yum)
-  yum.forEach((repo, i) => (repo.unprovided = unprovided[i] ?? []))
-  if (files.length === 0 && yum.every((repo) => repo.packages.length === 0)) {
+  refuseClash(group.name, planned.yum)
+  if (inventories.length === 0 && files.length === 0 && planned.yum.every((repo) => repo.packages.length === 0)) {
     throw new GapferryError('PLAN_EMPTY', `group ${group.name}: nothing in its upstreams matches what it includes`, {
       hint: 'look at include, exclude and newest in gapferry.yaml',
     })
   }
-  return { name: group.name, origin: group.origin, yum, files }
+  return { name: group.name, origin: group.origin, ...planned, files }
 }
 
-function planRepository(repo: YumRepo, upstream: YumUpstream): PlannedRepository {
-  const selection = selectPackages(upstream, repo)
+type PlannedYum = Omit<PlannedGroup, 'name' | 'origin' | 'files'>
+
+/** By include, exclude and newest, and nothing that follows from them. */
+async function planBySettings(
+  upstreams: readonly { repo: YumRepo; upstream: YumUpstream }[],
+  sources: PlanSources,
+): Promise<PlannedYum> {
+  const yum = upstreams.map(({ repo, upstream }) => {
+    const { carried, reasons, unmatched } = selectPackages(upstream, repo)
+    const packages = carried.map((row) => plannedPackage(row, reasons.get(row.nevra)!))
+    const warnings = unmatched.map((glob) => `nothing there matches include ${glob}`)
+    return plannedRepository(repo, upstream, packages, warnings)
+  })
+  const unprovided = await sources.findUnprovided(yum)
+  yum.forEach((repo, i) => (repo.unprovided = unprovided[i] ?? []))
+  return { boxes: [], yum }
+}
+
+/** By what the boxes need for their updates. */
+async function planByBoxes(
+  site: string,
+  group: GroupPlan,
+  inventories: readonly BoxInventory[],
+  upstreams: readonly { repo: YumRepo; upstream: YumUpstream }[],
+  sources: PlanSources,
+): Promise<PlannedYum> {
+  const before = await sources.carriedBefore(site, group.name)
+  const { boxes, repositories, rules, leastBytes, guessBytes } = await planBoxes(
+    group.name,
+    inventories,
+    upstreams,
+    before,
+    sources,
+  )
+  const yum = upstreams.map(({ repo, upstream }, i) => {
+    const { packages, earlier, warnings } = repositories[i]!
+    const planned = packages.map(({ row, reason, because, isEarlier }) => {
+      return { ...plannedPackage(row, reason), because, ...(isEarlier ? { isEarlier } : {}) }
+    })
+    const repository = plannedRepository(repo, upstream, planned, warnings)
+    return earlier === undefined ? repository : { ...repository, earlier: earlier.data }
+  })
+  const hasGuess = boxes.some(({ isGuess }) => isGuess)
+  return { boxes, rules, leastBytes, ...(hasGuess ? { guessBytes } : {}), yum }
+}
+
+function plannedRepository(
+  repo: YumRepo,
+  upstream: YumUpstream,
+  packages: PlannedPackage[],
+  warnings: string[],
+): PlannedRepository {
   return {
     id: repo.id,
     gpgcheck: repo.gpgcheck,
@@ -148,10 +226,10 @@ function planRepository(repo: YumRepo, upstream: YumUpstream): PlannedRepository
     upstreamStamp: upstream.repomdMaxTimestamp,
     verdict: upstream.verdict,
     data: upstream.data,
-    packages: selection.carried.map((row) => plannedPackage(row, selection.reasons.get(row.nevra) ?? '')),
+    packages,
     offered: upstream.packages.count,
     unprovided: [],
-    warnings: [...upstream.warnings, ...selection.unmatched.map((glob) => `nothing there matches include ${glob}`)],
+    warnings: [...upstream.warnings, ...warnings],
   }
 }
 
@@ -161,18 +239,19 @@ function plannedPackage(row: PackageRow, reason: string): PlannedPackage {
 
 /** The same NEVRA with other bytes from two repositories: a box would take either, so nobody could say what it has. */
 function refuseClash(group: string, repos: PlannedRepository[]): void {
-  const seen = new Map<string, { repo: string; hex: string; algorithm: string }>()
+  const seen = new Map<string, { repo: string; bytes: number; hex: string; algorithm: string }>()
   for (const repo of repos) {
-    for (const { nevra, checksum } of repo.packages) {
+    for (const { nevra, checksum, bytes } of repo.packages) {
       const other = seen.get(nevra)
-      if (other !== undefined && other.algorithm === checksum.algorithm && other.hex !== checksum.hex) {
+      const isOther = other?.algorithm === checksum.algorithm ? other.hex !== checksum.hex : other?.bytes !== bytes
+      if (other !== undefined && isOther) {
         throw new GapferryError(
           'PACKAGE_CONFLICT',
           `group ${group}: ${nevra} differs between ${other.repo} and ${repo.id} (${other.hex.slice(0, 12)}…, ${checksum.hex.slice(0, 12)}…)`,
           { hint: `exclude it in one of the two: exclude: ["${nevra}"]` },
         )
       }
-      seen.set(nevra, { repo: repo.id, ...checksum })
+      seen.set(nevra, { repo: repo.id, bytes, ...checksum })
     }
   }
 }

@@ -2,7 +2,10 @@
  * What a person reads of a plan, a pull and a bundle. Text in, text out; `--json` prints the same objects raw.
  */
 import { formatBytes, formatTable, formatTime, plural } from '../manifests/console.ts'
-import type { Plan, PlannedGroup, PlannedRepository } from './plan.ts'
+import { redact } from '../manifests/errors.ts'
+import { parseNevra } from '../manifests/rpm-version.ts'
+import type { Plan, PlannedGroup, PlannedPackage, PlannedRepository } from './plan.ts'
+import { boxLines, boxWarnings, chainOf } from './render-boxes.ts'
 
 export interface PlanFigures {
   /** bytes that have to be fetched, and how many things */
@@ -18,7 +21,7 @@ export function renderPlan(plan: Plan, figures: PlanFigures, items: boolean): st
   for (const site of plan.sites) {
     for (const group of site.groups) {
       lines.push(`${site.name} / ${group.name}  (${group.origin})`)
-      lines.push(formatTable(groupRows(group), { indent: '  ', right: [1, 2] }))
+      lines.push(formatTable(groupRows(group), { indent: '  ', right: [1, 2] }), ...boxLines(group))
       if (items) lines.push(formatTable(itemRows(group), { indent: '    ', right: [1] }))
       for (const warning of warningsOf(group)) lines.push(`  warning: ${warning}`)
       lines.push('')
@@ -34,28 +37,49 @@ export interface ExplainedItem {
   /** site / group / repository */
   place: string
   reason: string
+  /** down to a box, where boxes are what it is carried for */
+  chain: string[]
 }
 
 /** Why an item is carried, wherever it is; empty when the plan does not carry it. */
 export function explainItem(plan: Plan, item: string): ExplainedItem[] {
+  const all = plan.sites.flatMap((site) => site.groups.flatMap((group) => group.yum.flatMap((repo) => repo.packages)))
+  const isNamed = ({ nevra }: PlannedPackage): boolean => nevra === item || parseNevra(nevra)?.name === item
+  // part of a name will do where there is nobody of the whole name
+  const isMeant = all.some(isNamed) ? isNamed : ({ nevra }: PlannedPackage): boolean => nevra.startsWith(`${item}-`)
   return plan.sites.flatMap((site) =>
     site.groups.flatMap((group) => {
       const place = `${site.name} / ${group.name}`
       const packages = group.yum.flatMap((repo) =>
-        repo.packages
-          .filter((one) => one.nevra === item || one.nevra.startsWith(`${item}-`))
-          .map((one) => ({ item: one.nevra, bytes: one.bytes, place: `${place} / ${repo.id}`, reason: one.reason })),
+        repo.packages.filter(isMeant).map((one) => ({
+          item: one.nevra,
+          bytes: one.bytes,
+          place: `${place} / ${repo.id}`,
+          reason: one.reason,
+          chain: chainOf(group, one),
+        })),
       )
       const files = group.files
         .filter((file) => file.as === item)
-        .map((file) => ({ item: file.as as string, bytes: file.bytes, place, reason: `${file.reason} (${file.url})` }))
+        .map((file) => ({
+          item: file.as as string,
+          bytes: file.bytes,
+          place,
+          reason: `${file.reason} (${file.url})`,
+          chain: [],
+        }))
       return [...packages, ...files]
     }),
   )
 }
 
 export function renderExplained(rows: ExplainedItem[]): string {
-  return formatTable(rows.map(({ item, bytes, place, reason }) => [item, sizeOf(bytes), `${place}: ${reason}`]))
+  return rows
+    .flatMap(({ item, bytes, place, reason, chain }) => [
+      formatTable([[item, sizeOf(bytes), chain.length === 0 ? `${place}: ${reason}` : place]]),
+      ...chain.map((line) => `  ${redact(line)}`),
+    ])
+    .join('\n')
 }
 
 function groupRows(group: PlannedGroup): string[][] {
@@ -87,10 +111,11 @@ function itemRows(group: PlannedGroup): string[][] {
 const SHOWN_REQUIREMENTS = 5
 
 function warningsOf(group: PlannedGroup): string[] {
-  return group.yum.flatMap((repo) => [
+  const ofRepositories = group.yum.flatMap((repo) => [
     ...repo.warnings.map((text) => `${repo.id}: ${text}`),
     ...unprovided(group, repo),
   ])
+  return [...ofRepositories, ...boxWarnings(group)]
 }
 
 function unprovided(group: PlannedGroup, repo: PlannedRepository): string[] {

@@ -22,6 +22,8 @@ export interface CarriedPackage {
   href: string
   bytes: number
   checksum: Checksum
+  /** described by the last bundle's metadata, because the upstream has it no more */
+  isEarlier?: boolean
 }
 
 export interface RepodataSources extends ListReader {
@@ -29,6 +31,8 @@ export interface RepodataSources extends ListReader {
   id: string
   /** the upstream's metadata */
   data: ListBlobs
+  /** the last bundle's, where a package is described by it */
+  earlier?: ListBlobs
   packages: readonly CarriedPackage[]
 }
 
@@ -54,16 +58,22 @@ const NAMESPACE = 'http://linux.duke.edu/metadata'
  *          PATH_INVALID for a package whose place no tree can have; what reading the lists throws */
 export async function composeRepodata(sources: RepodataSources): Promise<ComposedRepodata> {
   const carried = [...sources.packages].sort((a, b) => (a.nevra < b.nevra ? -1 : 1))
-  const { primary, rows } = await cutPrimary(sources, carried)
-  const lists: Record<PackageListType, CutList> = {
-    primary,
-    filelists: await cutSecondary('filelists', sources, rows),
-    other: await cutSecondary('other', sources, rows),
+  const lists = await cutLists(
+    sources,
+    carried.filter((one) => one.isEarlier !== true),
+  )
+  if (sources.earlier !== undefined) {
+    const earlier = await cutLists(
+      { ...sources, data: sources.earlier },
+      carried.filter((one) => one.isEarlier),
+    )
+    for (const type of LIST_TYPES)
+      for (const [id, element] of earlier[type].elements) lists[type].elements.set(id, element)
   }
   const ids = carried.map((one) => one.checksum.hex)
   const data: RepomdData[] = []
   const files: ComposedRepodata['files'] = []
-  for (const type of Object.keys(PACKAGE_LISTS) as PackageListType[]) {
+  for (const type of LIST_TYPES) {
     const open = assemble(type, lists[type], ids)
     const bytes = gzip(open)
     const sha256 = sha256Of(bytes)
@@ -91,6 +101,20 @@ export function packagePath(id: string, href: string): TreePath {
   const decoded = segments.map((segment) => decodeSegment(segment, what))
   if (decoded[0] === 'repodata') throw new GapferryError('PATH_INVALID', `${what}: stands among the metadata`)
   return parseTreePath(`yum/${id}/${decoded.join('/')}`, what)
+}
+
+const LIST_TYPES = Object.keys(PACKAGE_LISTS) as PackageListType[]
+
+async function cutLists(
+  sources: RepodataSources,
+  carried: readonly CarriedPackage[],
+): Promise<Record<PackageListType, CutList>> {
+  const { primary, rows } = await cutPrimary(sources, carried)
+  return {
+    primary,
+    filelists: await cutSecondary('filelists', sources, rows),
+    other: await cutSecondary('other', sources, rows),
+  }
 }
 
 async function cutPrimary(

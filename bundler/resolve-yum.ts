@@ -36,6 +36,8 @@ export interface Closure {
   /** so many of them, from the first, follow from the box; the others from what the settings want */
   candidates: number
   reasonOf: (place: number) => Reason
+  /** of each installed name the newest version that has all it requires: no update is smaller */
+  least: number[]
   /** requirements of what is installed or newest that nothing on offer can fulfil after an update */
   unresolved: Unresolved[]
 }
@@ -59,10 +61,10 @@ export function resolveBox(
   const growing = new Growing(available, installed, rules)
   growing.start()
   const candidates = growing.packages.length
-  const unresolved = growing.unresolved()
+  const [least, unresolved] = [growing.least(), growing.unresolved()]
   for (const place of wanted) growing.want(place)
   growing.finish()
-  return { packages: growing.packages, candidates, reasonOf: (place) => growing.reasonOf(place), unresolved }
+  return { packages: growing.packages, candidates, reasonOf: (place) => growing.reasonOf(place), least, unresolved }
 }
 
 const OUT = 0
@@ -149,6 +151,36 @@ class Growing {
     for (let i = 0; i < this.#installed.count; i++) if (this.#mayGo[i] === 0) look(this.#installed, i, ~i)
     for (const place of this.#newestTaken()) look(this.#table, place, place)
     return [...found.values()]
+  }
+
+  least(): number[] {
+    const found = new Set<number>()
+    for (let i = 0; i < this.#installed.count; i++) {
+      const newer = [...this.#available.index.named(this.#installed.name[i]!)]
+        .filter((place) => this.#rule[place] !== OUT && this.#isUpdateOf(place, i))
+        .sort((a, b) => this.#available.order.compare(this.#table, b, this.#table, a))
+      const first = newer.find((place) => this.#isWhole(place))
+      if (first !== undefined) found.add(first)
+    }
+    return [...found]
+  }
+
+  #isUpdateOf(place: number, row: number): boolean {
+    const { pool, order } = this.#available
+    const [arch, own] = [pool.text(this.#table.arch[place]!), pool.text(this.#installed.arch[row]!)]
+    const fits = arch === own || arch === 'noarch' || own === 'noarch'
+    const isLast =
+      this.#isBeside[row] === 0 ||
+      this.#present
+        .named(this.#installed.name[row]!)
+        .every((i) => order.compare(this.#installed, i, this.#installed, row) <= 0)
+    return fits && isLast && order.compare(this.#table, place, this.#installed, row) > 0
+  }
+
+  #isWhole(place: number): boolean {
+    return this.#available
+      .requirementsOf(this.#table, 'requires', place)
+      .every((row) => this.#lackOf(row) !== 'missing')
   }
 
   #follow(place: number): void {

@@ -81,8 +81,10 @@ function evrOf({ epoch, version, release }: PackageRow): Evr {
   return [epoch, version, release]
 }
 
-/** The same package listed twice is one. */
-function refuseConflicts(rows: PackageRow[], id: string): PackageRow[] {
+/** The same package listed twice is one. @returns sorted by NEVRA
+ *  @param id  of their repository
+ *  @throws PACKAGE_CONFLICT as selectPackages */
+export function refuseConflicts(rows: PackageRow[], id: string): PackageRow[] {
   const byNevra = new Map<string, PackageRow>()
   const byFile = new Map<string, PackageRow>()
   for (const row of rows) {

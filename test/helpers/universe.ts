@@ -124,7 +124,7 @@ const PLAIN_BOX: BoxSettings = {
   plugins: [],
 }
 
-function factsOf({
+export function factsOf({
   nevra,
   provides = [],
   requires = [],

@@ -1,0 +1,117 @@
+/** What a person reads of a group that is carried by its boxes' inventories. */
+import { formatBytes, formatTable, plural } from '../manifests/console.ts'
+import type { Because } from './closures.ts'
+import type { PlannedBox } from './plan-boxes.ts'
+import type { PlannedGroup, PlannedPackage } from './plan.ts'
+import type { Rule } from './resolve-yum.ts'
+
+const SHOWN_BOXES = 12
+const SHOWN_REQUIREMENTS = 3
+const SHOWN_NAMES = 3
+const MAX_CHAIN = 50
+
+const MEANING: Record<Rule, string> = {
+  newer: 'newer than what is installed',
+  obsoleter: 'replace what they obsolete',
+  provider: 'provide what others require',
+  newest: 'newest of a name that came in',
+  wanted: 'asked for by include',
+}
+
+/** Boxes, bytes per rule and the lower bound; where there are no inventories, that the settings decide. */
+export function boxLines(group: PlannedGroup): string[] {
+  if (group.boxes.length === 0) {
+    return group.yum.length === 0 ? [] : ['  no inventories: carried is what include, exclude and newest name']
+  }
+  const shown = group.boxes.slice(0, SHOWN_BOXES).map(boxRow)
+  const more = group.boxes.length - shown.length
+  return [
+    formatTable(shown, { indent: '  ', right: [1, 2, 3] }),
+    ...(more > 0 ? [`  and ${more} more ${more === 1 ? 'box' : 'boxes'}`] : []),
+    ...(group.rules?.length === 0 ? [] : [formatTable(ruleRows(group), { indent: '    ', right: [0, 1] })]),
+    `  no update is smaller than ${formatBytes(group.leastBytes ?? 0)}: the newest that can be installed of what the boxes have`,
+  ]
+}
+
+/** What to know of the boxes before trusting the plan. */
+export function boxWarnings({ boxes, guessBytes = 0 }: PlannedGroup): string[] {
+  const guesses = boxes.filter(({ isGuess }) => isGuess).map(({ name }) => name)
+  return [
+    ...perBoxes(boxes, (box) => box.warnings).map(([text, names]) => `${namesOf(names)}: ${text}`),
+    ...unresolvedWarnings(boxes),
+    ...(guesses.length === 0
+      ? []
+      : [
+          `${namesOf(guesses)}: no inventory, only names of packages; ${formatBytes(guessBytes)} may be more than needed`,
+        ]),
+  ]
+}
+
+/** From a package down to what is installed on a box, a step on each line. */
+export function chainOf(group: PlannedGroup, item: PlannedPackage): string[] {
+  const lines: string[] = []
+  const byNevra = new Map(group.yum.flatMap((repo) => repo.packages).map((one) => [one.nevra, one]))
+  let at: PlannedPackage | undefined = item
+  while (at?.because !== undefined && lines.length < MAX_CHAIN) {
+    const { rule, box, by = '', isInstalled, requirement = '' }: Because = at.because
+    if (rule === 'wanted') lines.push(`${at.nevra}: ${at.reason}`)
+    if (rule === 'newer') lines.push(`${at.nevra} is newer than ${by}`)
+    if (rule === 'obsoleter') lines.push(`${at.nevra} obsoletes ${by}`)
+    if (rule === 'newest') lines.push(`${at.nevra} is the newest of its name, beside ${by}`)
+    if (rule === 'provider') lines.push(`${at.nevra} provides ${requirement}, which ${by} requires`)
+    if (isInstalled === true) lines.push(`${by} is installed on ${box}`)
+    at = isInstalled === true ? undefined : byNevra.get(by)
+  }
+  const others = (item.because?.boxes ?? 1) - 1
+  if (others > 0) lines.push(`${others === 1 ? 'one other box needs' : `${others} other boxes need`} it, too`)
+  return lines
+}
+
+function boxRow(box: PlannedBox): string[] {
+  const day = box.createdAt.slice(0, 10)
+  return [
+    `box ${box.name}`,
+    plural(box.candidates.length, 'candidate'),
+    formatBytes(box.candidateBytes),
+    `for ${plural(box.installed, 'package')}`,
+    box.isGuess ? 'a stand-in' : `inventory of ${day}`,
+  ]
+}
+
+function ruleRows(group: PlannedGroup): string[][] {
+  return (group.rules ?? []).map(({ rule, packages, bytes }) => [
+    plural(packages, 'package'),
+    formatBytes(bytes),
+    MEANING[rule],
+  ])
+}
+
+function unresolvedWarnings(boxes: readonly PlannedBox[]): string[] {
+  const found = perBoxes(boxes, unresolvedTexts)
+  if (found.length === 0) return []
+  const shown = found.slice(0, SHOWN_REQUIREMENTS).map(([text, names]) => `${text} on ${namesOf(names)}`)
+  const more = found.length > shown.length ? `; and ${found.length - shown.length} more (--json has them all)` : ''
+  return [
+    `nothing on offer provides ${shown.join('; ')}${more}. An update that needs it fails, as it would at the upstream`,
+  ]
+}
+
+function unresolvedTexts({ unresolved }: PlannedBox): string[] {
+  return unresolved.map(({ requirement, by, kind }) => {
+    return `${requirement} (for ${by})${kind === 'missing' ? '' : ' once what provides it there is updated'}`
+  })
+}
+
+/** Texts that boxes have in common, each once, with the boxes' names. */
+function perBoxes(boxes: readonly PlannedBox[], textsOf: (box: PlannedBox) => readonly string[]): [string, string[]][] {
+  const found = new Map<string, string[]>()
+  for (const box of boxes) {
+    for (const text of textsOf(box)) found.set(text, [...(found.get(text) ?? []), box.name])
+  }
+  return [...found]
+}
+
+function namesOf(boxes: readonly string[]): string {
+  const more = boxes.length - SHOWN_NAMES
+  return more <= 0 ? boxes.join(', ') : `${boxes.slice(0, SHOWN_NAMES).join(', ')} and ${more} more`
+}

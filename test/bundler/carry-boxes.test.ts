@@ -1,0 +1,89 @@
+import { join } from 'node:path'
+import { writeFileSync } from 'node:fs'
+import { Readable, Writable } from 'node:stream'
+import t from 'tap'
+import { StringPool } from '../../manifests/string-pool.ts'
+import { rowsOf } from '../helpers/tables.ts'
+import type { BoxInventory } from '../../bundler/box-state.ts'
+import { carriedBefore } from '../../bundler/carried-before.ts'
+import { planFleet, pull, type Laptop } from '../../bundler/carry.ts'
+import { loadFleet } from '../../bundler/config.ts'
+import { openLaptop, planSources } from '../../bundler/laptop.ts'
+import type { PlannedGroup } from '../../bundler/plan.ts'
+import { runGapferry } from '../../bundler/program.ts'
+import { findPaths } from '../../bundler/yum-tables.ts'
+import { boxInventory } from '../helpers/box-plan.ts'
+import { inside } from '../helpers/inside.ts'
+import { makeLab } from '../helpers/lab.ts'
+import { universePackage as one } from '../helpers/universe.ts'
+
+t.test('a package that the upstream dropped stays while a box needs it, with its metadata', async (t) => {
+  const lab = await makeLab(t)
+  const dir = lab.folder('laptop')
+  const first = [
+    { name: 'app', version: '2', requires: ['/usr/share/app/data'] },
+    { name: 'data', version: '1', files: { '/usr/share/app/data': 'x' } },
+    { name: 'unneeded', version: '1' },
+  ]
+  await lab.publish('p', first, { signed: false })
+  writeFileSync(
+    join(dir, 'gapferry.yaml'),
+    `apiVersion: gapferry/v1\nkind: Fleet\nsites:\n  - name: hq\n    groups:\n      - name: x\n        origin: http://m.lan\n        yum: [{ id: p, baseurl: ['${lab.url}/p/'] }]\n`,
+  )
+  t.equal((await inside(runGapferry, dir, ['init', '--no-passphrase'])).status, 0)
+  const boxes = [boxInventory('pbx1', [one('app-1-1.noarch')])]
+  const before = await carry(dir, boxes)
+  t.same(nevras(before), ['app-2-1.noarch', 'data-1-1.noarch'])
+  await lab.publish('p', [{ name: 'app', version: '3', requires: ['/usr/share/app/data'] }], { signed: false })
+  const after = await carry(dir, boxes)
+  t.same(nevras(after), ['app-2-1.noarch', 'app-3-1.noarch', 'data-1-1.noarch'])
+  const again = await carry(dir, boxes)
+  t.same(nevras(again), nevras(after), 'and on, from bundle to bundle')
+  await withLaptop(dir, async ({ store, ledger }) => {
+    const last = ledger.lastBundle('hq')!
+    t.equal(last.number, 2, 'what did not change is no new bundle')
+    const repository = (await carriedBefore(last, 'x', { store, pool: new StringPool() })).get('p')!
+    const rows = rowsOf(repository.packages)
+    t.same(rows.map(({ nevra }) => nevra).sort(), nevras(after))
+    const owners = await findPaths(repository, new Set(['/usr/share/app/data']), { store })
+    const row = owners.get('/usr/share/app/data')![0]!
+    t.equal(rows[row]!.nevra, 'data-1-1.noarch', 'filelists came along')
+  })
+  const done = await carry(dir, [boxInventory('pbx1', [one('app-3-1.noarch'), one('data-1-1.noarch')])])
+  t.same(nevras(done), [], 'what no box needs any more is not carried on')
+})
+
+function nevras(group: PlannedGroup): string[] {
+  return group.yum[0]!.packages.map(({ nevra }) => nevra)
+}
+
+/** Plan by these boxes, pull, pack. */
+async function carry(dir: string, boxes: readonly BoxInventory[]): Promise<PlannedGroup> {
+  const group = await withLaptop(dir, async (laptop) => {
+    const plan = await planFleet(laptop, { ...planSources(laptop), boxesOf: () => boxes })
+    await pull(laptop, plan)
+    return plan.sites[0]!.groups[0]!
+  })
+  const packed = await inside(runGapferry, dir, ['pack', '--to', dir])
+  if (packed.status !== 0) throw new Error(packed.stderr)
+  return group
+}
+
+async function withLaptop<R>(dir: string, work: (laptop: Laptop) => Promise<R>): Promise<R> {
+  const nowhere = new Writable({ write: (_bytes, _encoding, done) => done() }) as Writable & { isTTY?: boolean }
+  const { laptop, close } = openLaptop(loadFleet(join(dir, 'gapferry.yaml')), {
+    version: '1.2.3',
+    cwd: dir,
+    environment: {},
+    stdin: Readable.from([]),
+    stdout: nowhere,
+    stderr: nowhere,
+    nowMs: Date.now,
+    signal: new AbortController().signal,
+  })
+  try {
+    return await work(laptop)
+  } finally {
+    await close()
+  }
+}
