@@ -59,22 +59,27 @@ t.test('takes a rich requirement apart', async (t) => {
 })
 
 t.test('lists that are made to keep this busy are done with at once', async (t) => {
-  const change = (type: string, text: string): string =>
-    type === 'primary'
-      ? text.replace('name="gone"', `name="(a${')'.repeat(60_000)}"`)
-      : text.replace('</package>', `${'<file '.repeat(100_000)}</package>`)
+  const brackets = (text: string): string => text.replace('name="gone"', `name="(a${')'.repeat(60_000)}"`)
+  const files = (text: string): string => text.replace('</package>', `${'<file '.repeat(100_000)}</package>`)
+  const cpu = process.cpuUsage()
+  const { part: one, store } = await busy('primary', brackets)
+  const [found] = await findUnprovided([one], { store })
+  t.match(found, [{ requirement: '/no/such/file' }, { requirement: /^a$/ }])
+  const other = await busy('filelists', files)
+  await t.rejects(findUnprovided([other.part], other), { code: 'XML_INVALID' })
+  t.ok(process.cpuUsage(cpu).user < 5e6)
+})
+
+async function busy(list: string, change: (text: string) => string) {
   const rpms = await buildRpms([{ name: 'app', version: '1', requires: ['gone', '/no/such/file'] }])
   const dir = join(root, randomUUID())
   await makeRepository(dir, rpms)
-  const stored = await storeRepository(dir, join(root, 'store'), (type, bytes) =>
-    Buffer.from(change(type, gunzipSync(bytes).toString())),
-  )
-  const cpu = process.cpuUsage()
-  const one: CarriedPart = { id: 'x', data: stored.data, packages: stored.packages }
-  const [found] = await findUnprovided([one], { store: stored.store })
-  t.match(found, [{ requirement: '/no/such/file' }, { requirement: /^a$/ }])
-  t.ok(process.cpuUsage(cpu).user < 5e6)
-})
+  const stored = await storeRepository(dir, join(root, 'store'), (type, bytes) => {
+    const text = gunzipSync(bytes).toString()
+    return Buffer.from(type === list ? change(text) : text)
+  })
+  return { part: { id: 'x', data: stored.data, packages: stored.packages }, store: stored.store }
+}
 
 async function unprovided(specs: PackageSpec[], { withFilelists = true } = {}): Promise<UnprovidedRequirement[]> {
   const { part: one, store } = await part(specs, withFilelists)
