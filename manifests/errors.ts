@@ -18,6 +18,7 @@ const CODES = {
   PATH_INVALID: { exit: 3, http: 400 },
   TREE_INVALID: { exit: 3 },
   SITE_FACTS_INVALID: { exit: 3 },
+  INVENTORY_INVALID: { exit: 3 },
   // archives
   BUNDLE_NOT_FOUND: { exit: 4 },
   BUNDLE_NOT_REGULAR: { exit: 3 },
