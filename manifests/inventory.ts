@@ -13,6 +13,8 @@ import { formatNevra } from './rpm-version.ts'
 export interface Inventory {
   /** the box's host name as it says it; names the box unless the person gives another */
   box: string
+  /** SHA-256 of its machine id: two boxes may have one name, as installed; undefined where it has none */
+  machine: string | undefined
   /** RFC 3339, UTC, whole seconds; of a stand-in: when it was added */
   createdAt: string
   /** of the file's bytes */
@@ -73,6 +75,8 @@ export interface FreepbxFacts {
 
 const MANAGERS = ['yum', 'dnf', 'apt'] as const
 const BOX_FACTS = ['box', 'created', 'tool', 'arch', 'kernel', 'manager'] as const
+/** An old box may have no machine id. */
+const MACHINE = 'machine'
 const SECTIONS = ['box', 'file', 'settings', 'plugins', 'relations', 'packages', 'rpm-keys', 'freepbx', 'readiness']
 const RPM_SECTIONS = ['relations', 'packages', 'rpm-keys']
 const TIME = /^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$/
@@ -94,6 +98,7 @@ export function parseInventory(bytes: Buffer, what: string): Inventory {
   const settings = textLines(sectionNamed(sections, 'settings', what), what)
   return {
     box: box.box,
+    machine: box.machine,
     createdAt: box.created,
     digest: sha256Of(bytes),
     stateDigest: stateDigestOf(packages, settings),
@@ -125,13 +130,13 @@ export function stateDigestOf(packages: readonly PackageFacts[], settings: reado
   return sha256Of([...names, ...settings].map((line) => `${line}\n`).join(''))
 }
 
-type BoxFacts = Record<(typeof BOX_FACTS)[number], string>
+type BoxFacts = Record<(typeof BOX_FACTS)[number], string> & { machine?: string }
 
 function boxFacts(section: Section, what: string): BoxFacts {
   const facts = new Map<string, string>()
   section.lines.forEach((line, i) => {
     const [, key = '', value = ''] = FACT.exec(line) ?? []
-    const isKnown = (BOX_FACTS as readonly string[]).includes(key) && !facts.has(key) && value !== ''
+    const isKnown = [...BOX_FACTS, MACHINE].includes(key) && !facts.has(key) && value !== ''
     if (!isKnown) throw unexpected(section, i, `one of ${BOX_FACTS.join(', ')}, once, with a value`, what)
     facts.set(key, value)
   })
@@ -140,7 +145,7 @@ function boxFacts(section: Section, what: string): BoxFacts {
     throw invalidInventory(what, `line ${section.firstLine - 1}: expected a line "${missing} …"`)
   const box = Object.fromEntries(facts) as BoxFacts
   const check = (key: keyof BoxFacts, isGood: boolean, expected: string): void => {
-    if (!isGood) throw invalidInventory(what, `${key}: expected ${expected}, found "${box[key].slice(0, 80)}"`)
+    if (!isGood) throw invalidInventory(what, `${key}: expected ${expected}, found "${box[key]?.slice(0, 80)}"`)
   }
   check('box', BOX.test(box.box), 'a host name')
   check('created', TIME.test(box.created) && isTime(box.created), 'a time')
