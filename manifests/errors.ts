@@ -23,6 +23,7 @@ const CODES = {
   SITE_FACTS_INVALID: { exit: 3 },
   INVENTORY_INVALID: { exit: 3 },
   INVENTORY_OLDER: { exit: 3 },
+  PARITY_INVALID: { exit: 3 },
   // archives
   BUNDLE_NOT_FOUND: { exit: 4 },
   BUNDLE_NOT_REGULAR: { exit: 3 },

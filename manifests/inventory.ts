@@ -8,7 +8,6 @@ import { distributionOf, pluginsOf, readConfiguration, variablesOf } from './inv
 import { invalidInventory, readSections, unescapeText, type Section } from './inventory-lines.ts'
 import { readPackages } from './inventory-packages.ts'
 import type { PackageFacts } from './package-table.ts'
-import { formatNevra } from './rpm-version.ts'
 
 export interface Inventory {
   /** the box's host name as it says it; names the box unless the person gives another */
@@ -101,7 +100,7 @@ export function parseInventory(bytes: Buffer, what: string): Inventory {
     machine: box.machine,
     createdAt: box.created,
     digest: sha256Of(bytes),
-    stateDigest: stateDigestOf(packages, settings),
+    stateDigest: stateOf(sections),
     distribution: distributionOf(files),
     arch: box.arch,
     manager,
@@ -125,9 +124,18 @@ export function parseInventory(bytes: Buffer, what: string): Inventory {
 
 /** The digest of a box's state: its packages' NEVRAs sorted by bytes, then its settings, each on a line.
  *  @param settings  lines as `gapferry-box` writes them */
-export function stateDigestOf(packages: readonly PackageFacts[], settings: readonly string[]): Sha256 {
-  const names = packages.map((one) => formatNevra(one)).sort()
-  return sha256Of([...names, ...settings].map((line) => `${line}\n`).join(''))
+export function stateDigestOf(nevras: readonly string[], settings: readonly string[]): Sha256 {
+  return sha256Of([...[...nevras].sort(), ...settings].map((line) => `${line}\n`).join(''))
+}
+
+/** As the box spells it: over its own bytes, so that odd ones make no difference. */
+function stateOf(sections: readonly Section[]): Sha256 {
+  const lines = (name: string): readonly string[] => sections.find((one) => one.name === name)?.lines ?? []
+  const nevras = lines('packages').map((line) => {
+    const [name, epoch, version, release, arch] = line.split(' ')
+    return `${name}-${epoch === '0' ? '' : `${epoch}:`}${version}-${release}.${arch}`
+  })
+  return stateDigestOf(nevras, lines('settings'))
 }
 
 type BoxFacts = Record<(typeof BOX_FACTS)[number], string> & { machine?: string }

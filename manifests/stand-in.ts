@@ -7,7 +7,7 @@ import { GapferryError } from './errors.ts'
 import { MAX_INVENTORY_BYTES } from './inventory-lines.ts'
 import { stateDigestOf, type FreepbxFacts, type Inventory } from './inventory.ts'
 import type { PackageFacts } from './package-table.ts'
-import { parseNevra } from './rpm-version.ts'
+import { formatNevra, parseNevra } from './rpm-version.ts'
 
 const MAX_LINES = 30_000
 /** Around the table of `fwconsole ma list`. */
@@ -58,7 +58,7 @@ function standIn(
     machine: undefined,
     createdAt: box.createdAt,
     digest: box.digest,
-    stateDigest: stateDigestOf(packages, []),
+    stateDigest: stateDigestOf(packages.map(formatNevra), []),
     distribution: { id, version: release?.version ?? '', name: `${id} ${release?.version ?? ''}`.trim() },
     arch: usualArch(packages),
     manager,
