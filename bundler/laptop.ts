@@ -17,6 +17,8 @@ import { makeProgress } from '../manifests/progress.ts'
 import { lookFile } from './upstream-files.ts'
 import { findUnprovided } from './unprovided.ts'
 import { StringPool } from '../manifests/string-pool.ts'
+import type { BoxInventory } from './box-state.ts'
+import { boxesByGroup } from './inventories.ts'
 import { lookYum } from './upstream-yum.ts'
 import { findPaths } from './yum-tables.ts'
 
@@ -54,18 +56,23 @@ function proxyOf(environment: Surroundings['environment']): { [K in 'http' | 'ht
   return { http: of('http_proxy'), https: of('https_proxy'), no: of('no_proxy') }
 }
 
-export function planSources({ store, ledger, fetcher, signal, nowMs }: Laptop): PlanSources {
+export function planSources({ fleet, store, ledger, fetcher, signal, nowMs }: Laptop): PlanSources {
   const pool = new StringPool()
   return {
     lookYum: (repo) =>
       lookYum(repo, { fetcher, store, signal, aliases: ledger, verifySignature, nowMs: nowMs(), pool }),
     lookFile: (file) => lookFile(file, { fetcher, store, memory: ledger, signal }),
     findUnprovided: (parts) => findUnprovided(parts, { store, signal }),
-    boxesOf: () => [],
+    boxesOf: (site, group) => boxesOf(fleet, site, group),
     carriedBefore: (site, group) => carriedBefore(ledger.lastBundle(site), group, { store, signal, pool }),
     findPaths: (repository, wanted) => findPaths(repository, wanted, { store, signal }),
     nowMs: nowMs(),
   }
+}
+
+/** By the names that the laptop knows them by. */
+function boxesOf(fleet: Fleet, site: string, group: string): BoxInventory[] {
+  return (boxesByGroup(fleet, site).get(group) ?? []).map(({ name, inventory }) => ({ ...inventory, box: name }))
 }
 
 /** Every host that the settings name, with its port and what it is needed for. Mirrorlists may name more. */

@@ -14,6 +14,10 @@ export const GAPFERRY: ProgramShape = {
       names: ['init', 'plan', 'pull', 'pack', 'bundle', 'upstreams'],
       load: async () => (await import('./commands.ts')).addCommands,
     },
+    {
+      names: ['inventory'],
+      load: async () => (await import('./inventory-commands.ts')).addInventoryCommands,
+    },
     { names: ['keys'], load: async () => (await import('./key-commands.ts')).addKeyCommands },
     { names: ['verify', 'inspect'], load: async () => (await import('./verify-commands.ts')).addVerifyCommands },
   ],

@@ -75,6 +75,7 @@ export async function planWorld(world: BoxPlanWorld): Promise<Plan> {
     {
       file: 'gapferry.yaml',
       storeDir: '/s',
+      inventoriesDir: '/i',
       keysDir: '/k',
       budgetBytes: 1e6,
       sites: [{ name: 'hq', groups: [{ name: 'x', origin: 'http://m:1', yum, files: [] }] }],
