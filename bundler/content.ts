@@ -4,6 +4,7 @@
  */
 import type { Sha256 } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
+import { parityPath, serializeParity } from '../manifests/parity.ts'
 import { parseTreePath, type TreePath } from '../manifests/path.ts'
 import type { TreeEntry, Verdict } from '../manifests/tree.ts'
 import type { BlobBatch, BlobStore } from '../storage/blobs.ts'
@@ -132,7 +133,7 @@ function fileEntries(group: PlannedGroup, sources: ContentSources): Map<TreePath
   return entries
 }
 
-/** What a box needs to point itself here: the `.repo` file and the keys it names. */
+/** What a box needs to point itself here, the `.repo` file and the keys it names; and what its update was planned to be. */
 function boxEntries(group: PlannedGroup, sources: ContentSources, batch: BlobBatch): Map<TreePath, TreeEntry> {
   const entries = new Map<TreePath, TreeEntry>()
   const add = (path: string, text: string, type: string): void => {
@@ -143,6 +144,9 @@ function boxEntries(group: PlannedGroup, sources: ContentSources, batch: BlobBat
   if (group.yum.length > 0) add(`gapferry-${group.name}.repo`, repoFile(group), 'text/plain')
   for (const repo of group.yum) {
     if (repo.gpgcheck && repo.gpgkey !== undefined) add(`keys/${repo.id}.asc`, repo.gpgkey, 'application/pgp-keys')
+  }
+  for (const { name, ...box } of group.boxes) {
+    add(parityPath(name), serializeParity({ box: name, ...box }).toString('ascii'), 'text/plain')
   }
   return entries
 }
