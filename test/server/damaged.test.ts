@@ -1,6 +1,6 @@
 import { copyFileSync, existsSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { setImmediate } from 'node:timers/promises'
+import { PassThrough } from 'node:stream'
 import SqliteDatabase from 'better-sqlite3'
 import t, { type Test } from 'tap'
 import { request } from 'undici'
@@ -160,21 +160,13 @@ t.test('serve goes on read-only and says so in status and log', async (t) => {
   const { dir, db } = await mirror(t)
   rmSync(db)
   const end = new AbortController()
-  let urls: RegExpExecArray | null = null
-  const { Writable } = await import('node:stream')
+  const ready = /^pbx {2}(http:\S+)\nadmin {2}(http:\S+)$/m
+  const stdout = new PassThrough()
+  const around = { nowMs: () => NOW, stdout, signal: end.signal }
+  const running = inside(runMirror, dir, ['serve', '--config', 'mir/mirror.yaml'], around)
   let out = ''
-  const stdout = new Writable({
-    write(chunk: Buffer, _encoding, done) {
-      out += chunk.toString()
-      urls = /^pbx {2}(http:\S+)\nadmin {2}(http:\S+)$/m.exec(out)
-      done()
-    },
-  })
-  const running = inside(runMirror, dir, ['serve', '--config', 'mir/mirror.yaml'], {
-    ...{ nowMs: () => NOW, stdout, signal: end.signal },
-  })
-  while (urls === null) await setImmediate()
-  const [, origin, admin] = urls as RegExpExecArray
+  for await (const chunk of stdout) if (ready.test((out += String(chunk)))) break
+  const [, origin, admin] = ready.exec(out)!
   const get = async (url: string) => {
     const { statusCode, body } = await request(url)
     return [statusCode, await body.text()] as const
