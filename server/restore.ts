@@ -17,7 +17,7 @@ import type { CatalogState } from '../storage/catalog-state.ts'
 import { Catalog } from '../storage/catalog.ts'
 import { lockStore } from '../storage/database.ts'
 import { syncFolder, writeAll } from '../storage/durable.ts'
-import { verifyState } from '../storage/state-check.ts'
+import { isBehind, verifyState } from '../storage/state-check.ts'
 import { MAX_STATE_BYTES, parseState, serializeState } from '../storage/state-file.ts'
 import { mergeStates } from '../storage/state-merge.ts'
 import { audited, type Actor } from './audit.ts'
@@ -111,14 +111,25 @@ function presentState(storeDir: string, isReplacing: boolean): Present {
     const catalog = new Catalog(file)
     try {
       const own = catalog.state()
-      const isNewer = (own?.generation ?? -1) >= (beside?.generation ?? 0)
-      return { isThere, state: isNewer ? (own ?? beside) : beside, head: catalog.audit.head() }
+      const head = catalog.audit.head()
+      return { isThere, state: isSound(own, beside, file) ? own : beside, head }
     } finally {
       catalog.close()
     }
   } catch (error) {
     if (!isGapferryError(error, 'STORE_DAMAGED', 'STORE_UNREADABLE', 'STORE_VERSION')) throw error
     return { isThere, state: beside, head: undefined }
+  }
+}
+
+/** A database that says something else than state.json at the same generation, or less, is no witness. */
+function isSound(own: CatalogState | undefined, beside: CatalogState | undefined, file: string): boolean {
+  try {
+    isBehind(beside, own, file)
+    return true
+  } catch (error) {
+    if (isGapferryError(error, 'STORE_DAMAGED')) return false
+    throw error
   }
 }
 

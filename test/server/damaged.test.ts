@@ -1,4 +1,13 @@
-import { copyFileSync, existsSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
 import SqliteDatabase from 'better-sqlite3'
@@ -222,6 +231,19 @@ t.test('state.json that is damaged or gone is written anew by the next writer', 
   await run(2, 'status')
   await run('STORE_DAMAGED', 'init', 'mir', '--trust', 'root.json', '--yes')
   t.notOk(existsSync(db) && new Catalog(db).site() !== undefined, 'what was seen is not forgotten by an accident')
+})
+
+t.test('where state.json cannot be written, the change is not made either', async (t) => {
+  const { storeDir, run, json, stick } = await mirror(t)
+  const before = readFileSync(join(storeDir, 'state.json'))
+  mkdirSync(join(storeDir, 'state.json.part'))
+  await run(1, 'release')
+  await run(1, 'import', stick(4))
+  t.match(await json('status'), { bundle: 2, imported: 3 })
+  t.same(readFileSync(join(storeDir, 'state.json')), before)
+  rmSync(join(storeDir, 'state.json.part'), { recursive: true })
+  await run(0, 'release')
+  t.match(await json('status'), { bundle: 3 })
 })
 
 t.test('a crash between commit and rename leaves state.json one behind; the next writer heals it', async (t) => {
