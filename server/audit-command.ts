@@ -63,8 +63,6 @@ function cellsOf({ seq, at, systemAt, who, what, result }: AuditRow): string[] {
 function detailsOf(what: AuditRow['what']): string {
   if (what === null) return ''
   const { reason, expired, roots, added = [], removed = [], changed, lost } = what
-  const shortKeys = (sign: string, keys: string[]): string[] =>
-    keys.map((key) => `${sign}${key.replace(/^(\w+ [0-9a-f]{8})[0-9a-f]+$/, '$1')}`)
   return [
     ...(expired === undefined ? [] : [`past its end of ${expired}`]),
     ...(reason === undefined ? [] : [`reason: ${reason}`]),
@@ -72,6 +70,10 @@ function detailsOf(what: AuditRow['what']): string {
     ...(changed === undefined ? [] : [changed.length === 0 ? 'comments only' : changed.join(',')]),
     ...(lost === undefined ? [] : [`in place of a trail that ended at ${lost}`]),
   ].join('; ')
+}
+
+function shortKeys(sign: string, keys: string[]): string[] {
+  return keys.map((key) => `${sign}${key.replace(/^(\w+ [0-9a-f]{8})[0-9a-f]+$/, '$1')}`)
 }
 
 function shortened(text: string, max: number): string {

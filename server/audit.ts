@@ -106,7 +106,9 @@ export function importAudit(
   let files = inputs.map((input) => basename(input))
   const reason = expiredReason === undefined ? {} : { reason: expiredReason }
   const what = (more: Omit<AuditWhat, 'command' | 'files'> = {}): AuditWhat => ({
-    ...{ command: 'import', ...more, files },
+    command: 'import',
+    ...more,
+    files,
     ...reason,
   })
   return {

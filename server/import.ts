@@ -163,7 +163,11 @@ class Run {
         {
           verify: (offered) =>
             verifyMetadata({
-              ...{ trusted: catalog.trusted(), offered, nowMs: clockMs, site, scratchDir: stagingDir },
+              trusted: catalog.trusted(),
+              offered,
+              nowMs: clockMs,
+              site,
+              scratchDir: stagingDir,
               acceptExpired,
             }),
           onVerified: (bundle) => this.#checkSpace(file, bundle),

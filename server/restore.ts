@@ -1,42 +1,28 @@
 /**
- * Backing a mirror up, and putting it back. Restoring, in this order, holding the store's lock:
+ * Putting a backup of a mirror back, in this order, holding the store's lock:
  *   1. the backup is read whole: its database is put together under staging/, blobs are staged, all digests are checked;
  *   2. its state is verified from its pinned root on, and merged with what the present store knows, so that no number falls;
  *   3. blobs become durable, then the present database is moved aside, then the new one gets its name, then state.json.
  * A crash in 3 leaves the present state.json, from which serving goes on; restoring again ends it.
  */
-import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs'
+import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
-import { sha256Of, type Sha256 } from '../manifests/digest.ts'
+import type { Sha256 } from '../manifests/digest.ts'
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
-import { parseTree } from '../manifests/tree.ts'
 import { fingerprintWords, parseFingerprint } from '../manifests/words.ts'
 import type { AuditHead } from '../storage/audit.ts'
-import { readBackup, writeBackup, type BackupConsumer, type BackupSource } from '../storage/backup.ts'
-import { CHECK_BUFFER_BYTES, digestOf } from '../storage/blob-check.ts'
+import { readBackup, type BackupConsumer } from '../storage/backup.ts'
 import { BlobStore, type BlobBatch } from '../storage/blobs.ts'
 import type { CatalogState } from '../storage/catalog-state.ts'
 import { Catalog } from '../storage/catalog.ts'
 import { lockStore } from '../storage/database.ts'
 import { syncFolder, writeAll } from '../storage/durable.ts'
-import { verifyState } from '../storage/state-check.ts'
+import { isBehind, verifyState } from '../storage/state-check.ts'
 import { MAX_STATE_BYTES, parseState, serializeState } from '../storage/state-file.ts'
 import { mergeStates } from '../storage/state-merge.ts'
 import { audited, type Actor } from './audit.ts'
 import { MAX_CONFIG_BYTES, parseMirrorConfig } from './config.ts'
-import { catalogFile, STAGING, stateBeside, type MirrorStore } from './store.ts'
-
-export interface BackedUp {
-  file: string
-  site: string
-  bundle: number | null
-  /** of its list, which holds all other digests */
-  sha256: Sha256
-  bytes: number
-  blobs: number
-  /** all blobs that are here, not only trees and site facts */
-  hasBlobs: boolean
-}
+import { catalogFile, STAGING, stateBeside } from './store.ts'
 
 export interface Restored {
   site: string
@@ -51,35 +37,6 @@ export interface Restored {
   isMerged: boolean
   /** what was there could not be read: numbers that only it knew are forgotten */
   isMemoryLost: boolean
-}
-
-/** The caller holds the store's lock.
- *  @param args.to  where nothing stands yet
- *  @throws what writeBackup throws; STORE_ROTTEN when a blob is not as it was signed */
-export async function backUp(
-  store: MirrorStore,
-  args: { to: string; configFile: string; withBlobs: boolean; by: Actor },
-): Promise<BackedUp> {
-  const { to, configFile, withBlobs, by } = args
-  const copy = join(store.stagingDir, 'backup.db')
-  store.blobs.sweep()
-  try {
-    store.catalog.copyTo(copy)
-    const state = store.catalog.state()!
-    const config = readFileSync(configFile)
-    const blobs = await blobSources(store, withBlobs)
-    const files = [memorySource('state.json', serializeState(state)), await fileSource('catalog.db', copy)]
-    files.push(memorySource('mirror.yaml', config), ...blobs)
-    const createdAt = new Date(by.nowMs()).toISOString()
-    const about = { site: store.site, createdAt, bundle: state.newest, files }
-    const asked = { command: 'backup', files: [basename(to)] }
-    const sha256 = await writeBackup(to, about, by.signal)
-    audited({ catalog: store.catalog, by, asked, done: () => [{ ...asked, sha256 }] }, () => undefined)
-    const bytes = statSync(to).size
-    return { file: to, site: store.site, bundle: state.newest, sha256, bytes, blobs: blobs.length, hasBlobs: withBlobs }
-  } finally {
-    rmSync(copy, { force: true })
-  }
 }
 
 /** @param args.isConfirmed   the backup's root is trusted as it is
@@ -112,7 +69,11 @@ export async function restore(args: {
       swapDatabase(storeDir)
       const isConfigRestored = putConfig(configFile, config)
       return {
-        ...{ site: state.site, store: storeDir, config: configFile, isConfigRestored, bundle: state.newest },
+        site: state.site,
+        store: storeDir,
+        config: configFile,
+        isConfigRestored,
+        bundle: state.newest,
         blobs: found.blobs,
         isMerged: !serializeState({ ...state, generation: 0 }).equals(
           serializeState({ ...found.state, generation: 0 }),
@@ -150,14 +111,25 @@ function presentState(storeDir: string, isReplacing: boolean): Present {
     const catalog = new Catalog(file)
     try {
       const own = catalog.state()
-      const isNewer = (own?.generation ?? -1) >= (beside?.generation ?? 0)
-      return { isThere, state: isNewer ? (own ?? beside) : beside, head: catalog.audit.head() }
+      const head = catalog.audit.head()
+      return { isThere, state: isSound(own, beside, file) ? own : beside, head }
     } finally {
       catalog.close()
     }
   } catch (error) {
     if (!isGapferryError(error, 'STORE_DAMAGED', 'STORE_UNREADABLE', 'STORE_VERSION')) throw error
     return { isThere, state: beside, head: undefined }
+  }
+}
+
+/** A database that says something else than state.json at the same generation, or less, is no witness. */
+function isSound(own: CatalogState | undefined, beside: CatalogState | undefined, file: string): boolean {
+  try {
+    isBehind(beside, own, file)
+    return true
+  } catch (error) {
+    if (isGapferryError(error, 'STORE_DAMAGED')) return false
+    throw error
   }
 }
 
@@ -249,7 +221,8 @@ function addRestoreRow(
   try {
     const isLost = lost !== undefined && lost.seq > 0 && !holds(catalog, lost)
     const asked = {
-      ...{ command: 'restore', files: [basename(file)] },
+      command: 'restore',
+      files: [basename(file)],
       ...(state.newest === null ? {} : { bundle: state.newest }),
       ...(isLost ? { lost: `${lost.seq}:${lost.hash}` } : {}),
     }
@@ -304,38 +277,6 @@ async function configOf(file: string): Promise<Buffer> {
   const config = new Collected(MAX_CONFIG_BYTES, file)
   await readBackup(file, { onFile: ({ name }) => (name === 'mirror.yaml' ? config : undefined) })
   return config.bytes()
-}
-
-/** Trees and site facts always; what the trees name where it is wanted and here. */
-async function blobSources({ catalog, blobs }: MirrorStore, withBlobs: boolean): Promise<BackupSource[]> {
-  const sources = new Map<Sha256, BackupSource>()
-  const add = (sha256: Sha256, bytes: number): void => {
-    if (blobs.sizeOf(sha256) === undefined) return
-    sources.set(sha256, { name: `blobs/${sha256}`, bytes, sha256, from: blobs.pathOf(sha256) })
-  }
-  for (const { number } of catalog.bundles()) {
-    for (const [target, { sha256, bytes }] of catalog.trees(number)) {
-      add(sha256, bytes)
-      if (target === 'site' || !withBlobs || !blobs.has(sha256)) continue
-      for (const entry of parseTree(blobs.read(sha256, bytes), target).entries.values()) add(entry.sha256, entry.bytes)
-    }
-  }
-  return [...sources.values()]
-}
-
-function memorySource(name: string, from: Buffer): BackupSource {
-  return { name, bytes: from.length, sha256: sha256Of(from), from }
-}
-
-async function fileSource(name: string, from: string): Promise<BackupSource> {
-  const fd = openSync(from, 'r')
-  try {
-    const bytes = statSync(from).size
-    const sha256 = await digestOf(fd, { bytes, buffer: Buffer.allocUnsafeSlow(CHECK_BUFFER_BYTES) })
-    return { name, bytes, sha256, from }
-  } finally {
-    closeSync(fd)
-  }
 }
 
 class Collected implements BackupConsumer {

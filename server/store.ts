@@ -148,7 +148,7 @@ export function stateBeside(storeDir: string): CatalogState | undefined {
 }
 
 /** A damaged mirror's database and the next command. */
-export function withWayOut(error: GapferryError, file: string): GapferryError {
+function withWayOut(error: GapferryError, file: string): GapferryError {
   return new GapferryError('STORE_DAMAGED', error.message, {
     cause: error,
     hint: `gapferry-mirror restore BACKUP --replace; without a backup move ${file}* away (not state.json), then gapferry-mirror init --trust ROOT.json`,

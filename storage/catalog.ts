@@ -1,77 +1,25 @@
 /**
  * What a mirror knows: the pinned root and the trusted metadata, the bundles that were imported with their trees, and
- * what was released when. One SQLite file in the store; all SQL of the mirror is here. Blobs are durable before a row
+ * what was released when. One SQLite file in the store; the mirror's SQL is here and in catalog-*.ts. Blobs are durable before a row
  * names them, so a row never promises what a crash could take away.
  */
 import { dirname } from 'node:path'
 import type { Sha256 } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import type { TreeRole } from '../manifests/tree.ts'
-import { AUDIT_MIGRATION, AuditTrail } from './audit.ts'
+import { AuditTrail } from './audit.ts'
+import { CATALOG_MIGRATIONS } from './catalog-schema.ts'
 import {
   generationOf,
   raiseGeneration,
   readState,
   SIGNED_ROLES,
-  STATE_MIGRATION,
   writeState,
   type CatalogState,
 } from './catalog-state.ts'
 import { openDatabase, soundly, writeTransaction, type Database } from './database.ts'
 import { stageStateFile, type StagedState } from './state-file.ts'
 import type { TrustedState, VerifiedMetadata } from './trust.ts'
-
-const MIGRATIONS = [
-  `CREATE TABLE mirror (
-     id            INTEGER PRIMARY KEY CHECK (id = 1),
-     site          TEXT NOT NULL,
-     pinned_at_ms  INTEGER NOT NULL,
-     newest_bundle INTEGER REFERENCES bundle (number)
-   ) STRICT;
-   CREATE TABLE trusted_root (
-     position INTEGER PRIMARY KEY CHECK (position >= 0),
-     bytes    BLOB NOT NULL
-   ) STRICT;
-   CREATE TABLE trusted_role (
-     role  TEXT PRIMARY KEY CHECK (role IN ('timestamp', 'snapshot', 'targets')),
-     bytes BLOB NOT NULL
-   ) STRICT, WITHOUT ROWID;
-   CREATE TABLE bundle (
-     number         INTEGER PRIMARY KEY CHECK (number > 0),
-     created_at_ms  INTEGER NOT NULL,
-     expires_at_ms  INTEGER NOT NULL,
-     bundler        TEXT NOT NULL,
-     imported_at_ms INTEGER NOT NULL
-   ) STRICT;
-   CREATE TABLE bundle_tree (
-     number INTEGER NOT NULL REFERENCES bundle (number),
-     target TEXT NOT NULL,
-     sha256 TEXT NOT NULL CHECK (length(sha256) = 64),
-     bytes  INTEGER NOT NULL CHECK (bytes > 0),
-     PRIMARY KEY (number, target)
-   ) STRICT, WITHOUT ROWID;
-   CREATE TABLE release (
-     id             INTEGER PRIMARY KEY,
-     group_name     TEXT NOT NULL,
-     role           TEXT NOT NULL CHECK (role IN ('current', 'previous', 'return')),
-     number         INTEGER NOT NULL,
-     target         TEXT NOT NULL CHECK (target = group_name || '/' || role),
-     released_at_ms INTEGER NOT NULL,
-     replaced_at_ms INTEGER,
-     FOREIGN KEY (number, target) REFERENCES bundle_tree (number, target)
-   ) STRICT;
-   CREATE UNIQUE INDEX release_in_force ON release (group_name) WHERE replaced_at_ms IS NULL;
-   CREATE INDEX release_replaced ON release (replaced_at_ms);
-   CREATE TABLE released_stamp (
-     group_name TEXT NOT NULL,
-     repository TEXT NOT NULL,
-     stamp      INTEGER NOT NULL CHECK (stamp > 0),
-     PRIMARY KEY (group_name, repository)
-   ) STRICT, WITHOUT ROWID;`,
-  AUDIT_MIGRATION,
-  'ALTER TABLE bundle ADD COLUMN revoked INTEGER NOT NULL DEFAULT 0 CHECK (revoked IN (0, 1))',
-  STATE_MIGRATION,
-]
 
 const IN_MEMORY = ':memory:'
 
@@ -111,7 +59,7 @@ export class Catalog {
   /** @param file  made when absent; its state lies beside it, see state-file.ts
    *  @throws STORE_VERSION, STORE_DAMAGED, STORE_BUSY, SPACE_SHORT */
   constructor(file: string) {
-    this.#db = openDatabase(file, MIGRATIONS)
+    this.#db = openDatabase(file, CATALOG_MIGRATIONS)
     try {
       this.#sql = soundly(this.#db, () => prepareStatements(this.#db))
       this.audit = soundly(this.#db, () => new AuditTrail(this.#db))

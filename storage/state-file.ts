@@ -13,7 +13,6 @@ import { dirname, join } from 'node:path'
 import { Type, type Static, Check } from '../manifests/schema.ts'
 import { sha256Of, type Sha256 } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
-import type { TreeRole } from '../manifests/tree.ts'
 import { SIGNED_ROLES, type CatalogState, type SignedFiles } from './catalog-state.ts'
 import { noticeShortSpace, syncFolder, systemCode, writeAll } from './durable.ts'
 
@@ -73,7 +72,12 @@ export interface StagedState {
 export function serializeState(state: CatalogState): Buffer {
   const { generation, site, pinnedAtMs, newest, roots, trusted, bundles, releases, stamps } = state
   const document: Static<typeof StateDocument> = {
-    ...{ _type: 'gapferry-state', format: 1, generation, site, pinnedAtMs, newest },
+    _type: 'gapferry-state',
+    format: 1,
+    generation,
+    site,
+    pinnedAtMs,
+    newest,
     roots: roots.map((bytes) => bytes.toString('base64')),
     trusted: textFiles(trusted),
     bundles: bundles.map((bundle) => ({
@@ -104,9 +108,12 @@ export function parseState(bytes: Buffer, what: string): CatalogState {
   if (first.trimEnd() !== sha256Of(body)) throw damaged(what, 'is not what its digest says')
   const document = parseJson(body, what)
   if (!Check(StateDocument, document)) throw damaged(what, 'is not a state that this version knows')
-  const { _type, format, roots, trusted, bundles, releases, ...rest } = document
+  const { generation, site, pinnedAtMs, newest, roots, trusted, bundles, releases, stamps } = document
   return {
-    ...rest,
+    generation,
+    site,
+    pinnedAtMs,
+    newest,
     roots: roots.map(fromText),
     trusted: binaryFiles(trusted),
     bundles: bundles.map((bundle) => ({
@@ -114,7 +121,8 @@ export function parseState(bytes: Buffer, what: string): CatalogState {
       trees: bundle.trees.map((tree) => ({ ...tree, sha256: tree.sha256 as Sha256 })),
       metadata: binaryFiles(bundle.metadata),
     })),
-    releases: releases.map((release) => ({ ...release, role: release.role as TreeRole })),
+    releases,
+    stamps,
   }
 }
 

@@ -105,6 +105,26 @@ t.test('the same where the database is damaged: what state.json knows counts', a
   await run('ROLE_ROLLBACK', 'import', stick(2))
 })
 
+t.test('a database that says less than state.json is no witness of the numbers', async (t) => {
+  const { run, stick, storeDir } = await backedUp(t)
+  await run(0, 'import', '--release', stick(5))
+  const newer = stateOf(storeDir)
+  const harms = [
+    'UPDATE released_stamp SET stamp = 1',
+    'UPDATE generation SET value = value - 1',
+    `UPDATE trusted_role SET bytes = x'00'`,
+    'DELETE FROM trusted_role',
+  ]
+  for (const sql of harms) {
+    const db = new SqliteDatabase(join(storeDir, 'catalog.db'))
+    db.exec(sql)
+    db.close()
+    await run('STORE_DAMAGED', 'release')
+    await run(0, 'restore', 'a.backup', '--replace')
+    t.same({ ...stateOf(storeDir), generation: 0 }, { ...newer, generation: 0 }, sql)
+  }
+})
+
 t.test('a newer backup brings its numbers; a group keeps what had the higher stamps', async (t) => {
   const { run, stick, storeDir, dir } = await backedUp(t)
   await run(0, 'import', stick(7, [{ stamp: 200 }]))

@@ -1,6 +1,15 @@
-import { copyFileSync, existsSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
-import { setImmediate } from 'node:timers/promises'
+import { PassThrough } from 'node:stream'
 import SqliteDatabase from 'better-sqlite3'
 import t, { type Test } from 'tap'
 import { request } from 'undici'
@@ -160,21 +169,13 @@ t.test('serve goes on read-only and says so in status and log', async (t) => {
   const { dir, db } = await mirror(t)
   rmSync(db)
   const end = new AbortController()
-  let urls: RegExpExecArray | null = null
-  const { Writable } = await import('node:stream')
+  const ready = /^pbx {2}(http:\S+)\nadmin {2}(http:\S+)$/m
+  const stdout = new PassThrough()
+  const around = { nowMs: () => NOW, stdout, signal: end.signal }
+  const running = inside(runMirror, dir, ['serve', '--config', 'mir/mirror.yaml'], around)
   let out = ''
-  const stdout = new Writable({
-    write(chunk: Buffer, _encoding, done) {
-      out += chunk.toString()
-      urls = /^pbx {2}(http:\S+)\nadmin {2}(http:\S+)$/m.exec(out)
-      done()
-    },
-  })
-  const running = inside(runMirror, dir, ['serve', '--config', 'mir/mirror.yaml'], {
-    ...{ nowMs: () => NOW, stdout, signal: end.signal },
-  })
-  while (urls === null) await setImmediate()
-  const [, origin, admin] = urls as RegExpExecArray
+  for await (const chunk of stdout) if (ready.test((out += String(chunk)))) break
+  const [, origin, admin] = ready.exec(out)!
   const get = async (url: string) => {
     const { statusCode, body } = await request(url)
     return [statusCode, await body.text()] as const
@@ -230,6 +231,19 @@ t.test('state.json that is damaged or gone is written anew by the next writer', 
   await run(2, 'status')
   await run('STORE_DAMAGED', 'init', 'mir', '--trust', 'root.json', '--yes')
   t.notOk(existsSync(db) && new Catalog(db).site() !== undefined, 'what was seen is not forgotten by an accident')
+})
+
+t.test('where state.json cannot be written, the change is not made either', async (t) => {
+  const { storeDir, run, json, stick } = await mirror(t)
+  const before = readFileSync(join(storeDir, 'state.json'))
+  mkdirSync(join(storeDir, 'state.json.part'))
+  await run(1, 'release')
+  await run(1, 'import', stick(4))
+  t.match(await json('status'), { bundle: 2, imported: 3 })
+  t.same(readFileSync(join(storeDir, 'state.json')), before)
+  rmSync(join(storeDir, 'state.json.part'), { recursive: true })
+  await run(0, 'release')
+  t.match(await json('status'), { bundle: 3 })
 })
 
 t.test('a crash between commit and rename leaves state.json one behind; the next writer heals it', async (t) => {

@@ -5,7 +5,7 @@ import SqliteDatabase, { type Database } from 'better-sqlite3'
 import { canonicalJson } from '../../manifests/json.ts'
 import type { AuditEntry, AuditTrail } from '../../storage/audit.ts'
 import { Catalog } from '../../storage/catalog.ts'
-import { makeStore } from '../helpers/mirror.ts'
+import { makeContent, makeStore, pretendVerified } from '../helpers/mirror.ts'
 import { NOW } from '../helpers/site.ts'
 
 const ZEROS = '0'.repeat(64)
@@ -144,18 +144,20 @@ t.test('a row stays small and holds no control characters, whatever it is told',
   t.equal(row?.who.length, 255)
 })
 
-t.test('a catalogue of before gets the table', async (t) => {
+t.test('a catalogue of before gets the table, and what came after it', async (t) => {
   const { catalog, root } = makeStore(t.testdir())
   catalog.pin({ site: 'hq', root: Buffer.from('root 1'), nowMs: NOW })
+  catalog.adopt(pretendVerified(makeContent(1, [{ stamp: 1 }])), NOW)
+  const state = catalog.state()!
   catalog.close()
   const db = new SqliteDatabase(join(root, 'catalog.db'))
-  db.exec('DROP TABLE audit')
-  db.exec('ALTER TABLE bundle DROP COLUMN revoked')
+  for (const table of ['audit', 'generation', 'bundle_metadata', 'setting']) db.exec(`DROP TABLE ${table}`)
+  for (const column of ['revoked', 'roots', 'expired_reason']) db.exec(`ALTER TABLE bundle DROP COLUMN ${column}`)
   db.pragma('user_version = 1')
   db.close()
   const again = new Catalog(join(root, 'catalog.db'))
   again.audit.append(entry())
   t.equal(again.audit.verify().seq, 1)
-  t.equal(again.site(), 'hq')
+  t.same({ ...again.state(), generation: state.generation }, state, 'the newest bundle can be verified again')
   again.close()
 })

@@ -92,7 +92,7 @@ async function repository(t: Test): Promise<Repository> {
     },
     version: (role) => {
       const bytes = read(`${role}.json`)
-      return bytes === undefined ? undefined : (JSON.parse(bytes.toString()) as Loose).signed.version
+      return bytes === undefined ? undefined : JSON.parse(bytes.toString()).signed.version
     },
   }
 }
@@ -260,7 +260,7 @@ t.test('each role: unsigned, by a stranger, another type, not there, expired', a
     await refuses('ROLE_SIGNATURE')
     put(rebuilt(2, role, () => undefined, [stranger]))
     await refuses('ROLE_SIGNATURE')
-    put(rebuilt(2, role, (signed) => (signed._type = 'root')))
+    put(rebuilt(2, role, (signed) => Object.assign(signed, { _type: 'root' })))
     await refuses('ROLE_INVALID')
     put(rebuilt(2, role, (signed) => (signed.expires = '2026-11-22T12:00:00Z')))
     await refuses(role === 'timestamp' ? 'ROLE_INVALID' : 'ROLE_EXPIRED')
