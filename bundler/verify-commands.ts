@@ -1,13 +1,14 @@
 /**
  * `gapferry verify` and `gapferry inspect`: bundles judged with nothing but the root.
  */
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, resolve } from 'node:path'
 import type { Command } from 'commander'
 import { parsePartName } from '../manifests/bundle.ts'
 import { errorObject, formatBytes, formatTable, formatTime, plural } from '../manifests/console.ts'
-import { GapferryError } from '../manifests/errors.ts'
+import { GapferryError, isGapferryError } from '../manifests/errors.ts'
+import { MAX_METADATA_BYTES } from '../manifests/metadata.ts'
 import { examples, print, PrintedError, type GlobalOptions, type Surroundings } from '../manifests/program.ts'
 import { makeProgress } from '../manifests/progress.ts'
 import { inspectFiles, verifyFiles, type InspectedBundle, type JudgedBundle, type JudgeOptions } from './verify.ts'
@@ -74,8 +75,16 @@ async function ownRoots([file = '']: string[], { config }: Options, around: Surr
 
 function readRoot(file: string): Buffer {
   try {
+    const stats = statSync(file)
+    if (!stats.isFile() || stats.size > MAX_METADATA_BYTES.root) {
+      throw new GapferryError(
+        'ROOT_INVALID',
+        `${file}: expected a plain file of ${MAX_METADATA_BYTES.root} bytes at most`,
+      )
+    }
     return readFileSync(file)
   } catch (cause) {
+    if (isGapferryError(cause)) throw cause
     throw new GapferryError('USAGE_INVALID', `${file}: cannot be read`, { cause, hint: 'give --trust ROOT.json' })
   }
 }

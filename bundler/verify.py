@@ -68,7 +68,7 @@ def main(arguments):
         return 2
     work = tempfile.mkdtemp(prefix="gapferry-verify-")
     try:
-        with open(arguments[0], "rb") as file:
+        with open_now(arguments[0]) as file:
             trust = Trust(file.read(MAX_ROOT + 1), work)
         bundles = {}
         for path in arguments[1:]:
@@ -88,7 +88,7 @@ def main(arguments):
 def check_part(path, trust, bundles):
     """Reads one part front to end; adds what it proves to `bundles`, by number."""
     name = show(os.path.basename(path))
-    with open(path, "rb") as file:
+    with open_now(path) as file:
         try:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise Refused("is not a plain file")
@@ -101,6 +101,12 @@ def check_part(path, trust, bundles):
             raise Refused("%s: %s" % (name, error))
         except MALFORMED as error:
             raise Refused("%s: malformed: %r" % (name, error))
+
+
+def open_now(path):
+    """Opens a file to read it, and waits for nobody where it is a pipe."""
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags), "rb")
 
 
 def check_metadata(part, trust, bundles):

@@ -93,7 +93,10 @@ function noteSettingsOf(config: MirrorConfig, by: Actor): void {
 function readRoot(file: string): Buffer {
   try {
     const max = MAX_METADATA_BYTES.root
-    if (statSync(file).size > max) throw new GapferryError('ROOT_INVALID', `${file}: larger than ${max} bytes`)
+    const stats = statSync(file)
+    // A stick may hold a pipe, or a link to a device that never ends.
+    if (!stats.isFile()) throw new GapferryError('ROOT_INVALID', `${file}: expected a plain file`)
+    if (stats.size > max) throw new GapferryError('ROOT_INVALID', `${file}: larger than ${max} bytes`)
     return readFileSync(file)
   } catch (cause) {
     if (systemCode(cause) === '') throw cause

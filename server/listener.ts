@@ -15,7 +15,8 @@ const REQUEST_TIMEOUT_MS = 15_000
 const TIMEOUT_CHECK_MS = 500
 /** between two requests of a connection */
 const KEEP_ALIVE_MS = 15_000
-/** without a byte in either direction: a client that stopped reading its answer */
+/** without a byte in either direction: a client that stopped reading its answer. Node counts it twice where a write is half
+ *  done. */
 const IDLE_MS = 120_000
 /** A FreePBX box posts a form of some kilobytes to whatever path it reads. */
 const MAX_BODY_BYTES = 1024 * 1024

@@ -64,9 +64,13 @@ export function noticeShortSpace<T>(what: string, step: () => T): T {
   }
 }
 
+/** Our own codes, SQLite's and Node's have an underscore. */
+const SYSTEM_CODE = /^E[A-Z0-9]+$/
+
 /** `ENOENT` and the like; empty where `error` is not the system's. */
 export function systemCode(error: unknown): string {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : ''
+  const code = error instanceof Error && 'code' in error ? error.code : undefined
+  return typeof code === 'string' && SYSTEM_CODE.test(code) ? code : ''
 }
 
 function holds(file: string, bytes: Uint8Array): boolean {

@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import { createPublicKey, generateKeyPairSync } from 'node:crypto'
 import { existsSync, globSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
@@ -421,6 +422,10 @@ for (const python of pythons) {
       }
       t.match(await verify(rootFile, dir), { status: 2 }, 'a folder')
       t.match(await verify(rootFile, '/dev/null'), { status: 3, stderr: /is not a plain file/ })
+      const pipe = join(dir, `${python.replaceAll('/', '_')}.pipe`)
+      execFileSync('mkfifo', [pipe])
+      t.match(await verify(rootFile, pipe), { status: 3, stderr: /is not a plain file/ }, 'a pipe is not waited for')
+      t.match(await verify(pipe, whole), { status: 3, stderr: /ROOT.json: / })
       const { stdout } = await run(python, ['-c', 'import sys; print(sys.executable)'])
       const noTools = { TMPDIR: join(dir, 'tmp'), PATH: join(dir, 'tmp') }
       const none = await run(stdout.trim(), [SCRIPT, rootFile, whole], { env: noTools })

@@ -70,7 +70,7 @@ export async function refusesAll(t: Test, storeDir: string, cases: HostileCase[]
     writeFileSync(file, bytes)
     return file
   })
-  const program = join(import.meta.dirname, 'import-each.ts')
+  const program = join(import.meta.dirname, 'import-program.ts')
   const input = JSON.stringify(files)
   const { stdout } = await mustRun(process.execPath, ['--expose-gc', program, storeDir, String(nowMs)], { input })
   const { results, peakBytes } = JSON.parse(stdout) as Refusals

@@ -135,7 +135,7 @@ t.test('documents with a piece cut out, doubled, moved or replaced: refused, or 
 
 t.test('documents of some megabytes that are made to take long or to fill memory', async (t) => {
   // The process would end where it needed a larger heap than this.
-  const program = join(import.meta.dirname, '../helpers/read-hostile.ts')
+  const program = join(import.meta.dirname, '../helpers/read-program.ts')
   const { stdout } = await mustRun(process.execPath, ['--max-old-space-size=150', program])
   const { slow, foreign } = JSON.parse(stdout) as { slow: string[]; foreign: string[] }
   t.same(slow, [], 'none takes more than its time')

@@ -73,6 +73,19 @@ t.test('what is no plain file is refused at once, whoever names it', async (t) =
   t.equal(stateWithoutAudit(before), stateWithoutAudit(stateOf(storeDir)))
 })
 
+t.test('a root that is no plain file is refused at once, too', async (t) => {
+  const { dir } = await site(t)
+  const [part] = writeParts(dir, bundle(1))
+  writeFileSync(join(dir, 'huge.json'), '')
+  truncateSync(join(dir, 'huge.json'), 2 ** 40)
+  for (const root of [fifo(join(dir, 'pipe.json')), '/dev/zero', '/dev/full', join(dir, 'huge.json'), dir]) {
+    const init = ['init', 'new', '--trust', root, '--yes', '--origin', 'pbx=127.0.0.1:0']
+    t.match((await inside(runMirror, dir, init)).stderr, 'ROOT_INVALID', `init: ${basename(root)}`)
+    t.match((await inside(runGapferry, dir, ['verify', '--trust', root, part!])).stderr, 'ROOT_INVALID')
+  }
+  t.notOk(existsSync(join(dir, 'new')))
+})
+
 t.test('on a stick only plain files with the name of a part are opened; nothing is run or written', async (t) => {
   const { stick, storeDir, mirror } = await site(t)
   const folder = join(stick, 'gapferry', 'hq')

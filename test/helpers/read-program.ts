@@ -3,12 +3,14 @@
 import { isGapferryError } from '../../manifests/errors.ts'
 import { readers } from './readers.ts'
 
-const BYTES = 1_000_000
+const BYTES = 400_000
+/** More elements than are read: each takes memory. */
+const MANY_BYTES = 2_000_000
 /** Of processor time; the slowest takes a quarter of it on a slow machine. */
 const MAX_CPU_MS = 4000
 const MAX_MESSAGE_LENGTH = 20_000
 
-const many = (piece: string): string => piece.repeat(BYTES / piece.length)
+const many = (piece: string, bytes = BYTES): string => piece.repeat(bytes / piece.length)
 const documents = [
   ...['<', '<a>', '<a', '<!', '<!--', '<?', '&amp;', '&#65;', '$', 'a', ' ', '\n', '\r', '-', ']]>', '"'].map(many),
   `<${many('a')}/>`,
@@ -26,8 +28,8 @@ const documents = [
   `<a b="${many('x')}"/>`,
   `<a b="${many('&lt;')}"/>`,
   `<a>${many('&lt;')}</a>`,
-  `<a>${many('<b/>')}</a>`,
-  `<a>${many('<b c=""/>')}</a>`,
+  `<a>${many('<b/>', MANY_BYTES)}</a>`,
+  `<a>${many('<b c=""/>', MANY_BYTES)}</a>`,
   `<a></a${many(' ')}>`,
   `<?xml version="1.0" ${many('x')}?><a/>`,
   `<metalink><files><file name="repomd.xml">${many('<verification>')}`,
