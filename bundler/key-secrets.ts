@@ -41,7 +41,7 @@ export function rootSecrets(around: Around, options: SecretOptions, main: KeySec
       answers.set(question, answer)
       return answer
     },
-    pin: main.pin,
+    pin: (question) => main.pin(question),
     tool: main.tool,
   }
 }
