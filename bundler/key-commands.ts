@@ -27,14 +27,7 @@ import {
   type Rotated,
   type Rotation,
 } from './key-rotate.ts'
-import {
-  newRootPassphrases,
-  once,
-  passphraseSources,
-  rootSecrets,
-  siteSecrets,
-  type SecretOptions,
-} from './key-secrets.ts'
+import { newRootPassphrases, rootSecrets, siteSecrets, type SecretOptions } from './key-secrets.ts'
 import { loadRoots, readSiteFile } from './key-folder.ts'
 import {
   fleetOf,
@@ -48,7 +41,6 @@ import {
   tokenOptions,
   type TokenOptions,
 } from './key-options.ts'
-import { readNewPassphrase } from './passphrase.ts'
 import {
   advanceRoot,
   discardPending,
@@ -241,8 +233,7 @@ function rotationOf(
     })
   }
   const to = pathsOf(around, options.rootTo)
-  const main = once(() => readNewPassphrase(passphraseSources(around, options.passphraseFd)))
-  const ask = newRootPassphrases(around, options, main)
+  const ask = newRootPassphrases(around, options, () => secrets.passphrase('passphrase of the keys'))
   return {
     what,
     replace: options.replace ?? [],

@@ -67,7 +67,7 @@ export function passphraseSources(around: Around, fd: string | undefined): Passp
 }
 
 /** Runs once, however often it is called. */
-export function once<T>(work: () => Promise<T>): () => Promise<T> {
+function once<T>(work: () => Promise<T>): () => Promise<T> {
   let running: Promise<T> | undefined
   return () => (running ??= work())
 }
