@@ -11,7 +11,7 @@ import { replaceFile, systemCode } from '../storage/durable.ts'
 import { Ledger } from '../storage/ledger.ts'
 import { loadFleet, parseFleet, type Fleet } from './config.ts'
 import { collectBackup, openBackup, refuseOverwrite, restoreBackup, sealBackup, type KeyBackup } from './key-backup.ts'
-import { fleetOf, locked, oneSite, parseNumber } from './key-commands.ts'
+import { fleetOf, locked, oneSite, parseNumber } from './key-options.ts'
 import { passphraseSources, type SecretOptions } from './key-secrets.ts'
 import { readNewPassphrase, readPassphrase } from './passphrase.ts'
 

@@ -11,7 +11,7 @@ import { fingerprintWords } from '../manifests/words.ts'
 import { replaceFile } from '../storage/durable.ts'
 import { loadFleet, parseFleet } from './config.ts'
 import { createSiteKeys } from './create-keys.ts'
-import { sameDisk, tokenKeyOf, type TokenOptions } from './key-commands.ts'
+import { sameDisk, tokenKeyOf, type TokenOptions } from './key-options.ts'
 import { newRootPassphrases, passphraseSources, siteSecrets, type SecretOptions } from './key-secrets.ts'
 import { loadSite } from './keys.ts'
 import { readNewPassphrase } from './passphrase.ts'
@@ -81,7 +81,11 @@ async function createKeys(
   const bundleKey = tokenKeyOf('bundle', given, siteSecrets(around, given, site))
   const root = rootOrder(given, passphrase, around)
   const made = await createSiteKeys({
-    ...{ dir, site, passphrase, nowMs: around.nowMs(), root },
+    dir,
+    site,
+    passphrase,
+    nowMs: around.nowMs(),
+    root,
     ...(bundleKey === undefined ? {} : { bundleKey }),
   })
   const files = made.rootKeys.map(({ file }) => file)

@@ -3,7 +3,7 @@
  */
 import { basename, resolve } from 'node:path'
 import type { Command } from 'commander'
-import { errorObject, formatTime, plural } from '../manifests/console.ts'
+import { errorObject, formatTime } from '../manifests/console.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { parseRoot } from '../manifests/metadata.ts'
 import {
@@ -15,10 +15,9 @@ import {
   type GlobalOptions,
   type Surroundings,
 } from '../manifests/program.ts'
-import { lockStore } from '../storage/database.ts'
 import { replaceFile } from '../storage/durable.ts'
 import { addBackupCommands } from './backup-commands.ts'
-import { loadFleet, type Fleet } from './config.ts'
+import type { Fleet } from './config.ts'
 import { listKeys, renderKeys } from './key-list.ts'
 import {
   mergeSignatures,
@@ -28,16 +27,20 @@ import {
   type Rotated,
   type Rotation,
 } from './key-rotate.ts'
-import {
-  newRootPassphrases,
-  once,
-  passphraseSources,
-  rootSecrets,
-  siteSecrets,
-  type SecretOptions,
-} from './key-secrets.ts'
+import { newRootPassphrases, rootSecrets, siteSecrets, type SecretOptions } from './key-secrets.ts'
 import { loadRoots, readSiteFile } from './key-folder.ts'
-import { readNewPassphrase } from './passphrase.ts'
+import {
+  fleetOf,
+  locked,
+  oneSite,
+  pathsOf,
+  sameDisk,
+  secretOptions,
+  siteNames,
+  tokenKeyOf,
+  tokenOptions,
+  type TokenOptions,
+} from './key-options.ts'
 import {
   advanceRoot,
   discardPending,
@@ -46,15 +49,9 @@ import {
   pendingError,
   type RootProgress,
 } from './pending-root.ts'
-import { parseTokenPlace } from './pkcs11.ts'
 import { onSameDisk, parseThreshold } from './root-keys.ts'
-import { adoptTokenKey, type KeySecrets, type NewKey } from './signing-key.ts'
+import type { KeySecrets } from './signing-key.ts'
 
-export interface TokenOptions {
-  pkcs11?: string
-  token?: string
-  keyId?: string
-}
 interface SiteOptions extends GlobalOptions {
   site?: string
 }
@@ -83,40 +80,6 @@ export function addKeyCommands(program: Command, around: Surroundings): void {
   addRotate(keys, around, program)
   addSign(keys, around, program)
   addBackupCommands(keys, around, program)
-}
-
-/** Options that say where a passphrase or PIN comes from. */
-export function secretOptions(command: Command): Command {
-  return command
-    .option('--passphrase-fd <N>', 'read the passphrase of the site’s keys from this file descriptor')
-    .option('--root-passphrase-fd <N>', 'the same for a root key (repeat, in order)', append)
-    .option('--pin-fd <N>', 'the same for the PIN of a token')
-}
-
-/** Options that name a key in a token. */
-export function tokenOptions(command: Command): Command {
-  return command
-    .option('--pkcs11 <MODULE>', 'the new key is in a token: its PKCS#11 library')
-    .option('--token <LABEL>', 'label of that token')
-    .option('--key-id <ID>', 'id of the key in it, hexadecimal')
-}
-
-/** @returns undefined where no token is named
- *  @throws USAGE_INVALID where it is named by half */
-export function tokenKeyOf(
-  role: 'root' | 'bundle',
-  { pkcs11, token, keyId }: TokenOptions,
-  secrets: KeySecrets,
-): (() => Promise<NewKey>) | undefined {
-  if (pkcs11 === undefined && token === undefined && keyId === undefined) return undefined
-  if (pkcs11 !== undefined && token !== undefined && keyId !== undefined) {
-    const place = parseTokenPlace(pkcs11, token, keyId)
-    return () => adoptTokenKey(role, place, secrets)
-  }
-  throw new GapferryError(
-    'USAGE_INVALID',
-    'a key in a token needs all of --pkcs11 MODULE, --token LABEL and --key-id ID',
-  )
 }
 
 function addList(keys: Command, around: Surroundings, program: Command): void {
@@ -270,8 +233,7 @@ function rotationOf(
     })
   }
   const to = pathsOf(around, options.rootTo)
-  const main = once(() => readNewPassphrase(passphraseSources(around, options.passphraseFd)))
-  const ask = newRootPassphrases(around, options, main)
+  const ask = newRootPassphrases(around, options, () => secrets.passphrase('passphrase of the keys'))
   return {
     what,
     replace: options.replace ?? [],
@@ -313,55 +275,4 @@ function sayDiscarded(around: Surroundings, { json }: GlobalOptions, isDone: boo
     ? `the waiting root of ${site} is forgotten; key files that only it named stay`
     : `no root of ${site} waits`
   print(around, json === true ? JSON.stringify({ site, discarded: isDone }) : text)
-}
-
-/** For a warning. */
-export function sameDisk(file: string): string {
-  return `${file} lies on the same disk as the bundle key; move it to another medium, and keep no copy here`
-}
-
-export function fleetOf({ config }: GlobalOptions, around: Surroundings): Fleet {
-  return loadFleet(resolve(around.cwd, config ?? 'gapferry.yaml'))
-}
-
-function siteNames(fleet: Fleet, site: string | undefined): string[] {
-  const names = fleet.sites.map(({ name }) => name)
-  if (site === undefined) return names
-  if (names.includes(site)) return [site]
-  throw new GapferryError('SITE_UNKNOWN', `${fleet.file} has no site "${site}"`, {
-    hint: `its sites: ${names.join(', ')}`,
-  })
-}
-
-/** @throws USAGE_INVALID where several sites could be meant */
-export function oneSite(fleet: Fleet, site: string | undefined): string {
-  const [first, ...others] = siteNames(fleet, site)
-  if (others.length === 0) return first!
-  throw new GapferryError(
-    'USAGE_INVALID',
-    `${fleet.file} has ${plural(others.length + 1, 'site')}: expected --site NAME`,
-    {
-      hint: `its sites: ${[first, ...others].join(', ')}`,
-    },
-  )
-}
-
-/** Of `--number-above`. @throws USAGE_INVALID */
-export function parseNumber(text: string): number {
-  if (/^\d{1,9}$/.test(text)) return Number(text)
-  throw new GapferryError('USAGE_INVALID', `--number-above "${text}": expected the number of a bundle`)
-}
-
-export function pathsOf(around: Surroundings, files: string[] = []): string[] {
-  return files.map((file) => resolve(around.cwd, file))
-}
-
-/** No bundle is signed while keys change. */
-export async function locked<T>(fleet: Fleet, work: () => Promise<T>): Promise<T> {
-  const unlock = lockStore(fleet.storeDir)
-  try {
-    return await work()
-  } finally {
-    unlock()
-  }
 }

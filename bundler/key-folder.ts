@@ -9,7 +9,7 @@
  */
 import { closeSync, existsSync, fsyncSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync } from 'node:fs'
 import { renameSync, rmSync, statSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { GapferryError } from '../manifests/errors.ts'
 import { checkSite, rootChain, type RoleName, type RootFile } from '../manifests/metadata.ts'
 import { parseName } from '../manifests/tree.ts'
@@ -94,7 +94,7 @@ export function refuseExisting(folder: string): void {
 /** A folder with these files, durably and in one step; the folder must not be there.
  *  @throws KEY_EXISTS */
 export function writeNewFolder(folder: string, files: Record<string, Uint8Array>): void {
-  const parent = join(folder, '..')
+  const parent = dirname(folder)
   mkdirSync(parent, { recursive: true, mode: 0o700 })
   const temp = mkdtempSync(join(parent, '.new-'))
   try {

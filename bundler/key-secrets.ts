@@ -41,7 +41,7 @@ export function rootSecrets(around: Around, options: SecretOptions, main: KeySec
       answers.set(question, answer)
       return answer
     },
-    pin: main.pin,
+    pin: (question) => main.pin(question),
     tool: main.tool,
   }
 }
@@ -67,7 +67,7 @@ export function passphraseSources(around: Around, fd: string | undefined): Passp
 }
 
 /** Runs once, however often it is called. */
-export function once<T>(work: () => Promise<T>): () => Promise<T> {
+function once<T>(work: () => Promise<T>): () => Promise<T> {
   let running: Promise<T> | undefined
   return () => (running ??= work())
 }

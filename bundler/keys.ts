@@ -76,13 +76,15 @@ async function openOpenpgp({ name, file }: NamedKeyFile, secrets: KeySecrets): P
 
 /** One passphrase for all, and no token. */
 function fixed(passphrase: string | null): KeySecrets {
-  const none = (what: string): Promise<never> =>
-    Promise.reject(new GapferryError('KEY_PASSPHRASE_MISSING', `${what}: none was given`))
   return {
     passphrase: (what) => (passphrase === null ? none(what) : Promise.resolve(passphrase)),
     pin: none,
     tool: tokenTool({}),
   }
+}
+
+function none(what: string): Promise<never> {
+  return Promise.reject(new GapferryError('KEY_PASSPHRASE_MISSING', `${what}: none was given`))
 }
 
 function noBundleKey(folder: string, root: RootFile): GapferryError {

@@ -68,7 +68,7 @@ export function pendingError({ site, version, quorums: sides }: RootProgress): G
 
 /** What lacks, as in `root 1 wants 2, has 1; a1b2c3d4 or e5f60718 may still sign`; once where both roots say the same. */
 export function describeLacks(sides: [RootQuorum, RootQuorum]): string[] {
-  const [before, own] = sides.map(({ by: _, ...side }) => JSON.stringify(side))
+  const [before, own] = sides.map((side) => JSON.stringify({ ...side, by: 0 }))
   const shown = before === own ? [sides[0]] : sides
   return shown.filter((side) => !isMet(side)).map(describeLack)
 }

@@ -17,7 +17,7 @@ import { Ledger } from '../storage/ledger.ts'
 import { bundleFiles } from './bundle-files.ts'
 import { loadFleet, parseFleet, type Fleet } from './config.ts'
 import { refuseExisting, siteFolder } from './key-folder.ts'
-import { locked, tokenKeyOf, type TokenOptions } from './key-commands.ts'
+import { locked, tokenKeyOf, type TokenOptions } from './key-options.ts'
 import { passphraseSources, rootSecrets, siteSecrets, type SecretOptions } from './key-secrets.ts'
 import { readNewPassphrase } from './passphrase.ts'
 import { pendingError, type RootProgress } from './pending-root.ts'
@@ -104,14 +104,12 @@ async function confirm(root: PinnedRoot, { fingerprint, yes }: RecoverOptions, a
   if (around.stdin.isTTY !== true || around.stderr.isTTY !== true) {
     const message = `nobody is at a terminal to compare the fingerprint of site ${root.site}: ${root.fingerprint}`
     throw new GapferryError('ROOT_NOT_CONFIRMED', message, {
-      hint: 'compare it with your note, or with gapferry-mirror status; then add --fingerprint "WORDS"',
+      hint: 'compare it with your note of what gapferry init showed; then add --fingerprint "WORDS"',
     })
   }
   talk(around, `site ${root.site}, root fingerprint:\n  ${root.fingerprint}`)
   const lines = createInterface({ input: around.stdin, output: around.stderr })
-  const answer = await lines
-    .question('the same words as in your notes, or at the mirror? (yes/no) ')
-    .finally(() => lines.close())
+  const answer = await lines.question('the same words as in your notes? (yes/no) ').finally(() => lines.close())
   if (answer.trim().toLowerCase() === 'yes') return
   throw new GapferryError('ROOT_NOT_CONFIRMED', 'the fingerprint was not confirmed; nothing was set up', {
     hint: 'where the words differ, do not use this bundle',

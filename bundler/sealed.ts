@@ -4,7 +4,7 @@
  */
 import { createCipheriv, createDecipheriv, pbkdf2, randomBytes } from 'node:crypto'
 import { promisify } from 'node:util'
-import { Type, type Static } from '../manifests/schema.ts'
+import { Type, type Schema, type Static } from '../manifests/schema.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { canonicalJson } from '../manifests/json.ts'
 
@@ -15,7 +15,8 @@ const TAG_BYTES = 16
 
 const derive = promisify(pbkdf2)
 
-export const Base64 = (maxLength: number) => Type.String({ maxLength, pattern: '^[A-Za-z0-9+/]*={0,2}$' })
+export const Base64 = (maxLength: number): Schema<string> =>
+  Type.String({ maxLength, pattern: '^[A-Za-z0-9+/]*={0,2}$' })
 
 /** How the passphrase becomes a key; null without one. */
 export const Kdf = Type.Union([

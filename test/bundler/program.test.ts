@@ -20,7 +20,7 @@ import type { StaticServer } from '../helpers/static-server.ts'
 import { startUpstream } from '../helpers/upstream.ts'
 
 const MAIN = resolve(import.meta.dirname, '../../bundler/main.ts')
-const COMMANDS = ['init', 'plan', 'pull', 'pack', 'bundle', 'verify', 'inspect', 'upstreams']
+const COMMANDS = ['init', 'plan', 'pull', 'pack', 'bundle', 'verify', 'inspect', 'keys', 'upstreams']
 
 function gapferry(cwd: string, args: string[], environment: Record<string, string> = {}): Promise<Outcome> {
   return inside(runGapferry, cwd, args, { environment })
@@ -62,7 +62,8 @@ function status(t: Test, outcome: Outcome, expected: number, code?: string): voi
 }
 
 t.test('help has an example on every level, and goes to standard output', async (t) => {
-  for (const args of [['--help'], ...COMMANDS.map((name) => [name, '--help'])]) {
+  const keys = ['list', 'rotate', 'sign', 'backup', 'restore'].map((name) => ['keys', name, '--help'])
+  for (const args of [['--help'], ...COMMANDS.map((name) => [name, '--help']), ...keys]) {
     const help = await gapferry('/', args)
     status(t, help, 0)
     t.match(help.stdout, /Examples?:\n {2}gapferry /, args.join(' '))
