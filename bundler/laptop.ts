@@ -7,6 +7,7 @@ import { talk, type Surroundings } from '../manifests/program.ts'
 import { BlobStore } from '../storage/blobs.ts'
 import { lockStore } from '../storage/database.ts'
 import { Ledger } from '../storage/ledger.ts'
+import { lookAdvisories } from './advisories.ts'
 import { carriedBefore } from './carried-before.ts'
 import type { Laptop } from './carry.ts'
 import type { Fleet } from './config.ts'
@@ -54,8 +55,10 @@ function proxyOf(environment: Surroundings['environment']): { [K in 'http' | 'ht
 }
 
 export function planSources({ store, ledger, fetcher, signal, nowMs }: Laptop): PlanSources {
+  const context = { fetcher, store, signal, aliases: ledger, verifySignature, nowMs: nowMs() }
   return {
-    lookYum: (repo) => lookYum(repo, { fetcher, store, signal, aliases: ledger, verifySignature, nowMs: nowMs() }),
+    lookYum: (repo) => lookYum(repo, context),
+    lookAdvisories: (upstream) => lookAdvisories(upstream, context),
     lookFile: (file) => lookFile(file, { fetcher, store, memory: ledger, signal }),
     findUnprovided: (parts) => findUnprovided(parts, { store, signal }),
     boxesOf: () => [],

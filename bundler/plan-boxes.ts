@@ -4,6 +4,9 @@
  */
 import { plural } from '../manifests/console.ts'
 import type { Sha256 } from '../manifests/digest.ts'
+import type { Nevra } from '../manifests/rpm-version.ts'
+import type { Advisory } from '../manifests/updateinfo.ts'
+import { PackageIndex } from './package-index.ts'
 import { StringPool, tableOf, type PackageTable } from '../manifests/package-table.ts'
 import type { PackageRow } from '../manifests/package-xml.ts'
 import { Available, wantedPaths, type OfferedRepository } from './available.ts'
@@ -70,6 +73,8 @@ export interface BoxPlan {
 
 export interface BoxSources {
   readTable: (pool: StringPool, repository: ListedRepository) => Promise<PackageTable>
+  /** undefined: the repository has none */
+  lookAdvisories: (upstream: YumUpstream) => Promise<readonly Advisory[] | undefined>
   findPaths: (repository: ListedRepository, wanted: ReadonlySet<string>) => Promise<Map<string, number[]>>
 }
 
@@ -80,12 +85,13 @@ interface Offer {
 }
 
 /** @param before  the site's last bundle, by repository
+ *  @param fixes  packages that security advisories name, where only these and what they need are carried
  *  @throws INVENTORY_MISMATCH, PACKAGE_CONFLICT, and what reading the lists throws */
 export async function planBoxes(
   group: string,
   inventories: readonly BoxInventory[],
   upstreams: readonly { repo: YumRepo; upstream: YumUpstream }[],
-  before: ReadonlyMap<string, EarlierRepository>,
+  { before, fixes }: { before: ReadonlyMap<string, EarlierRepository>; fixes?: readonly Nevra[] | undefined },
   sources: BoxSources,
 ): Promise<BoxPlan> {
   const boxes = inventories.map((one) => {
@@ -98,7 +104,7 @@ export async function planBoxes(
     repo.include === undefined ? undefined : selectPackages(upstream, repo),
   )
   const wanted = wantedPlaces(wishes, read)
-  const resolver = new GroupResolver(group, read, wanted)
+  const resolver = new GroupResolver(group, read, wanted, fixes)
   const resolved = boxes.map((box) => resolver.resolve(box))
   const merged = mergeClosures(resolved.map(({ closure }) => closure))
   const sizeOf = (places: Iterable<number>): number =>
@@ -169,13 +175,15 @@ class GroupResolver {
   readonly #group: string
   readonly #read: ReadOffers
   readonly #wanted: readonly number[]
+  readonly #fixes: PackageTable | undefined
   readonly #available = new Map<boolean, Available>()
   readonly #rules = new Map<string, BoxRules>()
 
-  constructor(group: string, read: ReadOffers, wanted: readonly number[]) {
+  constructor(group: string, read: ReadOffers, wanted: readonly number[], fixes: readonly Nevra[] | undefined) {
     this.#group = group
     this.#read = read
     this.#wanted = wanted
+    this.#fixes = fixes === undefined ? undefined : tableOf(read.pool, fixes)
   }
 
   resolve(box: YumInventory): { planned: PlannedBox; closure: BoxClosure } {
@@ -226,6 +234,7 @@ class GroupResolver {
     const key = JSON.stringify([manager, arch, [...mainOptions], options, versionLocks, plugins])
     const known = this.#rules.get(key) ?? rulesOf(box, available)
     for (const place of this.#read.hidden) known.isOffered[place] = 0
+    if (this.#fixes !== undefined) known.fixes ??= new PackageIndex(this.#fixes, available.order)
     this.#rules.set(key, known)
     return known
   }

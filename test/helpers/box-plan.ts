@@ -6,6 +6,7 @@ import { sha256Of } from '../../manifests/digest.ts'
 import { tableOf } from '../../manifests/package-table.ts'
 import type { PackageRow } from '../../manifests/package-xml.ts'
 import { formatNevra } from '../../manifests/rpm-version.ts'
+import type { Advisory } from '../../manifests/updateinfo.ts'
 import { factsOf, universePackage, type UniversePackage } from './universe.ts'
 
 /** One package of a repository: as in universePackage, with the bytes of its file. */
@@ -22,6 +23,8 @@ export interface BoxPlanWorld {
   gone?: string[]
   /** what filelists say: path → NEVRAs */
   paths?: Record<string, string[]>
+  advisories?: Record<string, Advisory[]>
+  isSecurityOnly?: boolean
   /** repositories without filelists */
   bare?: string[]
 }
@@ -87,6 +90,8 @@ export async function planWorld(world: BoxPlanWorld): Promise<Plan> {
         }),
       lookFile: () => Promise.reject(new Error('no files here')),
       findUnprovided: () => Promise.reject(new Error('for groups without boxes')),
+      lookAdvisories: ({ id }) => Promise.resolve(world.advisories?.[id]),
+      isSecurityOnly: world.isSecurityOnly === true,
       boxesOf: () => world.boxes,
       carriedBefore: () => Promise.resolve(new Map(before)),
       readTable: (pool, { data }) => Promise.resolve(tableOf(pool, byBlob.get(data.primary)!.map(factsOf))),
