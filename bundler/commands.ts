@@ -18,6 +18,7 @@ import { loadSite } from './keys.ts'
 import type { Plan, PlanSources } from './plan.ts'
 import { keptPlan } from './plan-file.ts'
 import { explainItem, renderExplained, renderPacked, renderPlan, type PlanFigures } from './render.ts'
+import { addInventoryCommands } from './inventory-commands.ts'
 import { addVerifyCommands } from './verify-commands.ts'
 
 interface SiteOption {
@@ -41,6 +42,7 @@ export function addCommands(program: Command, around: Surroundings): void {
   addPull(program, around)
   addPack(program, around)
   addBundle(program, around)
+  addInventoryCommands(program, around)
   addVerifyCommands(program, around)
   addUpstreams(program, around)
 }

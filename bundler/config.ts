@@ -47,6 +47,7 @@ const Group = Type.Object(
     preset: Type.Optional(Text),
     yum: Type.Array(YumEntry, { default: [], maxItems: 200 }),
     files: Type.Array(FileEntry, { default: [], maxItems: 10_000 }),
+    boxes: Type.Optional(Globs),
   },
   { additionalProperties: false },
 )
@@ -57,6 +58,7 @@ const FleetSettings = Type.Object(
     kind: Type.Literal('Fleet'),
     store: Type.String({ default: './store', minLength: 1 }),
     keys: Type.String({ default: './keys', minLength: 1 }),
+    inventories: Type.String({ default: './inventories', minLength: 1 }),
     budget: Type.String({ default: '600MB' }),
     sites: Type.Array(
       Type.Object(
@@ -97,6 +99,8 @@ export interface GroupPlan {
   origin: string
   yum: YumRepo[]
   files: VendorFile[]
+  /** globs over names of boxes that belong to this group */
+  boxes?: string[]
 }
 
 export interface Fleet {
@@ -104,6 +108,7 @@ export interface Fleet {
   file: string
   storeDir: string
   keysDir: string
+  inventoriesDir: string
   budgetBytes: number
   sites: { name: string; groups: GroupPlan[] }[]
 }
@@ -136,6 +141,7 @@ export function parseFleet(text: string, file: string): Fleet {
     file,
     storeDir: resolve(base, settings.store),
     keysDir: resolve(base, settings.keys),
+    inventoriesDir: resolve(base, settings.inventories),
     budgetBytes: parseSize(settings.budget, `${file}: budget`),
     sites,
   }
@@ -153,7 +159,13 @@ function checkGroup(group: Static<typeof Group>, base: string, what: string): Gr
   const yum = merged.map((entry) => checkYum(entry, base, `${what}: yum ${entry.id}`))
   for (const file of group.files) checkFile(file, `${what}: files`)
   if (yum.length + group.files.length === 0) throw invalid(what, 'wants nothing: give a preset, yum or files')
-  return { name: checkName(group.name, what), origin: checkOrigin(group.origin, what), yum, files: group.files }
+  return {
+    name: checkName(group.name, what),
+    origin: checkOrigin(group.origin, what),
+    yum,
+    files: group.files,
+    ...(group.boxes === undefined ? {} : { boxes: group.boxes }),
+  }
 }
 
 /** Entries of the preset first, each with the fields that the group's entry of the same id gives; then the group's own. */

@@ -12,12 +12,18 @@ const CODES = {
   CONFIG_KEY_UNKNOWN: { exit: 2 },
   SITE_UNKNOWN: { exit: 2 },
   GROUP_UNKNOWN: { exit: 2 },
+  BOX_UNKNOWN: { exit: 2 },
+  BOX_UNGROUPED: { exit: 2 },
+  BOX_CONFLICT: { exit: 2 },
   INTERNAL: { exit: 1, http: 500 },
   // plain values
   DIGEST_INVALID: { exit: 3 },
   PATH_INVALID: { exit: 3, http: 400 },
   TREE_INVALID: { exit: 3 },
   SITE_FACTS_INVALID: { exit: 3 },
+  INVENTORY_INVALID: { exit: 3 },
+  INVENTORY_OLDER: { exit: 3 },
+  PARITY_INVALID: { exit: 3 },
   // archives
   BUNDLE_NOT_FOUND: { exit: 4 },
   BUNDLE_NOT_REGULAR: { exit: 3 },

@@ -35,6 +35,7 @@ function fleet(groups: Record<string, YumRepo[]>): Fleet {
     file: 'gapferry.yaml',
     storeDir: '/s',
     keysDir: '/k',
+    inventoriesDir: '/i',
     budgetBytes: 1000,
     sites: [{ name: 'hq', groups: list }],
   }

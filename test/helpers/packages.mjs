@@ -9,8 +9,10 @@ import { pathToFileURL } from 'node:url'
 /** Debian package → what the tests use of it. apache2-bin is the web server's program without its system service. */
 const PACKAGES = {
   'apache2-bin': ['/usr/sbin/apache2', '/usr/lib/apache2/modules/mod_mpm_event.so'],
+  busybox: ['/usr/bin/busybox'],
   bzip2: ['/usr/bin/bzip2'],
   'createrepo-c': ['/usr/bin/createrepo_c'],
+  dash: ['/usr/bin/dash'],
   dnf: ['/usr/bin/dnf'],
   'libsolv-tools': ['/usr/bin/testsolv'],
   gnupg: ['/usr/bin/gpg', '/usr/bin/gpgconf', '/usr/bin/gpg-agent'],
@@ -19,6 +21,7 @@ const PACKAGES = {
   python3: ['/usr/bin/python3'],
   'python3-dnf': ['/usr/lib/python3/dist-packages/dnf/__init__.py'],
   rpm: ['/usr/bin/rpm', '/usr/bin/rpmbuild', '/usr/bin/rpmsign'],
+  shellcheck: ['/usr/bin/shellcheck'],
   strace: ['/usr/bin/strace'],
   'xz-utils': ['/usr/bin/xz'],
   zstd: ['/usr/bin/zstd'],
