@@ -49,6 +49,8 @@ export interface TableRow {
 const MAX_RELATIONS = 8_000_000
 const MAX_FILES = 8_000_000
 const FIRST_ROWS = 1 << 10
+/** name, sense, epoch, version, release */
+const RELATION_NUMBERS = 5
 
 /** Row `i` as an object, for what is selected. */
 export function packageRow(table: RepositoryTable, i: number): PackageRow {
@@ -153,7 +155,14 @@ export class TableBuilder {
 
   /** The package that the relations and files so far belong to. @throws REPODATA_INVALID past a limit */
   addRow(row: TableRow): void {
-    for (const name of ROW_COLUMNS) this.#columns[name].push(row[name])
+    const columns = this.#columns
+    columns.name.push(row.name)
+    columns.epoch.push(row.epoch)
+    columns.version.push(row.version)
+    columns.release.push(row.release)
+    columns.arch.push(row.arch)
+    columns.algorithm.push(row.algorithm)
+    columns.bytes.push(row.bytes)
     this.#fileTimes.push(row.fileTime)
     let total = 0
     for (const relations of this.#kinds) total += relations.close()
@@ -279,45 +288,51 @@ class TextColumn implements Texts {
   }
 }
 
+/** Relations side by side while they come: growing and counting one piece of memory takes half the time of five. */
 class RelationColumns {
   readonly #starts = new Column()
-  readonly #name = new Column()
-  readonly #sense = new Column()
-  readonly #epoch = new Column()
-  readonly #version = new Column()
-  readonly #release = new Column()
+  #data = new Uint32Array(FIRST_ROWS * RELATION_NUMBERS)
+  #length = 0
 
   constructor() {
     this.#starts.push(0)
   }
 
   push(name: number, sense: number, epoch: number, version: number, release: number): void {
-    this.#name.push(name)
-    this.#sense.push(sense)
-    this.#epoch.push(epoch)
-    this.#version.push(version)
-    this.#release.push(release)
+    const at = this.#length * RELATION_NUMBERS
+    if (at === this.#data.length) this.#data = larger(this.#data)
+    const data = this.#data
+    data[at] = name
+    data[at + 1] = sense
+    data[at + 2] = epoch
+    data[at + 3] = version
+    data[at + 4] = release
+    this.#length++
   }
 
   undo(): void {
-    const length = this.#starts.last()
-    for (const column of [this.#name, this.#sense, this.#epoch, this.#version, this.#release]) column.length = length
+    this.#length = this.#starts.last()
   }
 
   /** Ends a package. @returns how many there are of all packages */
   close(): number {
-    this.#starts.push(this.#name.length)
-    return this.#name.length
+    this.#starts.push(this.#length)
+    return this.#length
   }
 
   data(): Relations {
+    const column = (which: number): Uint32Array => {
+      const numbers = new Uint32Array(this.#length)
+      for (let i = 0; i < numbers.length; i++) numbers[i] = this.#data[i * RELATION_NUMBERS + which]!
+      return numbers
+    }
     return {
       start: this.#starts.data(),
-      name: this.#name.data(),
-      sense: new Uint8Array(this.#sense.data()),
-      epoch: this.#epoch.data(),
-      version: this.#version.data(),
-      release: this.#release.data(),
+      name: column(0),
+      sense: new Uint8Array(column(1)),
+      epoch: column(2),
+      version: column(3),
+      release: column(4),
     }
   }
 }

@@ -10,6 +10,7 @@ export const EMPTY = 0
 
 const FIRST_BYTES = 1 << 16
 const FIRST_TEXTS = 1 << 10
+const GROWTH = 4
 /** Of UTF-8 for each UTF-16 unit. */
 const MOST_BYTES = 3
 
@@ -120,10 +121,10 @@ export class StringPool {
     this.#bytes = bytes
   }
 
-  /** Twice as many, so that never more than half are taken. */
+  /** So many that never more than half are taken. */
   #growSlots(): void {
     const old = this.#slots
-    const slots = new Int32Array(old.length * 2)
+    const slots = new Int32Array(old.length * GROWTH)
     const mask = slots.length - 1
     for (let from = 0; from < old.length; from += SLOT) {
       if (old[from + NUMBER] === EMPTY) continue
@@ -132,7 +133,7 @@ export class StringPool {
       for (let i = 0; i < SLOT; i++) slots[slot + i] = old[from + i]!
     }
     this.#slots = slots
-    this.#vacant = this.#size
+    this.#vacant = slots.length / SLOT / 2 - this.#size
   }
 }
 
