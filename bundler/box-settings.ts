@@ -5,9 +5,8 @@
  */
 import { isGapferryError } from '../manifests/errors.ts'
 import type { PackageTable } from '../manifests/package-table.ts'
-import type { Nevra } from '../manifests/rpm-version.ts'
 import type { Available } from './available.ts'
-import { compileGlob, namesOf, type Glob } from './globs.ts'
+import { compileGlob, namesOf, nevraAt, type Glob } from './globs.ts'
 import type { PackageIndex } from './package-index.ts'
 
 /** The part of an inventory that decides what is offered to a box. */
@@ -210,10 +209,4 @@ function parseLock(line: string): Lock | undefined {
     version: patternOf(version!),
     release: patternOf(release!),
   }
-}
-
-function nevraAt(table: PackageTable, i: number): Nevra {
-  const { pool, name, epoch, version, release, arch } = table
-  const text = (column: Uint32Array): string => pool.text(column[i]!)
-  return { name: text(name), epoch: text(epoch), version: text(version), release: text(release), arch: text(arch) }
 }

@@ -7,15 +7,16 @@ import type { Sha256 } from '../manifests/digest.ts'
 import type { Nevra } from '../manifests/rpm-version.ts'
 import type { Advisory } from '../manifests/updateinfo.ts'
 import { PackageIndex } from './package-index.ts'
-import { StringPool, tableOf, type PackageTable } from '../manifests/package-table.ts'
+import { tableOf, type PackageTable } from '../manifests/package-table.ts'
 import type { PackageRow } from '../manifests/package-xml.ts'
-import { Available, wantedPaths, type OfferedRepository } from './available.ts'
+import { Available } from './available.ts'
 import { rulesOf, type BoxRules } from './box-settings.ts'
 import { installedTable, oddities, refuseOtherManager, type BoxInventory, type YumInventory } from './box-state.ts'
 import type { EarlierRepository } from './carried-before.ts'
 import { mergeClosures, reasonText, type Because, type BoxClosure } from './closures.ts'
 import type { YumRepo } from './config.ts'
 import { compileGlob, namesOf } from './globs.ts'
+import { Offers, type Offer } from './offers.ts'
 import { resolveBox, RULES, type Rule } from './resolve-yum.ts'
 import { refuseConflicts, selectPackages, type YumSelection } from './select-yum.ts'
 import type { YumUpstream } from './upstream-yum.ts'
@@ -72,16 +73,14 @@ export interface BoxPlan {
 }
 
 export interface BoxSources {
-  readTable: (pool: StringPool, repository: ListedRepository) => Promise<PackageTable>
   /** undefined: the repository has none */
   lookAdvisories: (upstream: YumUpstream) => Promise<readonly Advisory[] | undefined>
   findPaths: (repository: ListedRepository, wanted: ReadonlySet<string>) => Promise<Map<string, number[]>>
 }
 
-interface Offer {
+interface LookedOffer extends Offer {
   repo: YumRepo
   upstream: YumUpstream
-  earlier: EarlierRepository | undefined
 }
 
 /** @param before  the site's last bundle, by repository
@@ -98,18 +97,23 @@ export async function planBoxes(
     refuseOtherManager(group, one)
     return one
   })
-  const offers = upstreams.map((one): Offer => ({ ...one, earlier: before.get(one.repo.id) }))
-  const read = await readOffers(offers, boxes, sources)
-  const wishes = offers.map(({ repo, upstream }) =>
+  const looked = upstreams.map((one): LookedOffer => ({ ...one, earlier: before.get(one.repo.id) }))
+  const offers = new Offers(looked)
+  await offers.findPaths(
+    boxes.map(({ packages }) => packages),
+    sources.findPaths,
+    looked,
+  )
+  const wishes = looked.map(({ repo, upstream }) =>
     repo.include === undefined ? undefined : selectPackages(upstream, repo),
   )
-  const wanted = wantedPlaces(wishes, read)
-  const resolver = new GroupResolver(group, read, wanted, fixes)
+  const wanted = wishes.flatMap((wish, i) => offers.placesOf(i, wish?.carried ?? []))
+  const resolver = new GroupResolver(group, offers, wanted, fixes)
   const resolved = boxes.map((box) => resolver.resolve(box))
   const merged = mergeClosures(resolved.map(({ closure }) => closure))
   const sizeOf = (places: Iterable<number>): number =>
-    [...new Set(places)].reduce((sum, place) => sum + read.rows[place]!.bytes, 0)
-  const repositories = offers.map((offer, i) => carriedOf(offer, read.ranges[i]!, read, merged, wishes[i]))
+    [...new Set(places)].reduce((sum, place) => sum + offers.bytesAt(place), 0)
+  const repositories = looked.map((one, i) => carriedOf(one, i, offers, merged, wishes[i]))
   return {
     boxes: resolved.map(({ planned }) => planned),
     repositories,
@@ -119,71 +123,19 @@ export async function planBoxes(
   }
 }
 
-/** Everything that is offered, in one order: each repository, then what is left of it in the last bundle. */
-interface ReadOffers {
-  tables: OfferedRepository[]
-  pool: StringPool
-  rows: PackageRow[]
-  /** places of each repository: from `start` on the upstream's, from `middle` on the last bundle's */
-  ranges: { start: number; middle: number; end: number }[]
-  /** places of the last bundle that the upstream has as well, or the store no more */
-  hidden: number[]
-  /** required paths that no filelists name */
-  open: string[]
-}
-
-async function readOffers(
-  offers: readonly Offer[],
-  boxes: readonly BoxInventory[],
-  sources: BoxSources,
-): Promise<ReadOffers> {
-  const read: ReadOffers = { tables: [], pool: new StringPool(), rows: [], ranges: [], hidden: [], open: [] }
-  const offered = new Set(offers.flatMap(({ upstream }) => upstream.packages.map(({ nevra }) => nevra)))
-  const lists: ListedRepository[] = []
-  for (const { upstream, earlier } of offers) {
-    const start = read.rows.length
-    const middle = start + upstream.packages.length
-    for (const list of earlier === undefined ? [upstream] : [upstream, earlier]) {
-      lists.push(list)
-      read.tables.push({ id: upstream.id, table: await sources.readTable(read.pool, list) })
-      for (const row of list.packages) read.rows.push(row)
-    }
-    read.ranges.push({ start, middle, end: read.rows.length })
-    for (let place = middle; place < read.rows.length; place++) {
-      const { nevra } = read.rows[place]!
-      if (offered.has(nevra) || earlier!.gone.has(nevra)) read.hidden.push(place)
-    }
-  }
-  const installed = boxes.map(({ packages }) => tableOf(read.pool, packages))
-  const paths = wantedPaths([...read.tables.map(({ table }) => table), ...installed])
-  for (const [i, list] of lists.entries()) read.tables[i]!.paths = await sources.findPaths(list, paths)
-  read.open.push(...[...paths].filter((path) => !read.tables.some((one) => one.paths!.has(path))))
-  return read
-}
-
-function wantedPlaces(wishes: readonly (YumSelection | undefined)[], { rows, ranges }: ReadOffers): number[] {
-  return wishes.flatMap((wish, i) => {
-    const carried = new Set(wish?.carried)
-    const { start, middle } = ranges[i]!
-    return carried.size === 0
-      ? []
-      : rows.flatMap((row, place) => (place >= start && place < middle && carried.has(row) ? [place] : []))
-  })
-}
-
 class GroupResolver {
   readonly #group: string
-  readonly #read: ReadOffers
+  readonly #offers: Offers
   readonly #wanted: readonly number[]
   readonly #fixes: PackageTable | undefined
   readonly #available = new Map<boolean, Available>()
   readonly #rules = new Map<string, BoxRules>()
 
-  constructor(group: string, read: ReadOffers, wanted: readonly number[], fixes: readonly Nevra[] | undefined) {
+  constructor(group: string, offers: Offers, wanted: readonly number[], fixes: readonly Nevra[] | undefined) {
     this.#group = group
-    this.#read = read
+    this.#offers = offers
     this.#wanted = wanted
-    this.#fixes = fixes === undefined ? undefined : tableOf(read.pool, fixes)
+    this.#fixes = fixes === undefined ? undefined : tableOf(offers.pool, fixes)
   }
 
   resolve(box: YumInventory): { planned: PlannedBox; closure: BoxClosure } {
@@ -199,8 +151,8 @@ class GroupResolver {
       manager: box.manager,
       isGuess: box.isGuess,
       installed: box.packages.length,
-      candidates: taken.map((place) => this.#read.rows[place]!.nevra).sort(),
-      candidateBytes: taken.reduce((sum, place) => sum + this.#read.rows[place]!.bytes, 0),
+      candidates: taken.map((place) => available.nevraOf(available.table, place)).sort(),
+      candidateBytes: taken.reduce((sum, place) => sum + this.#offers.bytesAt(place), 0),
       unresolved: unresolved.map(({ requirement, by, kind }) => ({
         requirement: available.requirementText(requirement),
         by: available.nevraOf(by.isInstalled ? closure.installed : available.table, by.index),
@@ -214,7 +166,7 @@ class GroupResolver {
   /** @param likely  as in installedTable */
   closureOf(box: YumInventory, likely = false): BoxClosure {
     const available = this.#availableFor(box)
-    const { table } = installedTable(this.#read.pool, box, available, likely)
+    const { table } = installedTable(this.#offers.pool, box, available, likely)
     const closure = resolveBox(available, { installed: table, rules: this.#rulesFor(box, available) }, this.#wanted)
     return { box: box.box, available, installed: table, closure }
   }
@@ -222,7 +174,7 @@ class GroupResolver {
   #availableFor({ manager }: YumInventory): Available {
     // rpm 4.11, which yum stands on, has no caret
     const caret = manager === 'dnf'
-    const known = this.#available.get(caret) ?? new Available(this.#read.pool, this.#read.tables, { caret })
+    const known = this.#available.get(caret) ?? new Available(this.#offers.pool, this.#offers.lists, { caret })
     this.#available.set(caret, known)
     return known
   }
@@ -233,7 +185,7 @@ class GroupResolver {
     const options = repositories.map(({ id, options }) => [id, [...options]])
     const key = JSON.stringify([manager, arch, [...mainOptions], options, versionLocks, plugins])
     const known = this.#rules.get(key) ?? rulesOf(box, available)
-    for (const place of this.#read.hidden) known.isOffered[place] = 0
+    for (const place of this.#offers.hidden) known.isOffered[place] = 0
     if (this.#fixes !== undefined) known.fixes ??= new PackageIndex(this.#fixes, available.order)
     this.#rules.set(key, known)
     return known
@@ -242,9 +194,9 @@ class GroupResolver {
 
 /** What is carried of one repository: what boxes need and the settings want, less what the settings exclude. */
 function carriedOf(
-  { repo, upstream, earlier }: Offer,
-  { start, middle, end }: { start: number; middle: number; end: number },
-  { rows, open }: ReadOffers,
+  { repo, upstream, earlier }: LookedOffer,
+  offer: number,
+  offers: Offers,
   merged: ReadonlyMap<number, Because>,
   wish: YumSelection | undefined,
 ): BoxPlan['repositories'][number] {
@@ -252,13 +204,14 @@ function carriedOf(
   const packages = new Map<PackageRow, CarriedRow>()
   const leftOut: { row: PackageRow; because: Because }[] = []
   for (const [place, because] of merged) {
-    if (place < start || place >= end) continue
-    const row = rows[place]!
+    const list = offers.listAt(place)
+    if (list.offer !== offer) continue
+    const row = offers.rowAt(place)
     const names = globs.length === 0 ? [] : namesOf(row)
     if (globs.some(({ pattern }) => names.some((name) => pattern.test(name)))) leftOut.push({ row, because })
     else {
       const reason = because.rule === 'wanted' ? wish!.reasons.get(row.nevra)! : reasonText(because)
-      packages.set(row, { row, reason, because, isEarlier: place >= middle })
+      packages.set(row, { row, reason, because, isEarlier: list.isEarlier })
     }
   }
   const sorted = refuseConflicts([...packages.keys()], upstream.id).map((row) => packages.get(row)!)
@@ -268,7 +221,9 @@ function carriedOf(
     warnings: [
       ...(wish?.unmatched ?? []).map((glob) => `nothing there matches include ${glob}`),
       ...(leftOut.length === 0 ? [] : [leftOutWarning(leftOut)]),
-      ...(upstream.data.filelists !== undefined || open.length === 0 ? [] : [openWarning(open)]),
+      ...(upstream.data.filelists !== undefined || offers.openPaths.length === 0
+        ? []
+        : [openWarning(offers.openPaths)]),
     ],
   }
 }

@@ -275,7 +275,7 @@ function plannedRepository(
     verdict: upstream.verdict,
     data: upstream.data,
     packages,
-    offered: upstream.packages.length,
+    offered: upstream.packages.count,
     unprovided: [],
     warnings: [...upstream.warnings, ...warnings],
   }

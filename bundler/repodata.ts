@@ -7,9 +7,11 @@ import { gzipSync } from 'node:zlib'
 import { sha256Of, type Checksum } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { PACKAGE_LISTS, type PackageListType } from '../manifests/package-scan.ts'
-import { guessPackageId, readPackageId, readPackageStrictly, type PackageRow } from '../manifests/package-xml.ts'
+import { TableReader } from '../manifests/package-reader.ts'
+import { findPackageId, seemsWanted, withHref, type PackageRow } from '../manifests/package-xml.ts'
 import { parseTreePath, type TreePath } from '../manifests/path.ts'
 import type { Repomd, RepomdData } from '../manifests/repomd.ts'
+import { StringPool } from '../manifests/string-pool.ts'
 import { escapeXml } from '../manifests/xml.ts'
 import { readList, type ListBlobs, type ListReader, type PackageList } from './yum-lists.ts'
 
@@ -120,18 +122,21 @@ async function cutPrimary(
   carried: readonly CarriedPackage[],
 ): Promise<{ primary: CutList; rows: Map<string, PackageRow> }> {
   const wanted = new Map(carried.map((one) => [one.checksum.hex, one]))
+  const ids = idsOf(wanted.keys())
   const elements = new Map<string, Buffer>()
   const rows = new Map<string, PackageRow>()
   const list: PackageList = { type: 'primary', blob: data.primary, what: `primary of ${id}` }
+  const packages = new TableReader(new StringPool(), list.what)
   const { rootTag } = await readList(list, reader, (element) => {
-    const want = wanted.get(guessPackageId(element))
-    if (want === undefined) return
-    const { row, withHref } = readPackageStrictly(element, list.what)
+    if (!seemsWanted(element, ids)) return
+    packages.add(element)
+    const { row, location } = packages.last()
+    const want = wanted.get(row.checksum.hex)
     // the same package may be listed at several places; one of them was planned
-    if (row.href !== want.href || elements.has(row.checksum.hex)) return
+    if (row.href !== want?.href || elements.has(row.checksum.hex)) return
     refuseOther(row, want, list.what)
     packagePath(id, row.href)
-    elements.set(row.checksum.hex, Buffer.from(withHref(relativeHref(row.href, list.what))))
+    elements.set(row.checksum.hex, withHref(element, location, relativeHref(row.href, list.what)))
     rows.set(row.checksum.hex, row)
   })
   refuseMissing(carried, elements, list.what)
@@ -145,13 +150,20 @@ async function cutSecondary(
 ): Promise<CutList> {
   const blob = data[type]
   if (blob === undefined) return emptyList(type, rows)
+  const ids = idsOf(rows.keys())
   const elements = new Map<string, Buffer>()
   const list: PackageList = { type, blob, what: `${type} of ${id}` }
   const { rootTag } = await readList(list, reader, (element) => {
-    const pkgid = readPackageId(element, list.what)
-    if (rows.has(pkgid)) elements.set(pkgid, Buffer.from(element))
+    const number = findPackageId(element, ids, list.what)
+    if (number !== undefined) elements.set(ids.text(number), Buffer.from(element))
   })
   return { rootTag, elements }
+}
+
+function idsOf(hexes: Iterable<string>): StringPool {
+  const ids = new StringPool()
+  for (const hex of hexes) ids.intern(hex)
+  return ids
 }
 
 /** For an upstream without this list: yum wants one, so each package gets an entry that says nothing. */

@@ -1,10 +1,11 @@
 /**
  * Which packages of a repository are carried: what include, exclude and newest name, and nothing that follows from them.
  */
+import { packageRow, type RepositoryTable } from '../manifests/package-columns.ts'
 import type { PackageRow } from '../manifests/package-xml.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { compareEvr, type Evr } from '../manifests/rpm-version.ts'
-import { compileGlob, namesOf } from './globs.ts'
+import { compileGlob, namesOf, nevraAt } from './globs.ts'
 
 export interface YumWishes {
   /** name globs; everything when absent */
@@ -28,21 +29,19 @@ const SOURCE_ARCHES = new Set(['src', 'nosrc'])
 /** A glob is matched against everything that yum calls a package: `name`, `name.arch`, `name-version`,
  *  `name-version-release`, with `.arch`, with epoch. Source packages are left out: boxes never install them.
  *  @throws CONFIG_INVALID for a glob that is none; PACKAGE_CONFLICT for two different packages of one NEVRA, or of one file name (yum keeps packages by it) */
-export function selectPackages(
-  upstream: { id: string; packages: readonly PackageRow[] },
-  wishes: YumWishes,
-): YumSelection {
+export function selectPackages(upstream: { id: string; packages: RepositoryTable }, wishes: YumWishes): YumSelection {
   const include = wishes.include?.map(compileGlob)
   const exclude = (wishes.exclude ?? []).map(compileGlob)
   const unmatched = new Set(wishes.include)
   const wanted: { row: PackageRow; glob: string | undefined }[] = []
-  for (const row of upstream.packages) {
-    if (SOURCE_ARCHES.has(row.arch)) continue
-    const names = namesOf(row)
+  const { count, pool, arch } = upstream.packages
+  for (let i = 0; i < count; i++) {
+    if (SOURCE_ARCHES.has(pool.text(arch[i]!))) continue
+    const names = include === undefined && exclude.length === 0 ? [] : namesOf(nevraAt(upstream.packages, i))
     const matches = include?.filter((glob) => names.some((name) => glob.pattern.test(name)))
     for (const glob of matches ?? []) unmatched.delete(glob.text)
     if (matches?.length === 0 || exclude.some((glob) => names.some((name) => glob.pattern.test(name)))) continue
-    wanted.push({ row, glob: matches?.[0]?.text })
+    wanted.push({ row: packageRow(upstream.packages, i), glob: matches?.[0]?.text })
   }
   const kept = wishes.newest === undefined ? wanted : keepNewest(wanted, wishes.newest)
   const carried = refuseConflicts(

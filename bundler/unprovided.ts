@@ -4,9 +4,12 @@
  */
 import type { Checksum } from '../manifests/digest.ts'
 import { formatRelation, rangesOverlap, type Relation } from '../manifests/rpm-version.ts'
-import { guessPackageId, readPackageId, readPackageStrictly } from '../manifests/package-xml.ts'
+import { packageRow, pathsOf, relationsOf } from '../manifests/package-columns.ts'
+import { TableReader } from '../manifests/package-reader.ts'
+import { seemsWanted } from '../manifests/package-xml.ts'
+import { StringPool } from '../manifests/string-pool.ts'
 import { atomsOf } from './requirements.ts'
-import { readList, type ListBlobs, type ListReader, type PackageList } from './yum-lists.ts'
+import { findFiles, readList, type ListBlobs, type ListReader, type PackageList } from './yum-lists.ts'
 
 export interface UnprovidedRequirement {
   /** as rpm writes it: `libx >= 1.0` */
@@ -44,7 +47,7 @@ export async function findUnprovided(
   const paths = new Set(open.flat().map(([, { relation }]) => relation.name))
   for (const path of paths) if (!path.startsWith('/')) paths.delete(path)
   // filelists are large: they are read only for paths that primary does not have
-  for (const part of paths.size === 0 ? [] : parts) await findFiles(part, reader, paths)
+  for (const part of paths.size === 0 ? [] : parts) await dropFiles(part, reader, paths)
   return open.map((list) =>
     list
       .filter(([, { relation }]) => !relation.name.startsWith('/') || paths.has(relation.name))
@@ -61,61 +64,40 @@ async function readRequirements(
   files: Set<string>,
 ): Promise<Map<string, Requirement>> {
   const required = new Map<string, Requirement>()
+  if (packages.length === 0) return required
   const list: PackageList = { type: 'primary', blob: data.primary, what: `primary of ${id}` }
-  await readCarried(list, packages, reader, guessPackageId, (element) => {
-    const found = readPackageStrictly(element, list.what)
-    const { name, epoch, version, release, nevra } = found.row
-    for (const one of [{ name, flags: 'EQ' as const, epoch, version, release }, ...found.provides]) {
+  const ids = new StringPool()
+  for (const { checksum } of packages) ids.intern(checksum.hex)
+  const found = new TableReader(new StringPool(), list.what)
+  await readList(list, reader, (element) => {
+    if (seemsWanted(element, ids)) found.add(element)
+  })
+  const table = found.table()
+  for (let i = 0; i < table.count; i++) {
+    const { name, epoch, version, release, nevra } = packageRow(table, i)
+    for (const one of [{ name, flags: 'EQ' as const, epoch, version, release }, ...relationsOf(table, 'provides', i)]) {
       const known = provides.get(one.name)
       if (known === undefined) provides.set(one.name, [one])
       else known.push(one)
     }
-    for (const path of found.files) files.add(path)
-    for (const relation of found.requires.flatMap(atomsOf)) {
+    for (const path of pathsOf(table, i)) files.add(path)
+    for (const relation of relationsOf(table, 'requires', i).flatMap(atomsOf)) {
       const text = formatRelation(relation)
       if (!relation.name.startsWith('rpmlib(') && !required.has(text)) required.set(text, { relation, by: nevra })
     }
-  })
+  }
   return required
 }
 
 /** Takes out of `paths` what a carried package of the part has. */
-async function findFiles({ id, data, packages }: CarriedPart, reader: ListReader, paths: Set<string>): Promise<void> {
-  if (data.filelists === undefined) return
-  const what = `filelists of ${id}`
-  const list: PackageList = { type: 'filelists', blob: data.filelists, what }
-  await readCarried(
-    list,
-    packages,
-    reader,
-    (element) => readPackageId(element, what),
-    (element) => {
-      for (const [, path] of element.toString('utf8').matchAll(/<file(?:\s[^>]*)?>([^<]*)</g))
-        paths.delete(unescape(path!))
-    },
-  )
-}
-
-async function readCarried(
-  list: PackageList,
-  packages: CarriedPart['packages'],
-  reader: ListReader,
-  idOf: (element: Buffer) => string,
-  onPackage: (element: Buffer) => void,
-): Promise<void> {
+async function dropFiles({ id, data, packages }: CarriedPart, reader: ListReader, paths: Set<string>): Promise<void> {
+  if (data.filelists === undefined || packages.length === 0) return
   const ids = new Set(packages.map((one) => one.checksum.hex))
-  if (ids.size === 0) return
-  await readList(list, reader, (element) => {
-    if (ids.has(idOf(element))) onPackage(element)
-  })
+  const list: PackageList = { type: 'filelists', blob: data.filelists, what: `filelists of ${id}` }
+  for (const [path, owners] of await findFiles(list, paths, reader))
+    if ([...owners].some((owner) => ids.has(owner))) paths.delete(path)
 }
 
 function isProvided(relation: Relation, provides: Map<string, Relation[]>): boolean {
   return provides.get(relation.name)?.some((provide) => rangesOverlap(provide, relation)) === true
-}
-
-const ENTITIES: Record<string, string> = { amp: '&', lt: '<', gt: '>', quot: '"', apos: "'" }
-
-function unescape(text: string): string {
-  return text.replace(/&(\w+);/g, (whole, name: string) => ENTITIES[name] ?? whole)
 }

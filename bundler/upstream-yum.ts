@@ -6,8 +6,8 @@
 import { GapferryError, isGapferryError, type ErrorCode } from '../manifests/errors.ts'
 import type { Sha256 } from '../manifests/digest.ts'
 import { matchMetalink } from '../manifests/mirrorlist.ts'
+import type { RepositoryTable } from '../manifests/package-columns.ts'
 import type { PackageListType } from '../manifests/package-scan.ts'
-import type { PackageRow } from '../manifests/package-xml.ts'
 import {
   dataOfType,
   MAX_REPOMD_BYTES,
@@ -16,6 +16,7 @@ import {
   type Repomd,
   type RepomdData,
 } from '../manifests/repomd.ts'
+import type { StringPool } from '../manifests/string-pool.ts'
 import type { Verdict } from '../manifests/tree.ts'
 import type { BlobStore } from '../storage/blobs.ts'
 import type { Fetched } from '../storage/ledger.ts'
@@ -49,6 +50,8 @@ export interface YumContext {
     nowMs: number
   }) => Promise<'good' | 'bad'>
   nowMs: number
+  /** for the texts of all upstreams that are looked at, so that their tables can be compared number by number */
+  pool?: StringPool
 }
 
 export interface YumUpstream {
@@ -63,7 +66,7 @@ export interface YumUpstream {
   /** the metadata as sent: blobs of the store */
   data: ListBlobs
   /** all packages */
-  packages: PackageRow[]
+  packages: RepositoryTable
   /** for the person who plans */
   warnings: string[]
 }
@@ -161,17 +164,16 @@ async function fetchLists(
   repomd: Repomd,
   id: string,
   context: YumContext,
-): Promise<{ data: ListBlobs; packages: PackageRow[] }> {
+): Promise<{ data: ListBlobs; packages: RepositoryTable }> {
   const primary = await fetchList(base, repomd, 'primary', id, context)
   if (primary === undefined)
     throw new GapferryError('REPOMD_INVALID', `${publicUrl(base)}: repomd.xml names no primary`)
-  const packages = await readPrimary(primary.list, primary.data, context)
-  const ids = new Set(packages.map((row) => row.checksum.hex))
+  const packages = await readPrimary(primary.list, primary.data, context, context.pool)
   const data: ListBlobs = { primary: primary.list.blob }
   for (const type of ['filelists', 'other'] as const) {
     const secondary = await fetchList(base, repomd, type, id, context)
     if (secondary === undefined) continue
-    await checkSecondary(secondary.list, secondary.data, ids, context)
+    await checkSecondary(secondary.list, secondary.data, packages, context)
     data[type] = secondary.list.blob
   }
   return { data, packages }

@@ -6,9 +6,13 @@ import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import type { Sha256 } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
+import type { RepositoryTable } from '../manifests/package-columns.ts'
+import { FileFinder } from '../manifests/package-files.ts'
 import { PackageScanner, type PackageListType, type ScannedList } from '../manifests/package-scan.ts'
-import { readPackage, readPackageId, type PackageRow } from '../manifests/package-xml.ts'
+import { TableReader } from '../manifests/package-reader.ts'
+import { findPackageId, readPackageId } from '../manifests/package-xml.ts'
 import type { RepomdData } from '../manifests/repomd.ts'
+import { StringPool } from '../manifests/string-pool.ts'
 import type { BlobStore } from '../storage/blobs.ts'
 import { decompress } from './decompress.ts'
 
@@ -61,30 +65,56 @@ export async function readList(
 }
 
 /** The packages of a primary that is what repomd.xml declares.
+ *  @param pool  for the texts; tables of one pool can be compared number by number
  *  @throws REPODATA_MIXED, REPODATA_INVALID, XML_INVALID, DECOMPRESS_* */
-export async function readPrimary(list: PackageList, data: RepomdData, reader: ListReader): Promise<PackageRow[]> {
-  const rows: PackageRow[] = []
-  await readDeclared(list, data, reader, (element) => rows.push(readPackage(element, list.what)))
-  return rows
+export async function readPrimary(
+  list: PackageList,
+  data: RepomdData,
+  reader: ListReader,
+  pool: StringPool = new StringPool(),
+): Promise<RepositoryTable> {
+  const packages = new TableReader(pool, list.what)
+  await readDeclared(list, data, reader, (element) => packages.add(element))
+  return packages.table()
+}
+
+/** Which packages have the files.
+ *  @param list  filelists
+ *  @param paths  exact
+ *  @returns by path, the ids of the packages that list it; nothing for a path that none does
+ *  @throws BLOB_MISSING, DECOMPRESS_*, XML_INVALID, REPODATA_INVALID, the signal's reason */
+export async function findFiles(
+  list: PackageList,
+  paths: Iterable<string>,
+  reader: ListReader,
+): Promise<Map<string, Set<string>>> {
+  const finder = new FileFinder(paths, list.what)
+  await readList(list, reader, (element) => finder.add(element))
+  return finder.found
 }
 
 /** Checks filelists or other: it is what repomd.xml declares, and it is about the packages of primary, all and no others.
- *  @param ids  of the packages in primary
  *  @throws REPODATA_MIXED, REPODATA_INVALID, XML_INVALID, DECOMPRESS_* */
 export async function checkSecondary(
   list: PackageList,
   data: RepomdData,
-  ids: ReadonlySet<string>,
+  { count, checksum }: RepositoryTable,
   reader: ListReader,
 ): Promise<void> {
-  const missing = new Set(ids)
+  const ids = new StringPool()
+  for (let i = 0; i < count; i++) ids.intern(checksum.text(i))
+  const isListed = new Uint8Array(ids.size)
   await readDeclared(list, data, reader, (element) => {
-    const id = readPackageId(element, list.what)
-    if (!ids.has(id)) throw mixed(list.what, `lists package ${id}, which primary does not`)
-    missing.delete(id)
+    const number = findPackageId(element, ids, list.what)
+    if (number === undefined) {
+      throw mixed(list.what, `lists package ${readPackageId(element, list.what)}, which primary does not`)
+    }
+    isListed[number] = 1
   })
-  const [first] = missing
-  if (first !== undefined) throw mixed(list.what, `lists ${missing.size} packages of primary not, such as ${first}`)
+  const missing = isListed.indexOf(0, 1)
+  if (missing < 0) return
+  const others = isListed.subarray(missing).filter((one) => one === 0).length
+  throw mixed(list.what, `lists ${others} packages of primary not, such as ${ids.text(missing)}`)
 }
 
 async function readDeclared(

@@ -3,39 +3,12 @@
  * reading them. Texts are numbers into one pool that all tables of a resolution share, so equal names are equal numbers.
  */
 import type { Nevra, Relation } from './rpm-version.ts'
+import type { StringPool } from './string-pool.ts'
 
-/** The number of the empty text in every pool; in a relation it stands for what was left out. */
-export const EMPTY = 0
+export { EMPTY, StringPool } from './string-pool.ts'
 
 /** rpm's bits for a relation's comparison; 0 is "any version", LE is less | equal. */
 export const SENSE = { LT: 2, GT: 4, EQ: 8, LE: 10, GE: 12 } as const
-
-/** Texts by number, each once. */
-export class StringPool {
-  readonly #texts: string[] = ['']
-  readonly #numbers = new Map<string, number>([['', EMPTY]])
-
-  get size(): number {
-    return this.#texts.length
-  }
-
-  intern(text: string): number {
-    const known = this.#numbers.get(text)
-    if (known !== undefined) return known
-    this.#texts.push(text)
-    this.#numbers.set(text, this.#texts.length - 1)
-    return this.#texts.length - 1
-  }
-
-  /** The number of a text that is there; undefined for one that never was interned. */
-  find(text: string): number | undefined {
-    return this.#numbers.get(text)
-  }
-
-  text(number: number): string {
-    return this.#texts[number]!
-  }
-}
 
 /** The relations of one kind of all packages, packed: those of package i stand at start[i] … start[i + 1] - 1. */
 export interface Relations {

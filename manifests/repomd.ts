@@ -33,7 +33,8 @@ export interface Repomd {
 export const MAX_REPOMD_BYTES = 1024 * 1024
 const MAX_DATA = 1000
 const MAX_SIZE = 2 ** 40
-const HEX_DIGITS = { md5: 32, sha1: 40, sha256: 64, sha384: 96, sha512: 128 } as const
+/** How long the digits of a checksum are. */
+export const HEX_DIGITS = { md5: 32, sha1: 40, sha256: 64, sha384: 96, sha512: 128 } as const
 
 /** @param what  names the file in messages: its URL
  *  @throws REPOMD_INVALID also for what is no XML at all; it says what came instead */

@@ -3,7 +3,6 @@ import { readFileSync, statSync } from 'node:fs'
 import { composeRepodata, type CarriedPackage } from '../../bundler/repodata.ts'
 import { readPrimary } from '../../bundler/yum-lists.ts'
 import type { Sha256 } from '../../manifests/digest.ts'
-import type { PackageRow } from '../../manifests/package-xml.ts'
 import { PACKAGES } from './repository-shape.ts'
 
 const [, , program, ...args] = process.argv
@@ -14,14 +13,12 @@ async function parse(primary: string): Promise<void> {
   const list = { type: 'primary' as const, blob: primary as Sha256, what: 'primary' }
   const checksum = { algorithm: 'sha256' as const, hex: '' }
   const data = { type: 'primary', checksum, href: '', timestamp: 0, openBytes: statSync(primary).size }
-  const byName = new Map<string, PackageRow[]>()
-  for (const row of await readPrimary(list, data, reader)) {
-    const rows = byName.get(row.name)
-    if (rows === undefined) byName.set(row.name, [row])
-    else rows.push(row)
-  }
-  const count = [...byName.values()].reduce((total, rows) => total + rows.length, 0)
+  const { count, pool, provides, requires } = await readPrimary(list, data, reader)
   if (count !== PACKAGES) throw new Error(`expected ${PACKAGES} packages, found ${count}`)
+  // by the number of its name, as a resolver looks
+  const byName = new Uint32Array(pool.size)
+  for (const name of provides.name) byName[name]!++
+  if (requires.name.every((name) => byName[name] === 0)) throw new Error('nothing is provided')
 }
 
 async function cut(carried: string, primary: string, filelists?: string): Promise<void> {

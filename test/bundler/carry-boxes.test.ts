@@ -10,10 +10,12 @@ import { openLaptop, planSources } from '../../bundler/laptop.ts'
 import type { Plan, PlannedGroup } from '../../bundler/plan.ts'
 import { runGapferry } from '../../bundler/program.ts'
 import { findPaths } from '../../bundler/yum-tables.ts'
+import { StringPool } from '../../manifests/string-pool.ts'
 import { boxInventory } from '../helpers/box-plan.ts'
 import { inside } from '../helpers/inside.ts'
 import { makeLab } from '../helpers/lab.ts'
 import { mustRun } from '../helpers/process.ts'
+import { rowsOf } from '../helpers/tables.ts'
 import { universePackage as one } from '../helpers/universe.ts'
 
 t.test('a package that the upstream dropped stays while a box needs it, with its metadata', async (t) => {
@@ -38,11 +40,16 @@ t.test('a package that the upstream dropped stays while a box needs it, with its
   await withLaptop(dir, async ({ store, ledger }) => {
     const last = ledger.lastBundle('hq')!
     t.equal(last.number, 2, 'what did not change is no new bundle')
-    const repository = (await carriedBefore(last, 'x', { store })).get('p')!
-    t.same(repository.packages.map(({ nevra }) => nevra).sort(), nevras(after))
+    const repository = (await carriedBefore(last, 'x', { store, pool: new StringPool() })).get('p')!
+    t.same(
+      rowsOf(repository.packages)
+        .map(({ nevra }) => nevra)
+        .sort(),
+      nevras(after),
+    )
     const owners = await findPaths(repository, new Set(['/usr/share/app/data']), { store })
     const row = owners.get('/usr/share/app/data')![0]!
-    t.equal(repository.packages[row]!.nevra, 'data-1-1.noarch', 'filelists came along')
+    t.equal(rowsOf(repository.packages)[row]!.nevra, 'data-1-1.noarch', 'filelists came along')
   })
   const done = await carry(dir, [boxInventory('pbx1', [one('app-3-1.noarch'), one('data-1-1.noarch')])])
   t.same(nevras(done), [], 'what no box needs any more is not carried on')

@@ -2,10 +2,11 @@ import t from 'tap'
 import type { Fleet, YumRepo } from '../../bundler/config.ts'
 import { downloadsOf, makePlan, type PlanSources } from '../../bundler/plan.ts'
 import { explainItem, renderExplained, renderPlan } from '../../bundler/render.ts'
-import type { PackageRow, YumUpstream } from '../../bundler/upstream-yum.ts'
+import type { YumUpstream } from '../../bundler/upstream-yum.ts'
 import { sha256Of } from '../../manifests/digest.ts'
-import { tableOf } from '../../manifests/package-table.ts'
+import type { PackageRow } from '../../manifests/package-xml.ts'
 import type { TreePath } from '../../manifests/path.ts'
+import { tableOfRows } from '../helpers/tables.ts'
 
 const row = (name: string, text = name): PackageRow => ({
   name,
@@ -55,7 +56,7 @@ function sources(packages: Record<string, PackageRow[]>): PlanSources & { looked
         repomd: { revision: '', data: [] },
         verdict: 'unsigned',
         data: { primary: sha256Of(one.id) },
-        packages: packages[one.id]!,
+        packages: tableOfRows(packages[one.id]!),
         warnings: [],
       } satisfies YumUpstream)
     },
@@ -63,7 +64,6 @@ function sources(packages: Record<string, PackageRow[]>): PlanSources & { looked
     lookAdvisories: () => Promise.resolve(undefined),
     boxesOf: () => [],
     carriedBefore: () => Promise.resolve(new Map<string, never>()),
-    readTable: (pool) => Promise.resolve(tableOf(pool, [])),
     findPaths: () => Promise.resolve(new Map<string, never>()),
     findUnprovided: (parts) => Promise.resolve(parts.map(() => [{ requirement: 'libz', by: 'a-1-1.noarch' }])),
   }

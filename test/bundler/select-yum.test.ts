@@ -1,7 +1,9 @@
 import t from 'tap'
 import { selectPackages, type YumWishes } from '../../bundler/select-yum.ts'
+import type { RepositoryTable } from '../../manifests/package-columns.ts'
 import type { PackageRow } from '../../manifests/package-xml.ts'
 import { formatNevra, parseNevra } from '../../manifests/rpm-version.ts'
+import { rowsOf, tableOfRows } from '../helpers/tables.ts'
 
 const NEVRAS = [
   'asterisk18-18.9.0-1.x86_64',
@@ -86,11 +88,9 @@ t.test('says which globs match nothing at all', async (t) => {
 t.test('refuses two different packages of one NEVRA, and takes one listed twice for one', async (t) => {
   const [first] = NEVRAS
   const twice = upstream([first!, first!])
-  t.equal(
-    selectPackages({ ...twice, packages: [twice.packages[0]!, { ...twice.packages[0]!, href: 'b/x.rpm' }] }, {}).carried
-      .length,
-    1,
-  )
+  const [row] = rowsOf(twice.packages)
+  const same = tableOfRows([row!, { ...row!, href: 'b/x.rpm' }])
+  t.equal(selectPackages({ ...twice, packages: same }, {}).carried.length, 1)
   t.throws(() => selectPackages(twice, {}), {
     code: 'PACKAGE_CONFLICT',
     message: /x: asterisk18-18.9.0-1.x86_64 .*checksums/,
@@ -100,17 +100,17 @@ t.test('refuses two different packages of one NEVRA, and takes one listed twice 
 
 t.test('refuses two packages of one file name, which yum keeps by it', async (t) => {
   const { id, packages } = upstream(['a-1-1.noarch', 'b-1-1.noarch'])
-  const clash = packages.map((row, i) => ({ ...row, href: `${i}/same.rpm` }))
+  const clash = tableOfRows(rowsOf(packages).map((row, i) => ({ ...row, href: `${i}/same.rpm` })))
   t.throws(() => selectPackages({ id, packages: clash }, {}), { code: 'PACKAGE_CONFLICT', message: /same\.rpm/ })
 })
 
-function upstream(nevras = NEVRAS): { id: string; packages: PackageRow[] } {
-  const packages = nevras.map((text, i): PackageRow => {
+function upstream(nevras = NEVRAS): { id: string; packages: RepositoryTable } {
+  const rows = nevras.map((text, i): PackageRow => {
     const nevra = parseNevra(text)!
     const checksum = { algorithm: 'sha256' as const, hex: String(i).padStart(64, '0') }
     return { ...nevra, nevra: formatNevra(nevra), checksum, bytes: 1, href: `p/${text}.rpm`, fileTime: 0 }
   })
-  return { id: 'x', packages }
+  return { id: 'x', packages: tableOfRows(rows) }
 }
 
 function names(rows: PackageRow[]): string[] {

@@ -11,6 +11,7 @@ import { Ledger } from '../../storage/ledger.ts'
 import { gpgKey } from '../helpers/gpg.ts'
 import { buildRpms, makeRepository, type RepositoryOptions } from '../helpers/rpms.ts'
 import { startUpstream, type Upstream } from '../helpers/upstream.ts'
+import { rowsOf } from '../helpers/tables.ts'
 
 const dispatcher = makeDispatcher()
 t.teardown(() => dispatcher.destroy())
@@ -27,9 +28,15 @@ t.test('finds the packages whatever the metadata is packed with', async (t) => {
   for (const compression of ['gz', 'xz', 'bz2', 'zstd'] as const) {
     const { look, base } = await bench(t, { compression })
     const found = await look()
-    t.strictSame(found.packages.map((row) => row.nevra).sort(), rpms.map((rpm) => rpm.nevra).sort(), compression)
+    t.strictSame(
+      rowsOf(found.packages)
+        .map((row) => row.nevra)
+        .sort(),
+      rpms.map((rpm) => rpm.nevra).sort(),
+      compression,
+    )
     t.match(found, { baseurls: [base], repomdMaxTimestamp: STAMP, verdict: 'unchecked', warnings: [] }, compression)
-    const row = found.packages.find((one) => one.name === 'beta')!
+    const row = rowsOf(found.packages).find((one) => one.name === 'beta')!
     t.match(row, { bytes: rpms[2]!.bytes, href: rpms[2]!.fileName, checksum: { hex: rpms[2]!.sha256 } }, compression)
   }
 })
@@ -38,7 +45,7 @@ t.test('checks every kind of checksum, and fetches nothing twice', async (t) => 
   for (const checksum of ['md5', 'sha1', 'sha256', 'sha384', 'sha512'] as const) {
     const { look, upstream } = await bench(t, { checksum, databases: true })
     const found = await look()
-    t.equal(found.packages[0]!.checksum.algorithm, checksum)
+    t.equal(rowsOf(found.packages)[0]!.checksum.algorithm, checksum)
     const before = upstream.requests.length
     await look()
     t.strictSame(

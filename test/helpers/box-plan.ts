@@ -3,10 +3,13 @@ import type { BoxInventory } from '../../bundler/box-state.ts'
 import type { YumRepo } from '../../bundler/config.ts'
 import type { EarlierRepository } from '../../bundler/carried-before.ts'
 import { sha256Of } from '../../manifests/digest.ts'
-import { tableOf } from '../../manifests/package-table.ts'
+import { TableBuilder, type RepositoryTable } from '../../manifests/package-columns.ts'
+import { RELATION_KINDS } from '../../manifests/package-table.ts'
+import { StringPool } from '../../manifests/string-pool.ts'
 import type { PackageRow } from '../../manifests/package-xml.ts'
-import { formatNevra } from '../../manifests/rpm-version.ts'
+import { formatNevra, type Relation } from '../../manifests/rpm-version.ts'
 import type { Advisory } from '../../manifests/updateinfo.ts'
+import { rowsOf } from './tables.ts'
 import { factsOf, universePackage, type UniversePackage } from './universe.ts'
 
 /** One package of a repository: as in universePackage, with the bytes of its file. */
@@ -55,17 +58,14 @@ export async function planWorld(world: BoxPlanWorld): Promise<Plan> {
   const yum = Object.keys(repositories).map((id): YumRepo => {
     return { id, baseurl: [`http://u/${id}/`], vars: {}, gpgcheck: false, repoGpgcheck: false, ...settings[id] }
   })
+  const pool = new StringPool()
   const listed = (kind: string, id: string, packages: OfferedPackage[]) => {
     const data = {
       primary: sha256Of(`${kind} ${id}`),
       ...(world.bare?.includes(id) ? {} : { filelists: sha256Of(`f ${id}`) }),
     }
-    return { id, data, packages: packages.map(rowOf) }
+    return { id, data, packages: repositoryTable(pool, packages) }
   }
-  const byBlob = new Map([
-    ...Object.entries(repositories).map(([id, some]) => [sha256Of(`now ${id}`), some] as const),
-    ...Object.entries(earlier).map(([id, some]) => [sha256Of(`then ${id}`), some] as const),
-  ])
   const before = Object.entries(earlier).map(([id, some]): [string, EarlierRepository] => {
     return [id, { ...listed('then', id, some), gone: new Set(world.gone) }]
   })
@@ -74,6 +74,7 @@ export async function planWorld(world: BoxPlanWorld): Promise<Plan> {
       file: 'gapferry.yaml',
       storeDir: '/s',
       keysDir: '/k',
+      inventoriesDir: '/i',
       budgetBytes: 1e6,
       sites: [{ name: 'hq', groups: [{ name: 'x', origin: 'http://m:1', yum, files: [] }] }],
     },
@@ -94,13 +95,12 @@ export async function planWorld(world: BoxPlanWorld): Promise<Plan> {
       isSecurityOnly: world.isSecurityOnly === true,
       boxesOf: () => world.boxes,
       carriedBefore: () => Promise.resolve(new Map(before)),
-      readTable: (pool, { data }) => Promise.resolve(tableOf(pool, byBlob.get(data.primary)!.map(factsOf))),
       findPaths: ({ data, packages }, wanted) => {
         const found = Object.entries(world.paths ?? {}).filter(
           ([path]) => wanted.has(path) && data.filelists !== undefined,
         )
         const rows = (owners: string[]): number[] =>
-          owners.map((one) => packages.findIndex(({ nevra }) => nevra === one))
+          owners.map((one) => rowsOf(packages).findIndex(({ nevra }) => nevra === one))
         return Promise.resolve(new Map(found.map(([path, owners]) => [path, rows(owners).filter((row) => row >= 0)])))
       },
       nowMs: 5,
@@ -115,6 +115,21 @@ export function offered(
   content = nevra,
 ): OfferedPackage {
   return { ...universePackage(nevra, more), bytes, content }
+}
+
+function repositoryTable(pool: StringPool, packages: readonly OfferedPackage[]): RepositoryTable {
+  const builder = new TableBuilder(pool, 'test')
+  for (const one of packages) {
+    const facts = factsOf(one)
+    const relations = RELATION_KINDS.map((kind) => [kind, [...(facts[kind] ?? [])]] as const)
+    builder.addStrict({
+      row: rowOf(one),
+      ...(Object.fromEntries(relations) as Record<(typeof RELATION_KINDS)[number], Relation[]>),
+      files: [...(facts.files ?? [])],
+      location: { start: 0, end: 0 },
+    })
+  }
+  return builder.finish()
 }
 
 function rowOf(one: OfferedPackage): PackageRow {

@@ -4,6 +4,7 @@ import { dataOfType, parseRepomd } from '../../manifests/repomd.ts'
 import { readPrimary, type ListBlobs } from '../../bundler/yum-lists.ts'
 import type { PackageRow } from '../../manifests/package-xml.ts'
 import { BlobStore } from '../../storage/blobs.ts'
+import { rowsOf } from './tables.ts'
 
 /** A repository's metadata in a store, as looking at an upstream leaves it. */
 export interface StoredRepository {
@@ -30,6 +31,6 @@ export async function storeRepository(
   const lists = data as ListBlobs
   const repomd = parseRepomd(readFileSync(join(dir, 'repodata/repomd.xml')), dir)
   const { openChecksum: _, openBytes: __, ...declared } = dataOfType(repomd, 'primary')!
-  const packages = await readPrimary({ type: 'primary', blob: lists.primary, what: 'primary' }, declared, { store })
-  return { store, data: lists, packages }
+  const table = await readPrimary({ type: 'primary', blob: lists.primary, what: 'primary' }, declared, { store })
+  return { store, data: lists, packages: rowsOf(table) }
 }
