@@ -3,7 +3,8 @@
  * and otherwise untouched, because boxes check packages against them and regenerating from RPM headers would lose things.
  * Only the place of the RPM file is written anew. Equal input gives equal bytes.
  */
-import { gzipSync } from 'node:zlib'
+import { promisify } from 'node:util'
+import { gzip, type ZlibOptions } from 'node:zlib'
 import { sha256Of, type Checksum } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { PACKAGE_LISTS, type PackageListType } from '../manifests/package-scan.ts'
@@ -54,18 +55,17 @@ const NAMESPACE = 'http://linux.duke.edu/metadata'
  *          PATH_INVALID for a package whose place no tree can have; what reading the lists throws */
 export async function composeRepodata(sources: RepodataSources): Promise<ComposedRepodata> {
   const carried = [...sources.packages].sort((a, b) => (a.nevra < b.nevra ? -1 : 1))
-  const { primary, rows } = await cutPrimary(sources, carried)
-  const lists: Record<PackageListType, CutList> = {
-    primary,
-    filelists: await cutSecondary('filelists', sources, rows),
-    other: await cutSecondary('other', sources, rows),
-  }
   const ids = carried.map((one) => one.checksum.hex)
+  const { primary, rows } = await cutPrimary(sources, carried)
+  // packed in other threads while the next list is read
+  const lists = [packList('primary', primary, ids)]
+  for (const type of ['filelists', 'other'] as const) {
+    lists.push(packList(type, await cutSecondary(type, sources, rows), ids))
+  }
   const data: RepomdData[] = []
   const files: ComposedRepodata['files'] = []
-  for (const type of Object.keys(PACKAGE_LISTS) as PackageListType[]) {
-    const open = assemble(type, lists[type], ids)
-    const bytes = gzip(open)
+  for (const { type, open, packed } of lists) {
+    const bytes = await packed
     const sha256 = sha256Of(bytes)
     const href = `repodata/${sha256}-${type}.xml.gz`
     files.push({ path: parseTreePath(`yum/${sources.id}/${href}`, `yum ${sources.id}`), bytes })
@@ -168,9 +168,24 @@ function assemble(type: PackageListType, { rootTag, elements }: CutList, ids: re
 
 const NEWLINE = Buffer.from('\n')
 
+interface PackedList {
+  type: PackageListType
+  open: Buffer
+  packed: Promise<Buffer>
+}
+
+function packList(type: PackageListType, list: CutList, ids: readonly string[]): PackedList {
+  const open = assemble(type, list, ids)
+  const packed = packGzip(open, { level: GZIP_LEVEL }).then(withoutSystem)
+  // whoever waits for it meets the error; nobody does when a later list is refused
+  packed.catch(() => {})
+  return { type, open, packed }
+}
+
+const packGzip = promisify<Buffer, ZlibOptions, Buffer>(gzip)
+
 /** zlib writes no time of its own accord, but the system it runs on. */
-function gzip(bytes: Buffer): Buffer {
-  const packed = gzipSync(bytes, { level: GZIP_LEVEL })
+function withoutSystem(packed: Buffer): Buffer {
   packed[GZIP_OS_BYTE] = GZIP_OS_UNIX
   return packed
 }
