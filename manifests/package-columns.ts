@@ -111,6 +111,7 @@ function rowOf(
 export class TableBuilder {
   readonly pool: StringPool
   readonly #what: string
+  readonly #limits: { relations: number; files: number }
   readonly #relations: Record<RelationKind, RelationColumns>
   readonly #kinds: readonly RelationColumns[]
   readonly #paths = new Column()
@@ -122,10 +123,12 @@ export class TableBuilder {
   /** a Column holds 32 bits */
   readonly #fileTimes: number[] = []
 
-  /** @param what  names the document in messages */
-  constructor(pool: StringPool, what: string) {
+  /** @param what  names the document in messages
+   *  @param limits  of relations and of files, for all packages together */
+  constructor(pool: StringPool, what: string, limits = { relations: MAX_RELATIONS, files: MAX_FILES }) {
     this.pool = pool
     this.#what = what
+    this.#limits = limits
     const kinds = RELATION_KINDS.map((kind) => [kind, new RelationColumns()] as const)
     this.#relations = Object.fromEntries(kinds) as Record<RelationKind, RelationColumns>
     this.#kinds = Object.values(this.#relations)
@@ -166,9 +169,9 @@ export class TableBuilder {
     this.#fileTimes.push(row.fileTime)
     let total = 0
     for (const relations of this.#kinds) total += relations.close()
-    if (total > MAX_RELATIONS) throw this.#tooMany(MAX_RELATIONS, 'relations')
+    if (total > this.#limits.relations) throw this.#tooMany(this.#limits.relations, 'relations')
     this.#pathStarts.push(this.#paths.length)
-    if (this.#paths.length > MAX_FILES) throw this.#tooMany(MAX_FILES, 'files')
+    if (this.#paths.length > this.#limits.files) throw this.#tooMany(this.#limits.files, 'files')
   }
 
   /** The row that was added last. */

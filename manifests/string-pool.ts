@@ -40,7 +40,8 @@ export class StringPool {
 
   /** The number of a text, which is there from now on. Lone surrogates become U+FFFD. */
   intern(text: string): number {
-    return this.internBytes(this.#scratch, 0, this.#encode(text))
+    const length = this.#encode(text)
+    return this.internBytes(this.#scratch, 0, length)
   }
 
   /** The same for UTF-8 in `bytes` from `start` to `end`; the caller knows that it is well-formed. */
@@ -53,7 +54,8 @@ export class StringPool {
 
   /** The number of a text that is there; undefined for one that never was interned. */
   find(text: string): number | undefined {
-    return this.findBytes(this.#scratch, 0, this.#encode(text))
+    const length = this.#encode(text)
+    return this.findBytes(this.#scratch, 0, length)
   }
 
   /** The same for UTF-8. */
