@@ -5,6 +5,7 @@
 import type { PackageTable, RelationKind, StringPool } from '../manifests/package-table.ts'
 import { EMPTY, SENSE } from '../manifests/package-table.ts'
 import { formatNevra, formatRelation, type Relation } from '../manifests/rpm-version.ts'
+import { nevraAt } from './globs.ts'
 import { joinTables, PackageIndex } from './package-index.ts'
 import { atomsOf } from './requirements.ts'
 import { VersionOrder } from './version-order.ts'
@@ -93,15 +94,7 @@ export class Available {
   }
 
   nevraOf(table: PackageTable, index: number): string {
-    const text = (column: Uint32Array): string => this.pool.text(column[index]!)
-    const { name, epoch, version, release, arch } = table
-    return formatNevra({
-      name: text(name),
-      epoch: text(epoch),
-      version: text(version),
-      release: text(release),
-      arch: text(arch),
-    })
+    return formatNevra(nevraAt(table, index))
   }
 
   #rowsOf(table: PackageTable, kind: RelationKind, relation: number): readonly number[] {

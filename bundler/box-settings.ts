@@ -5,9 +5,9 @@
  */
 import { isGapferryError } from '../manifests/errors.ts'
 import type { PackageTable } from '../manifests/package-table.ts'
-import type { Nevra } from '../manifests/rpm-version.ts'
 import type { Available } from './available.ts'
-import { compileGlob, namesOf, type Glob } from './globs.ts'
+import { compileGlob, namesOf, nevraAt, type Glob } from './globs.ts'
+import type { PackageIndex } from './package-index.ts'
 
 /** The part of an inventory that decides what is offered to a box. */
 export interface BoxSettings {
@@ -20,7 +20,7 @@ export interface BoxSettings {
   plugins: readonly string[]
 }
 
-/** How a box chooses among what it is offered. */
+/** How a box chooses among what it is offered, and what of that is to be carried. */
 export interface BoxRules {
   /** by place in Available: 1 where the box may take the package */
   isOffered: Uint8Array
@@ -32,6 +32,8 @@ export interface BoxRules {
   isInstallonly: (name: string, provides: () => Iterable<string>) => boolean
   /** so many of them, 0: without limit */
   installonlyLimit: number
+  /** packages that security advisories name; where given, only names with one newer than installed are updated */
+  fixes?: PackageIndex
 }
 
 const X86_64 = ['x86_64', 'amd64', 'ia32e', 'i686', 'i586', 'i486', 'i386', 'athlon', 'noarch']
@@ -207,10 +209,4 @@ function parseLock(line: string): Lock | undefined {
     version: patternOf(version!),
     release: patternOf(release!),
   }
-}
-
-function nevraAt(table: PackageTable, i: number): Nevra {
-  const { pool, name, epoch, version, release, arch } = table
-  const text = (column: Uint32Array): string => pool.text(column[i]!)
-  return { name: text(name), epoch: text(epoch), version: text(version), release: text(release), arch: text(arch) }
 }

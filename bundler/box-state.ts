@@ -3,6 +3,7 @@
  */
 import type { Sha256 } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
+import { pathsOf, relationsOf } from '../manifests/package-columns.ts'
 import {
   RELATION_KINDS,
   tableOf,
@@ -11,7 +12,7 @@ import {
   type StringPool,
 } from '../manifests/package-table.ts'
 import { formatNevra } from '../manifests/rpm-version.ts'
-import { relationOf, type Available } from './available.ts'
+import type { Available } from './available.ts'
 import type { BoxSettings } from './box-settings.ts'
 
 /** What planning takes from an inventory. */
@@ -105,15 +106,7 @@ function releases({ pool, release }: PackageTable): string[] {
 
 /** What row `i` provides, requires, …, under the name of `as`. */
 function factsAt(table: PackageTable, i: number, as: PackageFacts): PackageFacts {
-  const { pool, files } = table
-  const relations = RELATION_KINDS.map((kind) => {
-    const { start } = table[kind]
-    const rows = Array.from({ length: start[i + 1]! - start[i]! }, (_, at) =>
-      relationOf(pool, table[kind], start[i]! + at),
-    )
-    return [kind, rows] as const
-  })
   const { name, epoch, version, release, arch } = as
-  const paths = Array.from(files.path.subarray(files.start[i], files.start[i + 1]), (path) => pool.text(path))
-  return { name, epoch, version, release, arch, ...Object.fromEntries(relations), files: paths }
+  const relations = RELATION_KINDS.map((kind) => [kind, relationsOf(table, kind, i)] as const)
+  return { name, epoch, version, release, arch, ...Object.fromEntries(relations), files: pathsOf(table, i) }
 }

@@ -16,12 +16,15 @@ import { openLaptop, planSources, upstreamHosts } from './laptop.ts'
 import { packPlan } from './deliver.ts'
 import { parseNumber } from './key-options.ts'
 import { loadSite } from './keys.ts'
-import type { Plan } from './plan.ts'
+import type { Plan, PlanSources } from './plan.ts'
 import { keptPlan } from './plan-file.ts'
 import { explainItem, renderExplained, renderPacked, renderPlan, type PlanFigures } from './render.ts'
 
 interface SiteOption {
   site?: string
+}
+interface PlanOptions extends SiteOption {
+  security?: boolean
 }
 interface PackOptions extends SiteOption {
   to: string
@@ -31,6 +34,8 @@ interface PackOptions extends SiteOption {
   pinFd?: string
   numberAbove?: string
 }
+
+const SECURITY = 'carry only what security advisories name, and what that needs'
 
 export function addCommands(program: Command, around: Surroundings): void {
   addInit(program, around)
@@ -47,11 +52,12 @@ function addPlan(program: Command, around: Surroundings): void {
     .description('look at the upstreams and show what would be carried, and why')
     .option('--site <NAME>', 'only this site')
     .option('--items', 'list every item with its reason')
+    .option('--security', SECURITY)
     .option('--explain <ITEM>', 'why this package or path is carried')
     .addHelpText('after', examples(program, 'plan --items', 'plan --explain asterisk18'))
-    .action(async (options: SiteOption & { items?: boolean; explain?: string }, command: Command) => {
+    .action(async (options: PlanOptions & { items?: boolean; explain?: string }, command: Command) => {
       await withLaptop(around, command, async (laptop, json) => {
-        const plan = await planFleet(laptop, planSources(laptop), options.site)
+        const plan = await planFleet(laptop, sourcesOf(laptop, options), options.site)
         const figures = figuresOf(laptop, plan)
         if (options.explain !== undefined) return print(around, explain(plan, options.explain, json))
         print(
@@ -67,10 +73,11 @@ function addPull(program: Command, around: Surroundings): void {
     .command('pull')
     .description('plan, then fetch what the store does not have')
     .option('--site <NAME>', 'only this site')
+    .option('--security', SECURITY)
     .addHelpText('after', examples(program, 'pull'))
-    .action(async (options: SiteOption, command: Command) => {
+    .action(async (options: PlanOptions, command: Command) => {
       await withLaptop(around, command, async (laptop, json) => {
-        const result = await planAndPull(laptop, options.site)
+        const result = await planAndPull(laptop, options)
         print(around, json ? JSON.stringify(result) : renderPull(result))
       })
     })
@@ -88,12 +95,13 @@ function addPack(program: Command, around: Surroundings): void {
 function addBundle(program: Command, around: Surroundings): void {
   packOptions(program.command('bundle'))
     .description('plan, pull and pack: the main job in one command')
+    .option('--security', SECURITY)
     .addHelpText('after', examples(program, 'bundle --to /media/stick'))
-    .action(async (options: PackOptions, command: Command) => {
+    .action(async (options: PackOptions & PlanOptions, command: Command) => {
       await withLaptop(around, command, async (laptop, json) => {
         refuseNoFolder(resolve(around.cwd, options.to))
         refuseNoKeys(laptop, options.site)
-        const result = await planAndPull(laptop, options.site, json ? undefined : (text) => print(around, `${text}\n`))
+        const result = await planAndPull(laptop, options, json ? undefined : (text) => print(around, `${text}\n`))
         if (!json) print(around, `${renderPull(result)}\n`)
         await packAndPrint(around, laptop, json, options)
       })
@@ -124,12 +132,12 @@ function packOptions(command: Command): Command {
     .option('--pin-fd <N>', 'read the PIN of a token from this file descriptor')
 }
 
-async function planAndPull(
-  laptop: Laptop,
-  site: string | undefined,
-  show?: (text: string) => void,
-): Promise<PullResult> {
-  const plan = await planFleet(laptop, planSources(laptop), site)
+function sourcesOf(laptop: Laptop, { security }: PlanOptions): PlanSources {
+  return { ...planSources(laptop), isSecurityOnly: security === true }
+}
+
+async function planAndPull(laptop: Laptop, options: PlanOptions, show?: (text: string) => void): Promise<PullResult> {
+  const plan = await planFleet(laptop, sourcesOf(laptop, options), options.site)
   show?.(renderPlan(plan, figuresOf(laptop, plan), false))
   return pull(laptop, plan)
 }

@@ -7,8 +7,7 @@ import type { Transform } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { ReadableStream } from 'node:stream/web'
 import { createGunzip, createZstdDecompress } from 'node:zlib'
-import Bunzip from 'seek-bzip'
-import xz from 'xz-decompress'
+import type Bunzip from 'seek-bzip'
 import { formatBytes } from '../manifests/console.ts'
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 
@@ -106,6 +105,8 @@ async function* unxz(file: string): AsyncGenerator<Uint8Array, void> {
   })
   try {
     // Leaving this loop early cancels the stream; the decoder works on one file at a time and would else stay taken.
+    // loaded where it is needed: it makes its WebAssembly as it loads, which took a tenth of the program's start
+    const { default: xz } = await import('xz-decompress')
     for await (const chunk of new xz.XzReadableStream(input)) yield chunk
   } finally {
     packed.return()
@@ -118,7 +119,8 @@ async function* bunzip(file: string, count: (bytes: number) => void): AsyncGener
   const input = new BunzipInput(file)
   const output = new BunzipOutput(count)
   try {
-    const decoder = new Bunzip(input, output)
+    const { default: Decoder } = await import('seek-bzip')
+    const decoder = new Decoder(input, output)
     for (;;) {
       if (decoder._init_block()) {
         decoder._read_bunzip()

@@ -1,5 +1,6 @@
 /** Globs as yum and dnf match them against packages. */
 import { GapferryError } from '../manifests/errors.ts'
+import type { PackageTable } from '../manifests/package-table.ts'
 import type { Nevra } from '../manifests/rpm-version.ts'
 
 export interface Glob {
@@ -34,4 +35,11 @@ export function namesOf({ name, epoch, version, release, arch }: Nevra): string[
     `${epoch}:${name}-${full}`,
     `${name}-${epoch}:${full}`,
   ]
+}
+
+/** The names of row `i`. */
+export function nevraAt(table: PackageTable, i: number): Nevra {
+  const { pool, name, epoch, version, release, arch } = table
+  const text = (column: Uint32Array): string => pool.text(column[i]!)
+  return { name: text(name), epoch: text(epoch), version: text(version), release: text(release), arch: text(arch) }
 }

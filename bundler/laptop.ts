@@ -5,20 +5,20 @@ import { chmodSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { talk, type Surroundings } from '../manifests/program.ts'
 import { BlobStore } from '../storage/blobs.ts'
+import { StringPool } from '../manifests/string-pool.ts'
 import { lockStore } from '../storage/database.ts'
 import { Ledger } from '../storage/ledger.ts'
+import { lookAdvisories } from './advisories.ts'
 import { carriedBefore } from './carried-before.ts'
 import type { Laptop } from './carry.ts'
 import type { Fleet } from './config.ts'
 import { Fetcher, makeDispatcher } from './fetch.ts'
+import { boxesByGroup } from './inventories.ts'
 import { verifySignature } from './openpgp.ts'
 import type { PlanSources } from './plan.ts'
 import { makeProgress } from '../manifests/progress.ts'
 import { lookFile } from './upstream-files.ts'
 import { findUnprovided } from './unprovided.ts'
-import { StringPool } from '../manifests/string-pool.ts'
-import type { BoxInventory } from './box-state.ts'
-import { boxesByGroup } from './inventories.ts'
 import { lookYum } from './upstream-yum.ts'
 import { findPaths } from './yum-tables.ts'
 
@@ -58,21 +58,18 @@ function proxyOf(environment: Surroundings['environment']): { [K in 'http' | 'ht
 
 export function planSources({ fleet, store, ledger, fetcher, signal, nowMs }: Laptop): PlanSources {
   const pool = new StringPool()
+  const context = { fetcher, store, signal, aliases: ledger, verifySignature, nowMs: nowMs(), pool }
   return {
-    lookYum: (repo) =>
-      lookYum(repo, { fetcher, store, signal, aliases: ledger, verifySignature, nowMs: nowMs(), pool }),
+    lookYum: (repo) => lookYum(repo, context),
+    lookAdvisories: (upstream) => lookAdvisories(upstream, context),
     lookFile: (file) => lookFile(file, { fetcher, store, memory: ledger, signal }),
     findUnprovided: (parts) => findUnprovided(parts, { store, signal }),
-    boxesOf: (site, group) => boxesOf(fleet, site, group),
+    boxesOf: (site, group) =>
+      (boxesByGroup(fleet, site).get(group) ?? []).map(({ name, inventory }) => ({ ...inventory, box: name })),
     carriedBefore: (site, group) => carriedBefore(ledger.lastBundle(site), group, { store, signal, pool }),
     findPaths: (repository, wanted) => findPaths(repository, wanted, { store, signal }),
     nowMs: nowMs(),
   }
-}
-
-/** By the names that the laptop knows them by. */
-function boxesOf(fleet: Fleet, site: string, group: string): BoxInventory[] {
-  return (boxesByGroup(fleet, site).get(group) ?? []).map(({ name, inventory }) => ({ ...inventory, box: name }))
 }
 
 /** Every host that the settings name, with its port and what it is needed for. Mirrorlists may name more. */

@@ -4,16 +4,19 @@
  */
 import { plural } from '../manifests/console.ts'
 import type { Sha256 } from '../manifests/digest.ts'
-import { packageRow, type RepositoryTable } from '../manifests/package-columns.ts'
-import { tableOf, type StringPool } from '../manifests/package-table.ts'
+import type { Nevra } from '../manifests/rpm-version.ts'
+import type { Advisory } from '../manifests/updateinfo.ts'
+import { PackageIndex } from './package-index.ts'
+import { tableOf, type PackageTable } from '../manifests/package-table.ts'
 import type { PackageRow } from '../manifests/package-xml.ts'
-import { Available, wantedPaths, type OfferedRepository } from './available.ts'
+import { Available } from './available.ts'
 import { rulesOf, type BoxRules } from './box-settings.ts'
 import { installedTable, oddities, refuseOtherManager, type BoxInventory, type YumInventory } from './box-state.ts'
 import type { EarlierRepository } from './carried-before.ts'
 import { mergeClosures, reasonText, type Because, type BoxClosure } from './closures.ts'
 import type { YumRepo } from './config.ts'
 import { compileGlob, namesOf } from './globs.ts'
+import { Offers, type Offer } from './offers.ts'
 import { resolveBox, RULES, type Rule } from './resolve-yum.ts'
 import { refuseConflicts, selectPackages, type YumSelection } from './select-yum.ts'
 import type { YumUpstream } from './upstream-yum.ts'
@@ -70,40 +73,47 @@ export interface BoxPlan {
 }
 
 export interface BoxSources {
+  /** undefined: the repository has none */
+  lookAdvisories: (upstream: YumUpstream) => Promise<readonly Advisory[] | undefined>
   findPaths: (repository: ListedRepository, wanted: ReadonlySet<string>) => Promise<Map<string, number[]>>
 }
 
-interface Offer {
+interface LookedOffer extends Offer {
   repo: YumRepo
   upstream: YumUpstream
-  earlier: EarlierRepository | undefined
 }
 
 /** @param before  the site's last bundle, by repository
+ *  @param fixes  packages that security advisories name, where only these and what they need are carried
  *  @throws INVENTORY_MISMATCH, PACKAGE_CONFLICT, and what reading the lists throws */
 export async function planBoxes(
   group: string,
   inventories: readonly BoxInventory[],
   upstreams: readonly { repo: YumRepo; upstream: YumUpstream }[],
-  before: ReadonlyMap<string, EarlierRepository>,
+  { before, fixes }: { before: ReadonlyMap<string, EarlierRepository>; fixes?: readonly Nevra[] | undefined },
   sources: BoxSources,
 ): Promise<BoxPlan> {
   const boxes = inventories.map((one) => {
     refuseOtherManager(group, one)
     return one
   })
-  const offers = upstreams.map((one): Offer => ({ ...one, earlier: before.get(one.repo.id) }))
-  const read = await readOffers(offers, boxes, sources)
-  const wishes = offers.map(({ repo, upstream }) =>
+  const looked = upstreams.map((one): LookedOffer => ({ ...one, earlier: before.get(one.repo.id) }))
+  const offers = new Offers(looked)
+  await offers.findPaths(
+    boxes.map(({ packages }) => packages),
+    sources.findPaths,
+    looked,
+  )
+  const wishes = looked.map(({ repo, upstream }) =>
     repo.include === undefined ? undefined : selectPackages(upstream, repo),
   )
-  const wanted = wantedPlaces(wishes, read)
-  const resolver = new GroupResolver(group, read, wanted)
+  const wanted = wishes.flatMap((wish, i) => offers.placesOf(i, wish?.carried ?? []))
+  const resolver = new GroupResolver(group, offers, wanted, fixes)
   const resolved = boxes.map((box) => resolver.resolve(box))
   const merged = mergeClosures(resolved.map(({ closure }) => closure))
   const sizeOf = (places: Iterable<number>): number =>
-    [...new Set(places)].reduce((sum, place) => sum + read.bytesAt(place), 0)
-  const repositories = offers.map((offer, i) => carriedOf(offer, read.ranges[i]!, read, merged, wishes[i]))
+    [...new Set(places)].reduce((sum, place) => sum + offers.bytesAt(place), 0)
+  const repositories = looked.map((one, i) => carriedOf(one, i, offers, merged, wishes[i]))
   return {
     boxes: resolved.map(({ planned }) => planned),
     repositories,
@@ -113,116 +123,19 @@ export async function planBoxes(
   }
 }
 
-/** Everything that is offered, in one order: each repository, then what is left of it in the last bundle. */
-class ReadOffers {
-  readonly tables: (OfferedRepository & { table: RepositoryTable })[] = []
-  /** places of each repository: from `start` on the upstream's, from `middle` on the last bundle's */
-  readonly ranges: { start: number; middle: number; end: number }[] = []
-  /** places of the last bundle that the upstream has as well, or the store no more */
-  readonly hidden: number[] = []
-  /** required paths that no filelists name */
-  readonly open: string[] = []
-  /** first place of each table */
-  readonly #starts: number[] = []
-  readonly #rows = new Map<number, PackageRow>()
-  #end = 0
-
-  get pool(): StringPool {
-    return this.tables[0]!.table.pool
-  }
-
-  /** @returns the place after its last */
-  add(id: string, table: RepositoryTable): number {
-    this.tables.push({ id, table })
-    this.#starts.push(this.#end)
-    return (this.#end += table.count)
-  }
-
-  /** The same object every time. */
-  rowAt(place: number): PackageRow {
-    const known = this.#rows.get(place)
-    if (known !== undefined) return known
-    const [table, i] = this.#find(place)
-    const row = packageRow(table, i)
-    this.#rows.set(place, row)
-    return row
-  }
-
-  bytesAt(place: number): number {
-    const [table, i] = this.#find(place)
-    return table.bytes[i]!
-  }
-
-  #find(place: number): [RepositoryTable, number] {
-    const at = this.#starts.findLastIndex((start) => start <= place)
-    return [this.tables[at]!.table, place - this.#starts[at]!]
-  }
-}
-
-async function readOffers(
-  offers: readonly Offer[],
-  boxes: readonly BoxInventory[],
-  sources: BoxSources,
-): Promise<ReadOffers> {
-  const read = new ReadOffers()
-  const lists: ListedRepository[] = []
-  let end = 0
-  for (const { upstream, earlier } of offers) {
-    const start = end
-    const middle = (end = read.add(upstream.id, upstream.packages))
-    lists.push(upstream)
-    if (earlier !== undefined) {
-      end = read.add(upstream.id, earlier.packages)
-      lists.push(earlier)
-    }
-    read.ranges.push({ start, middle, end })
-  }
-  hideRepeated(read, offers)
-  const installed = boxes.map(({ packages }) => tableOf(read.pool, packages))
-  const paths = wantedPaths([...read.tables.map(({ table }) => table), ...installed])
-  for (const [i, list] of lists.entries()) read.tables[i]!.paths = await sources.findPaths(list, paths)
-  read.open.push(...[...paths].filter((path) => !read.tables.some((one) => one.paths!.has(path))))
-  return read
-}
-
-/** Of the last bundle only what the upstreams have no more counts, as far as the store has it. */
-function hideRepeated(read: ReadOffers, offers: readonly Offer[]): void {
-  if (offers.every(({ earlier }) => earlier === undefined)) return
-  const offered = new Set<string>()
-  for (const { start, middle } of read.ranges) {
-    for (let place = start; place < middle; place++) offered.add(read.rowAt(place).nevra)
-  }
-  for (const [i, { middle, end }] of read.ranges.entries()) {
-    for (let place = middle; place < end; place++) {
-      const { nevra } = read.rowAt(place)
-      if (offered.has(nevra) || offers[i]!.earlier!.gone.has(nevra)) read.hidden.push(place)
-    }
-  }
-}
-
-function wantedPlaces(wishes: readonly (YumSelection | undefined)[], read: ReadOffers): number[] {
-  return wishes.flatMap((wish, i) => {
-    const carried = new Set(wish?.carried.map(({ nevra }) => nevra))
-    const { start, middle } = read.ranges[i]!
-    const places: number[] = []
-    for (let place = start; place < middle && carried.size > 0; place++) {
-      if (carried.has(read.rowAt(place).nevra)) places.push(place)
-    }
-    return places
-  })
-}
-
 class GroupResolver {
   readonly #group: string
-  readonly #read: ReadOffers
+  readonly #offers: Offers
   readonly #wanted: readonly number[]
+  readonly #fixes: PackageTable | undefined
   readonly #available = new Map<boolean, Available>()
   readonly #rules = new Map<string, BoxRules>()
 
-  constructor(group: string, read: ReadOffers, wanted: readonly number[]) {
+  constructor(group: string, offers: Offers, wanted: readonly number[], fixes: readonly Nevra[] | undefined) {
     this.#group = group
-    this.#read = read
+    this.#offers = offers
     this.#wanted = wanted
+    this.#fixes = fixes === undefined ? undefined : tableOf(offers.pool, fixes)
   }
 
   resolve(box: YumInventory): { planned: PlannedBox; closure: BoxClosure } {
@@ -238,8 +151,8 @@ class GroupResolver {
       manager: box.manager,
       isGuess: box.isGuess,
       installed: box.packages.length,
-      candidates: taken.map((place) => this.#read.rowAt(place).nevra).sort(),
-      candidateBytes: taken.reduce((sum, place) => sum + this.#read.bytesAt(place), 0),
+      candidates: taken.map((place) => available.nevraOf(available.table, place)).sort(),
+      candidateBytes: taken.reduce((sum, place) => sum + this.#offers.bytesAt(place), 0),
       unresolved: unresolved.map(({ requirement, by, kind }) => ({
         requirement: available.requirementText(requirement),
         by: available.nevraOf(by.isInstalled ? closure.installed : available.table, by.index),
@@ -253,7 +166,7 @@ class GroupResolver {
   /** @param likely  as in installedTable */
   closureOf(box: YumInventory, likely = false): BoxClosure {
     const available = this.#availableFor(box)
-    const { table } = installedTable(this.#read.pool, box, available, likely)
+    const { table } = installedTable(this.#offers.pool, box, available, likely)
     const closure = resolveBox(available, { installed: table, rules: this.#rulesFor(box, available) }, this.#wanted)
     return { box: box.box, available, installed: table, closure }
   }
@@ -261,7 +174,7 @@ class GroupResolver {
   #availableFor({ manager }: YumInventory): Available {
     // rpm 4.11, which yum stands on, has no caret
     const caret = manager === 'dnf'
-    const known = this.#available.get(caret) ?? new Available(this.#read.pool, this.#read.tables, { caret })
+    const known = this.#available.get(caret) ?? new Available(this.#offers.pool, this.#offers.lists, { caret })
     this.#available.set(caret, known)
     return known
   }
@@ -272,7 +185,8 @@ class GroupResolver {
     const options = repositories.map(({ id, options }) => [id, [...options]])
     const key = JSON.stringify([manager, arch, [...mainOptions], options, versionLocks, plugins])
     const known = this.#rules.get(key) ?? rulesOf(box, available)
-    for (const place of this.#read.hidden) known.isOffered[place] = 0
+    for (const place of this.#offers.hidden) known.isOffered[place] = 0
+    if (this.#fixes !== undefined) known.fixes ??= new PackageIndex(this.#fixes, available.order)
     this.#rules.set(key, known)
     return known
   }
@@ -280,9 +194,9 @@ class GroupResolver {
 
 /** What is carried of one repository: what boxes need and the settings want, less what the settings exclude. */
 function carriedOf(
-  { repo, upstream, earlier }: Offer,
-  { start, middle, end }: { start: number; middle: number; end: number },
-  read: ReadOffers,
+  { repo, upstream, earlier }: LookedOffer,
+  offer: number,
+  offers: Offers,
   merged: ReadonlyMap<number, Because>,
   wish: YumSelection | undefined,
 ): BoxPlan['repositories'][number] {
@@ -290,13 +204,14 @@ function carriedOf(
   const packages = new Map<PackageRow, CarriedRow>()
   const leftOut: { row: PackageRow; because: Because }[] = []
   for (const [place, because] of merged) {
-    if (place < start || place >= end) continue
-    const row = read.rowAt(place)
+    const list = offers.listAt(place)
+    if (list.offer !== offer) continue
+    const row = offers.rowAt(place)
     const names = globs.length === 0 ? [] : namesOf(row)
     if (globs.some(({ pattern }) => names.some((name) => pattern.test(name)))) leftOut.push({ row, because })
     else {
       const reason = because.rule === 'wanted' ? wish!.reasons.get(row.nevra)! : reasonText(because)
-      packages.set(row, { row, reason, because, isEarlier: place >= middle })
+      packages.set(row, { row, reason, because, isEarlier: list.isEarlier })
     }
   }
   const sorted = refuseConflicts([...packages.keys()], upstream.id).map((row) => packages.get(row)!)
@@ -306,7 +221,9 @@ function carriedOf(
     warnings: [
       ...(wish?.unmatched ?? []).map((glob) => `nothing there matches include ${glob}`),
       ...(leftOut.length === 0 ? [] : [leftOutWarning(leftOut)]),
-      ...(upstream.data.filelists !== undefined || read.open.length === 0 ? [] : [openWarning(read.open)]),
+      ...(upstream.data.filelists !== undefined || offers.openPaths.length === 0
+        ? []
+        : [openWarning(offers.openPaths)]),
     ],
   }
 }

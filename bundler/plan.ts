@@ -5,7 +5,9 @@
 import { sha256Of, type Sha256, type Checksum } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import type { TreePath } from '../manifests/path.ts'
+import { formatNevra, type Nevra } from '../manifests/rpm-version.ts'
 import type { Verdict } from '../manifests/tree.ts'
+import { advisoriesByNevra, type Advisory } from '../manifests/updateinfo.ts'
 import type { BoxInventory } from './box-state.ts'
 import type { EarlierRepository } from './carried-before.ts'
 import type { Because } from './closures.ts'
@@ -30,6 +32,8 @@ export interface PlannedPackage {
   isEarlier?: boolean
   /** in a group with inventories: what it follows from */
   because?: Because
+  /** ids of advisories that name it */
+  advisories?: string[]
 }
 
 export interface PlannedRepository {
@@ -75,6 +79,8 @@ export interface PlannedGroup {
   guessBytes?: number
   yum: PlannedRepository[]
   files: PlannedFile[]
+  /** of what is carried, where the upstreams have them */
+  advisories: Omit<Advisory, 'packages'>[]
 }
 
 export const PLAN_FORMAT = 2
@@ -83,7 +89,7 @@ export interface Plan {
   format: typeof PLAN_FORMAT
   createdAtMs: number
   /** `settings`: digest of the settings that the site was planned from */
-  sites: { name: string; settings: string; groups: PlannedGroup[] }[]
+  sites: { name: string; settings: string; isSecurityOnly: boolean; groups: PlannedGroup[] }[]
 }
 
 /** One thing to fetch, however many groups want it. */
@@ -100,6 +106,8 @@ export interface PlanSources extends BoxSources {
   lookFile: (file: VendorFile) => Promise<PlannedFile>
   findUnprovided: (parts: readonly CarriedPart[]) => Promise<UnprovidedRequirement[][]>
   nowMs: number
+  /** carry only what security advisories name, and what that needs */
+  isSecurityOnly?: boolean
 }
 
 /** Looks at every upstream (each repository once, however many groups name it) and selects what is carried.
@@ -113,12 +121,15 @@ export async function makePlan(fleet: Fleet, site: string | undefined, sources: 
     })
   }
   const lookYum = once(sources.lookYum, upstreamKey)
+  const lookAdvisories = once(sources.lookAdvisories, ({ id, data }) => `${id} ${data.primary}`)
   const lookFile = once(sources.lookFile, (file) => JSON.stringify(file))
   const plan: Plan = { format: PLAN_FORMAT, createdAtMs: sources.nowMs, sites: [] }
   for (const one of sites) {
     const groups: PlannedGroup[] = []
-    for (const group of one.groups) groups.push(await planGroup(one.name, group, { ...sources, lookYum, lookFile }))
-    plan.sites.push({ name: one.name, settings: settingsDigest(one), groups })
+    for (const group of one.groups)
+      groups.push(await planGroup(one.name, group, { ...sources, lookYum, lookAdvisories, lookFile }))
+    const isSecurityOnly = sources.isSecurityOnly === true
+    plan.sites.push({ name: one.name, settings: settingsDigest(one), isSecurityOnly, groups })
   }
   return plan
 }
@@ -148,8 +159,11 @@ export function downloadsOf(plan: Plan): Download[] {
 }
 
 async function planGroup(site: string, group: GroupPlan, sources: PlanSources): Promise<PlannedGroup> {
-  const upstreams: { repo: YumRepo; upstream: YumUpstream }[] = []
-  for (const repo of group.yum) upstreams.push({ repo, upstream: await sources.lookYum(repo) })
+  const upstreams: Looked[] = []
+  for (const repo of group.yum) {
+    const upstream = await sources.lookYum(repo)
+    upstreams.push({ repo, upstream, advisories: await sources.lookAdvisories(upstream) })
+  }
   const inventories = sources.boxesOf(site, group.name)
   const planned =
     inventories.length === 0
@@ -163,19 +177,52 @@ async function planGroup(site: string, group: GroupPlan, sources: PlanSources): 
       hint: 'look at include, exclude and newest in gapferry.yaml',
     })
   }
-  return { name: group.name, origin: group.origin, ...planned, files }
+  const advisories = nameAdvisories(planned.yum, upstreams)
+  if (sources.isSecurityOnly === true) warnWithoutAdvisories(planned.yum, upstreams)
+  return { name: group.name, origin: group.origin, ...planned, files, advisories }
 }
 
-type PlannedYum = Omit<PlannedGroup, 'name' | 'origin' | 'files'>
+/** A repository, what was found there, and its advisories where it has any. */
+interface Looked {
+  repo: YumRepo
+  upstream: YumUpstream
+  advisories: readonly Advisory[] | undefined
+}
+
+/** Puts their ids beside the packages. @returns those of what is carried */
+function nameAdvisories(yum: PlannedRepository[], upstreams: readonly Looked[]): PlannedGroup['advisories'] {
+  const byNevra = advisoriesByNevra(upstreams.flatMap(({ advisories }) => advisories ?? []))
+  const named = new Map<string, PlannedGroup['advisories'][number]>()
+  for (const one of yum.flatMap((repo) => repo.packages)) {
+    const about = byNevra.get(one.nevra)
+    if (about === undefined) continue
+    one.advisories = about.map(({ id }) => id)
+    for (const { id, type, severity } of about) named.set(id, { id, type, severity })
+  }
+  return [...named.values()]
+}
+
+function securityFixes(upstreams: readonly Looked[]): Nevra[] {
+  const all = upstreams.flatMap(({ advisories }) => advisories ?? [])
+  return all.filter(({ type }) => type === 'security').flatMap(({ packages }) => packages)
+}
+
+function warnWithoutAdvisories(yum: PlannedRepository[], upstreams: readonly Looked[]): void {
+  yum.forEach((repo, i) => {
+    if (upstreams[i]!.advisories === undefined)
+      repo.warnings.push('has no advisories: --security finds no update in it')
+  })
+}
+
+type PlannedYum = Omit<PlannedGroup, 'name' | 'origin' | 'files' | 'advisories'>
 
 /** By include, exclude and newest, and nothing that follows from them. */
-async function planBySettings(
-  upstreams: readonly { repo: YumRepo; upstream: YumUpstream }[],
-  sources: PlanSources,
-): Promise<PlannedYum> {
+async function planBySettings(upstreams: readonly Looked[], sources: PlanSources): Promise<PlannedYum> {
+  const fixes = sources.isSecurityOnly === true ? new Set(securityFixes(upstreams).map(formatNevra)) : undefined
   const yum = upstreams.map(({ repo, upstream }) => {
     const { carried, reasons, unmatched } = selectPackages(upstream, repo)
-    const packages = carried.map((row) => plannedPackage(row, reasons.get(row.nevra)!))
+    const wanted = fixes === undefined ? carried : carried.filter(({ nevra }) => fixes.has(nevra))
+    const packages = wanted.map((row) => plannedPackage(row, reasons.get(row.nevra)!))
     const warnings = unmatched.map((glob) => `nothing there matches include ${glob}`)
     return plannedRepository(repo, upstream, packages, warnings)
   })
@@ -189,15 +236,16 @@ async function planByBoxes(
   site: string,
   group: GroupPlan,
   inventories: readonly BoxInventory[],
-  upstreams: readonly { repo: YumRepo; upstream: YumUpstream }[],
+  upstreams: readonly Looked[],
   sources: PlanSources,
 ): Promise<PlannedYum> {
   const before = await sources.carriedBefore(site, group.name)
+  const fixes = sources.isSecurityOnly === true ? securityFixes(upstreams) : undefined
   const { boxes, repositories, rules, leastBytes, guessBytes } = await planBoxes(
     group.name,
     inventories,
     upstreams,
-    before,
+    { before, fixes },
     sources,
   )
   const yum = upstreams.map(({ repo, upstream }, i) => {

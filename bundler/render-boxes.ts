@@ -1,5 +1,6 @@
 /** What a person reads of a group that is carried by its boxes' inventories. */
 import { formatBytes, formatTable, plural } from '../manifests/console.ts'
+import { redact } from '../manifests/errors.ts'
 import type { Because } from './closures.ts'
 import type { PlannedBox } from './plan-boxes.ts'
 import type { PlannedGroup, PlannedPackage } from './plan.ts'
@@ -31,6 +32,20 @@ export function boxLines(group: PlannedGroup): string[] {
     ...(group.rules?.length === 0 ? [] : [formatTable(ruleRows(group), { indent: '    ', right: [0, 1] })]),
     `  no update is smaller than ${formatBytes(group.leastBytes ?? 0)}: the newest that can be installed of what the boxes have`,
   ]
+}
+
+/** How many advisories what kind of; nothing where the upstreams have none. */
+export function advisoryLines({ advisories, yum }: PlannedGroup): string[] {
+  if (advisories.length === 0) return []
+  const packages = yum.flatMap((repo) => repo.packages).filter((one) => one.advisories !== undefined).length
+  const kinds = new Map<string, number>()
+  for (const { type, severity } of advisories) {
+    const kind = type === 'security' && severity !== '' ? `${severity} security` : type || 'other'
+    kinds.set(kind, (kinds.get(kind) ?? 0) + 1)
+  }
+  const list = [...kinds].sort((a, b) => b[1] - a[1]).map(([kind, count]) => `${count} ${kind}`)
+  const named = `${plural(packages, 'package')} in ${advisories.length} ${advisories.length === 1 ? 'advisory' : 'advisories'}`
+  return [redact(`  ${named}: ${list.join(', ')}`)]
 }
 
 /** What to know of the boxes before trusting the plan. */

@@ -5,7 +5,7 @@ import { formatBytes, formatTable, formatTime, plural } from '../manifests/conso
 import { redact } from '../manifests/errors.ts'
 import { parseNevra } from '../manifests/rpm-version.ts'
 import type { Plan, PlannedGroup, PlannedPackage, PlannedRepository } from './plan.ts'
-import { boxLines, boxWarnings, chainOf } from './render-boxes.ts'
+import { advisoryLines, boxLines, boxWarnings, chainOf } from './render-boxes.ts'
 
 export interface PlanFigures {
   /** bytes that have to be fetched, and how many things */
@@ -20,8 +20,13 @@ export function renderPlan(plan: Plan, figures: PlanFigures, items: boolean): st
   const lines: string[] = []
   for (const site of plan.sites) {
     for (const group of site.groups) {
-      lines.push(`${site.name} / ${group.name}  (${group.origin})`)
-      lines.push(formatTable(groupRows(group), { indent: '  ', right: [1, 2] }), ...boxLines(group))
+      const only = site.isSecurityOnly ? '  security updates alone' : ''
+      lines.push(`${site.name} / ${group.name}  (${group.origin})${only}`)
+      lines.push(
+        formatTable(groupRows(group), { indent: '  ', right: [1, 2] }),
+        ...boxLines(group),
+        ...advisoryLines(group),
+      )
       if (items) lines.push(formatTable(itemRows(group), { indent: '    ', right: [1] }))
       for (const warning of warningsOf(group)) lines.push(`  warning: ${warning}`)
       lines.push('')
@@ -102,10 +107,15 @@ function sizeNote(group: PlannedGroup): string {
 
 function itemRows(group: PlannedGroup): string[][] {
   const packages = group.yum.flatMap((repo) =>
-    repo.packages.map((one) => [one.nevra, formatBytes(one.bytes), `${repo.id}: ${one.reason}`]),
+    repo.packages.map((one) => [one.nevra, formatBytes(one.bytes), `${repo.id}: ${one.reason}${advisoryNote(one)}`]),
   )
   const files = group.files.map((file) => [file.as, sizeOf(file.bytes), file.reason])
   return [...packages, ...files]
+}
+
+function advisoryNote({ advisories = [] }: PlannedPackage): string {
+  const more = advisories.length > 1 ? ` and ${advisories.length - 1} more` : ''
+  return advisories.length === 0 ? '' : `; ${advisories[0]}${more}`
 }
 
 const SHOWN_REQUIREMENTS = 5

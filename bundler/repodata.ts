@@ -3,7 +3,8 @@
  * and otherwise untouched, because boxes check packages against them and regenerating from RPM headers would lose things.
  * Only the place of the RPM file is written anew. Equal input gives equal bytes.
  */
-import { gzipSync } from 'node:zlib'
+import { promisify } from 'node:util'
+import { gzip, type ZlibOptions } from 'node:zlib'
 import { sha256Of, type Checksum } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { PACKAGE_LISTS, type PackageListType } from '../manifests/package-scan.ts'
@@ -58,24 +59,21 @@ const NAMESPACE = 'http://linux.duke.edu/metadata'
  *          PATH_INVALID for a package whose place no tree can have; what reading the lists throws */
 export async function composeRepodata(sources: RepodataSources): Promise<ComposedRepodata> {
   const carried = [...sources.packages].sort((a, b) => (a.nevra < b.nevra ? -1 : 1))
-  const lists = await cutLists(
+  const earlier = await cutEarlier(sources, carried)
+  const ids = carried.map((one) => one.checksum.hex)
+  const { primary, rows } = await cutPrimary(
     sources,
     carried.filter((one) => one.isEarlier !== true),
   )
-  if (sources.earlier !== undefined) {
-    const earlier = await cutLists(
-      { ...sources, data: sources.earlier },
-      carried.filter((one) => one.isEarlier),
-    )
-    for (const type of LIST_TYPES)
-      for (const [id, element] of earlier[type].elements) lists[type].elements.set(id, element)
+  // packed in other threads while the next list is read
+  const lists = [packList('primary', withEarlier(primary, earlier.primary), ids)]
+  for (const type of ['filelists', 'other'] as const) {
+    lists.push(packList(type, withEarlier(await cutSecondary(type, sources, rows), earlier[type]), ids))
   }
-  const ids = carried.map((one) => one.checksum.hex)
   const data: RepomdData[] = []
   const files: ComposedRepodata['files'] = []
-  for (const type of LIST_TYPES) {
-    const open = assemble(type, lists[type], ids)
-    const bytes = gzip(open)
+  for (const { type, open, packed } of lists) {
+    const bytes = await packed
     const sha256 = sha256Of(bytes)
     const href = `repodata/${sha256}-${type}.xml.gz`
     files.push({ path: parseTreePath(`yum/${sources.id}/${href}`, `yum ${sources.id}`), bytes })
@@ -103,18 +101,21 @@ export function packagePath(id: string, href: string): TreePath {
   return parseTreePath(`yum/${id}/${decoded.join('/')}`, what)
 }
 
-const LIST_TYPES = Object.keys(PACKAGE_LISTS) as PackageListType[]
-
-async function cutLists(
-  sources: RepodataSources,
+/** What the last bundle's metadata says of packages that the upstream has no more. */
+async function cutEarlier(
+  { earlier, ...sources }: RepodataSources,
   carried: readonly CarriedPackage[],
-): Promise<Record<PackageListType, CutList>> {
-  const { primary, rows } = await cutPrimary(sources, carried)
-  return {
-    primary,
-    filelists: await cutSecondary('filelists', sources, rows),
-    other: await cutSecondary('other', sources, rows),
-  }
+): Promise<Partial<Record<PackageListType, CutList>>> {
+  const some = carried.filter((one) => one.isEarlier)
+  if (earlier === undefined || some.length === 0) return {}
+  const from = { ...sources, data: earlier }
+  const { primary, rows } = await cutPrimary(from, some)
+  const filelists = await cutSecondary('filelists', from, rows)
+  return { primary, filelists, other: await cutSecondary('other', from, rows) }
+}
+
+function withEarlier(list: CutList, earlier: CutList | undefined): CutList {
+  return { ...list, elements: new Map([...list.elements, ...(earlier?.elements ?? [])]) }
 }
 
 async function cutPrimary(
@@ -192,9 +193,24 @@ function assemble(type: PackageListType, { rootTag, elements }: CutList, ids: re
 
 const NEWLINE = Buffer.from('\n')
 
+interface PackedList {
+  type: PackageListType
+  open: Buffer
+  packed: Promise<Buffer>
+}
+
+function packList(type: PackageListType, list: CutList, ids: readonly string[]): PackedList {
+  const open = assemble(type, list, ids)
+  const packed = packGzip(open, { level: GZIP_LEVEL }).then(withoutSystem)
+  // whoever waits for it meets the error; nobody does when a later list is refused
+  packed.catch(() => {})
+  return { type, open, packed }
+}
+
+const packGzip = promisify<Buffer, ZlibOptions, Buffer>(gzip)
+
 /** zlib writes no time of its own accord, but the system it runs on. */
-function gzip(bytes: Buffer): Buffer {
-  const packed = gzipSync(bytes, { level: GZIP_LEVEL })
+function withoutSystem(packed: Buffer): Buffer {
   packed[GZIP_OS_BYTE] = GZIP_OS_UNIX
   return packed
 }

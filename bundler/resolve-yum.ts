@@ -214,6 +214,8 @@ class Growing {
         order.compare(this.#installed, i, this.#installed, least) === (this.#isBeside[i] === 0 ? -1 : 1)
       if (isBefore) least = i
     }
+    const { fixes } = this.#rules
+    if (fixes?.named(name).every((i) => order.compare(fixes.table, i, this.#installed, least!) <= 0) === true) return
     for (const place of this.#available.index.named(name)) {
       if (order.compare(this.#table, place, this.#installed, least!) > 0) this.#take(place, 'newer', ~least!)
     }

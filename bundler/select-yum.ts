@@ -4,8 +4,8 @@
 import { packageRow, type RepositoryTable } from '../manifests/package-columns.ts'
 import type { PackageRow } from '../manifests/package-xml.ts'
 import { GapferryError } from '../manifests/errors.ts'
-import { compareEvr, type Evr, type Nevra } from '../manifests/rpm-version.ts'
-import { compileGlob, namesOf } from './globs.ts'
+import { compareEvr, type Evr } from '../manifests/rpm-version.ts'
+import { compileGlob, namesOf, nevraAt } from './globs.ts'
 
 export interface YumWishes {
   /** name globs; everything when absent */
@@ -37,7 +37,7 @@ export function selectPackages(upstream: { id: string; packages: RepositoryTable
   const { count, pool, arch } = upstream.packages
   for (let i = 0; i < count; i++) {
     if (SOURCE_ARCHES.has(pool.text(arch[i]!))) continue
-    const names = include === undefined && exclude.length === 0 ? [] : namesOf(nevraOf(upstream.packages, i))
+    const names = include === undefined && exclude.length === 0 ? [] : namesOf(nevraAt(upstream.packages, i))
     const matches = include?.filter((glob) => names.some((name) => glob.pattern.test(name)))
     for (const glob of matches ?? []) unmatched.delete(glob.text)
     if (matches?.length === 0 || exclude.some((glob) => names.some((name) => glob.pattern.test(name)))) continue
@@ -50,18 +50,6 @@ export function selectPackages(upstream: { id: string; packages: RepositoryTable
   )
   const reasons = new Map(kept.map(({ row, glob }) => [row.nevra, reasonOf(glob, wishes.newest)]))
   return { carried, reasons, unmatched: [...unmatched] }
-}
-
-/** What a package is called by. */
-function nevraOf({ pool, ...table }: RepositoryTable, i: number): Nevra {
-  const text = (column: Uint32Array): string => pool.text(column[i]!)
-  return {
-    name: text(table.name),
-    epoch: text(table.epoch),
-    version: text(table.version),
-    release: text(table.release),
-    arch: text(table.arch),
-  }
 }
 
 function keepNewest<T extends { row: PackageRow }>(wanted: T[], newest: number): T[] {

@@ -193,7 +193,8 @@ async function fetchList(
   return { list: { type, blob, what: publicUrl(url) }, data }
 }
 
-function knownBlob({ checksum, bytes }: RepomdData, { store, aliases }: YumContext): Sha256 | undefined {
+/** The blob of a list that the store has already. */
+export function knownBlob({ checksum, bytes }: RepomdData, { store, aliases }: YumContext): Sha256 | undefined {
   const { algorithm, hex } = checksum
   const sha256 = algorithm === 'sha256' ? (hex as Sha256) : aliases.fetched(algorithm, hex)?.sha256
   if (sha256 === undefined) return undefined
@@ -201,7 +202,8 @@ function knownBlob({ checksum, bytes }: RepomdData, { store, aliases }: YumConte
   return size !== undefined && (bytes === undefined || bytes === size) ? sha256 : undefined
 }
 
-async function fetchBlob(
+/** Fetches a list. @throws what the fetcher throws */
+export async function fetchBlob(
   url: string,
   { checksum, bytes }: RepomdData,
   what: string,

@@ -49,6 +49,8 @@ export interface TableRow {
 const MAX_RELATIONS = 8_000_000
 const MAX_FILES = 8_000_000
 const FIRST_ROWS = 1 << 10
+/** name, sense, epoch, version, release */
+const RELATION_NUMBERS = 5
 
 /** Row `i` as an object, for what is selected. */
 export function packageRow(table: RepositoryTable, i: number): PackageRow {
@@ -109,6 +111,7 @@ function rowOf(
 export class TableBuilder {
   readonly pool: StringPool
   readonly #what: string
+  readonly #limits: { relations: number; files: number }
   readonly #relations: Record<RelationKind, RelationColumns>
   readonly #kinds: readonly RelationColumns[]
   readonly #paths = new Column()
@@ -120,10 +123,12 @@ export class TableBuilder {
   /** a Column holds 32 bits */
   readonly #fileTimes: number[] = []
 
-  /** @param what  names the document in messages */
-  constructor(pool: StringPool, what: string) {
+  /** @param what  names the document in messages
+   *  @param limits  of relations and of files, for all packages together */
+  constructor(pool: StringPool, what: string, limits = { relations: MAX_RELATIONS, files: MAX_FILES }) {
     this.pool = pool
     this.#what = what
+    this.#limits = limits
     const kinds = RELATION_KINDS.map((kind) => [kind, new RelationColumns()] as const)
     this.#relations = Object.fromEntries(kinds) as Record<RelationKind, RelationColumns>
     this.#kinds = Object.values(this.#relations)
@@ -153,13 +158,20 @@ export class TableBuilder {
 
   /** The package that the relations and files so far belong to. @throws REPODATA_INVALID past a limit */
   addRow(row: TableRow): void {
-    for (const name of ROW_COLUMNS) this.#columns[name].push(row[name])
+    const columns = this.#columns
+    columns.name.push(row.name)
+    columns.epoch.push(row.epoch)
+    columns.version.push(row.version)
+    columns.release.push(row.release)
+    columns.arch.push(row.arch)
+    columns.algorithm.push(row.algorithm)
+    columns.bytes.push(row.bytes)
     this.#fileTimes.push(row.fileTime)
     let total = 0
     for (const relations of this.#kinds) total += relations.close()
-    if (total > MAX_RELATIONS) throw this.#tooMany(MAX_RELATIONS, 'relations')
+    if (total > this.#limits.relations) throw this.#tooMany(this.#limits.relations, 'relations')
     this.#pathStarts.push(this.#paths.length)
-    if (this.#paths.length > MAX_FILES) throw this.#tooMany(MAX_FILES, 'files')
+    if (this.#paths.length > this.#limits.files) throw this.#tooMany(this.#limits.files, 'files')
   }
 
   /** The row that was added last. */
@@ -279,45 +291,51 @@ class TextColumn implements Texts {
   }
 }
 
+/** Relations side by side while they come: growing and counting one piece of memory takes half the time of five. */
 class RelationColumns {
   readonly #starts = new Column()
-  readonly #name = new Column()
-  readonly #sense = new Column()
-  readonly #epoch = new Column()
-  readonly #version = new Column()
-  readonly #release = new Column()
+  #data = new Uint32Array(FIRST_ROWS * RELATION_NUMBERS)
+  #length = 0
 
   constructor() {
     this.#starts.push(0)
   }
 
   push(name: number, sense: number, epoch: number, version: number, release: number): void {
-    this.#name.push(name)
-    this.#sense.push(sense)
-    this.#epoch.push(epoch)
-    this.#version.push(version)
-    this.#release.push(release)
+    const at = this.#length * RELATION_NUMBERS
+    if (at === this.#data.length) this.#data = larger(this.#data)
+    const data = this.#data
+    data[at] = name
+    data[at + 1] = sense
+    data[at + 2] = epoch
+    data[at + 3] = version
+    data[at + 4] = release
+    this.#length++
   }
 
   undo(): void {
-    const length = this.#starts.last()
-    for (const column of [this.#name, this.#sense, this.#epoch, this.#version, this.#release]) column.length = length
+    this.#length = this.#starts.last()
   }
 
   /** Ends a package. @returns how many there are of all packages */
   close(): number {
-    this.#starts.push(this.#name.length)
-    return this.#name.length
+    this.#starts.push(this.#length)
+    return this.#length
   }
 
   data(): Relations {
+    const column = (which: number): Uint32Array => {
+      const numbers = new Uint32Array(this.#length)
+      for (let i = 0; i < numbers.length; i++) numbers[i] = this.#data[i * RELATION_NUMBERS + which]!
+      return numbers
+    }
     return {
       start: this.#starts.data(),
-      name: this.#name.data(),
-      sense: new Uint8Array(this.#sense.data()),
-      epoch: this.#epoch.data(),
-      version: this.#version.data(),
-      release: this.#release.data(),
+      name: column(0),
+      sense: new Uint8Array(column(1)),
+      epoch: column(2),
+      version: column(3),
+      release: column(4),
     }
   }
 }

@@ -124,8 +124,8 @@ export class QuickXml {
 
   /** Passes over such a text, but only if a parser would. */
   passOver(tag: number): void {
-    this.text(tag)
-    if ((this.classes & CLASS.LINES) === 0 && !isText(this.bytes, this.from, this.to)) throw UNUSUAL
+    if (!this.isClosed) this.#at = endOfText(this.bytes, this.#at)
+    this.close(tag)
   }
 
   /** Passes over the end tag, unless the start tag was one. */
@@ -251,19 +251,19 @@ function entity(_: string, name: string, end: string): string {
   return text
 }
 
-/** Whether a text that nobody asks for is one. */
-function isText(bytes: Buffer, from: number, to: number): boolean {
+/** Where a text ends that nobody asks for. */
+function endOfText(bytes: Buffer, from: number): number {
   let isAscii = true
-  for (let at = from; at < to; at++) {
+  let at = from
+  for (; at < bytes.length && bytes[at] !== LESS; at++) {
     const byte = bytes[at]!
     if ((CLASSES[byte]! & CLASS.LINES) !== 0) continue
     if (byte === AMPERSAND) at = entityEnd(bytes, at)
-    else if (byte === GREATER && !(bytes[at - 1] === BRACKET && bytes[at - 2] === BRACKET)) continue
     else if (byte >= 0x80) isAscii = false
-    else return false
+    else if (byte !== GREATER || (bytes[at - 1] === BRACKET && bytes[at - 2] === BRACKET)) throw UNUSUAL
   }
-  if (!isAscii) decode(bytes.subarray(from, to))
-  return true
+  if (!isAscii) decode(bytes.subarray(from, at))
+  return at
 }
 
 function entityEnd(bytes: Buffer, at: number): number {

@@ -10,6 +10,7 @@ export const EMPTY = 0
 
 const FIRST_BYTES = 1 << 16
 const FIRST_TEXTS = 1 << 10
+const GROWTH = 4
 /** Of UTF-8 for each UTF-16 unit. */
 const MOST_BYTES = 3
 
@@ -39,7 +40,8 @@ export class StringPool {
 
   /** The number of a text, which is there from now on. Lone surrogates become U+FFFD. */
   intern(text: string): number {
-    return this.internBytes(this.#scratch, 0, this.#encode(text))
+    const length = this.#encode(text)
+    return this.internBytes(this.#scratch, 0, length)
   }
 
   /** The same for UTF-8 in `bytes` from `start` to `end`; the caller knows that it is well-formed. */
@@ -52,7 +54,8 @@ export class StringPool {
 
   /** The number of a text that is there; undefined for one that never was interned. */
   find(text: string): number | undefined {
-    return this.findBytes(this.#scratch, 0, this.#encode(text))
+    const length = this.#encode(text)
+    return this.findBytes(this.#scratch, 0, length)
   }
 
   /** The same for UTF-8. */
@@ -120,10 +123,10 @@ export class StringPool {
     this.#bytes = bytes
   }
 
-  /** Twice as many, so that never more than half are taken. */
+  /** So many that never more than half are taken. */
   #growSlots(): void {
     const old = this.#slots
-    const slots = new Int32Array(old.length * 2)
+    const slots = new Int32Array(old.length * GROWTH)
     const mask = slots.length - 1
     for (let from = 0; from < old.length; from += SLOT) {
       if (old[from + NUMBER] === EMPTY) continue
@@ -132,7 +135,7 @@ export class StringPool {
       for (let i = 0; i < SLOT; i++) slots[slot + i] = old[from + i]!
     }
     this.#slots = slots
-    this.#vacant = this.#size
+    this.#vacant = slots.length / SLOT / 2 - this.#size
   }
 }
 

@@ -117,7 +117,7 @@ export function filelistsElement(one: SamplePackage): string {
 }
 
 /** Every number another name: two stems and what stands around them. */
-function nameOf(number: number): string {
+export function nameOf(number: number): string {
   const first = STEMS[number % STEMS.length]!
   const second = STEMS[Math.floor(number / STEMS.length) % STEMS.length]!
   return `${PREFIXES[number % PREFIXES.length]}${first}-${second}${SUFFIXES[Math.floor(number / 7) % SUFFIXES.length]}`

@@ -69,7 +69,7 @@ function carriedPackage(one: SamplePackage): CarriedPackage {
 }
 
 /** An XML file that is written piece by piece. */
-class Document {
+export class Document {
   readonly #fd: number
   readonly #root: string
   #pieces: string[] = []

@@ -12,6 +12,7 @@ import { workFolder } from './folders.ts'
 import { cutFilelistsMetrics, cutPrimaryMetrics, parseMetrics } from './lists.ts'
 import { isMet, notInstalled, type Metric } from './measure.ts'
 import { memoryMetrics, startMetrics } from './mirror.ts'
+import { planMetrics } from './plan.ts'
 import { serveMetrics } from './serve.ts'
 
 interface Group {
@@ -42,6 +43,7 @@ const GROUPS: Record<string, Group> = {
     names: ['cut-filelists', 'cut-filelists-memory'],
     needs: ['python3', 'grep'],
   },
+  plan: { metrics: planMetrics, names: ['plan', 'plan-memory'], needs: ['python3', 'dnf', 'rpm'] },
   memory: { metrics: memoryMetrics, names: ['memory-idle', 'memory-load'], needs: [] },
   start: { metrics: startMetrics, names: ['start', 'start-gapferry'], needs: [] },
 }

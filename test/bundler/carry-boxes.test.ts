@@ -2,19 +2,20 @@ import { join } from 'node:path'
 import { writeFileSync } from 'node:fs'
 import { Readable, Writable } from 'node:stream'
 import t from 'tap'
-import { StringPool } from '../../manifests/string-pool.ts'
-import { rowsOf } from '../helpers/tables.ts'
 import type { BoxInventory } from '../../bundler/box-state.ts'
 import { carriedBefore } from '../../bundler/carried-before.ts'
 import { planFleet, pull, type Laptop } from '../../bundler/carry.ts'
 import { loadFleet } from '../../bundler/config.ts'
 import { openLaptop, planSources } from '../../bundler/laptop.ts'
-import type { PlannedGroup } from '../../bundler/plan.ts'
+import type { Plan, PlannedGroup } from '../../bundler/plan.ts'
 import { runGapferry } from '../../bundler/program.ts'
 import { findPaths } from '../../bundler/yum-tables.ts'
+import { StringPool } from '../../manifests/string-pool.ts'
 import { boxInventory } from '../helpers/box-plan.ts'
 import { inside } from '../helpers/inside.ts'
 import { makeLab } from '../helpers/lab.ts'
+import { mustRun } from '../helpers/process.ts'
+import { rowsOf } from '../helpers/tables.ts'
 import { universePackage as one } from '../helpers/universe.ts'
 
 t.test('a package that the upstream dropped stays while a box needs it, with its metadata', async (t) => {
@@ -26,10 +27,7 @@ t.test('a package that the upstream dropped stays while a box needs it, with its
     { name: 'unneeded', version: '1' },
   ]
   await lab.publish('p', first, { signed: false })
-  writeFileSync(
-    join(dir, 'gapferry.yaml'),
-    `apiVersion: gapferry/v1\nkind: Fleet\nsites:\n  - name: hq\n    groups:\n      - name: x\n        origin: http://m.lan\n        yum: [{ id: p, baseurl: ['${lab.url}/p/'] }]\n`,
-  )
+  writeFileSync(join(dir, 'gapferry.yaml'), settings(`${lab.url}/p/`))
   t.equal((await inside(runGapferry, dir, ['init', '--no-passphrase'])).status, 0)
   const boxes = [boxInventory('pbx1', [one('app-1-1.noarch')])]
   const before = await carry(dir, boxes)
@@ -43,15 +41,57 @@ t.test('a package that the upstream dropped stays while a box needs it, with its
     const last = ledger.lastBundle('hq')!
     t.equal(last.number, 2, 'what did not change is no new bundle')
     const repository = (await carriedBefore(last, 'x', { store, pool: new StringPool() })).get('p')!
-    const rows = rowsOf(repository.packages)
-    t.same(rows.map(({ nevra }) => nevra).sort(), nevras(after))
+    t.same(
+      rowsOf(repository.packages)
+        .map(({ nevra }) => nevra)
+        .sort(),
+      nevras(after),
+    )
     const owners = await findPaths(repository, new Set(['/usr/share/app/data']), { store })
     const row = owners.get('/usr/share/app/data')![0]!
-    t.equal(rows[row]!.nevra, 'data-1-1.noarch', 'filelists came along')
+    t.equal(rowsOf(repository.packages)[row]!.nevra, 'data-1-1.noarch', 'filelists came along')
   })
   const done = await carry(dir, [boxInventory('pbx1', [one('app-3-1.noarch'), one('data-1-1.noarch')])])
   t.same(nevras(done), [], 'what no box needs any more is not carried on')
 })
+
+t.test('reads the advisories of an upstream, and goes on without those that it cannot read', async (t) => {
+  const lab = await makeLab(t)
+  const dir = lab.folder('laptop')
+  const published = await lab.publish(
+    'p',
+    [
+      { name: 'app', version: '2' },
+      { name: 'new', version: '1' },
+    ],
+    { signed: false },
+  )
+  const addUpdateinfo = async (text: string): Promise<void> => {
+    const file = join(lab.dir, 'updateinfo.xml')
+    writeFileSync(file, text)
+    await mustRun('modifyrepo_c', ['--compress-type', 'gz', file, join(published.dir, 'repodata')])
+  }
+  const named = '<package name="app" version="2" release="1" epoch="0" arch="noarch"/>'
+  const list = `<pkglist><collection>${named}</collection></pkglist>`
+  await addUpdateinfo(`<updates><update type="security"><id>A-1</id><severity>Low</severity>${list}</update></updates>`)
+  writeFileSync(join(dir, 'gapferry.yaml'), settings(`${lab.url}/p/`))
+  const plan = async (...args: string[]): Promise<PlannedGroup> => {
+    const { stdout, stderr } = await inside(runGapferry, dir, ['plan', '--json', ...args])
+    if (stdout === '') throw new Error(stderr)
+    return (JSON.parse(stdout) as Plan).sites[0]!.groups[0]!
+  }
+  const all = await plan()
+  t.same(all.advisories, [{ id: 'A-1', type: 'security', severity: 'low' }])
+  t.same(nevras(all), ['app-2-1.noarch', 'new-1-1.noarch'])
+  t.same(nevras(await plan('--security')), ['app-2-1.noarch'])
+  await addUpdateinfo('<updates><update>')
+  t.same((await plan()).advisories, [])
+})
+
+function settings(baseurl: string): string {
+  const group = `- name: x\n        origin: http://m.lan\n        yum: [{ id: p, baseurl: ['${baseurl}'] }]`
+  return `apiVersion: gapferry/v1\nkind: Fleet\nsites:\n  - name: hq\n    groups:\n      ${group}\n`
+}
 
 function nevras(group: PlannedGroup): string[] {
   return group.yum[0]!.packages.map(({ nevra }) => nevra)

@@ -1,6 +1,7 @@
 import t from 'tap'
 import type { PlannedGroup } from '../../bundler/plan.ts'
 import { explainItem, renderExplained, renderPlan } from '../../bundler/render.ts'
+import { parseNevra } from '../../manifests/rpm-version.ts'
 import { boxInventory, offered, planWorld, type BoxPlanWorld } from '../helpers/box-plan.ts'
 import { universePackage as one } from '../helpers/universe.ts'
 
@@ -218,4 +219,47 @@ t.test('a person reads boxes, rules, warnings and the chain down to a box', asyn
     },
   ])
   t.comment(renderExplained(explainItem(plan, 'deep')))
+})
+
+t.test('names advisories, and cuts to those about security where that is asked for', async (t) => {
+  const fix = (id: string, type: string, ...nevras: string[]) => ({
+    ...{ id, type, severity: type === 'security' ? 'critical' : '' },
+    packages: nevras.map((nevra) => parseNevra(nevra)!),
+  })
+  const world = {
+    repositories: {
+      base: [
+        offered('app-2-1.noarch', { requires: ['lib'] }),
+        offered('app-3-1.noarch', { requires: ['lib'] }),
+        offered('lib-1-1.noarch'),
+        offered('late-2-1.noarch'),
+        offered('fixed-5-1.noarch'),
+      ],
+    },
+    advisories: {
+      base: [
+        fix('A-1', 'security', 'app-2-1.noarch', 'gone-1-1.noarch'),
+        fix('A-2', 'bugfix', 'late-2-1.noarch'),
+        fix('A-3', 'security', 'fixed-4-1.noarch'),
+      ],
+    },
+    boxes: [boxInventory('pbx1', [one('app-1-1.noarch'), one('late-1-1.noarch'), one('fixed-4-1.noarch')])],
+  }
+  const all = await planWorld(world)
+  const group = all.sites[0]!.groups[0]!
+  t.same(carried(group).length, 5)
+  t.same(
+    group.yum[0]!.packages.map(({ advisories }) => advisories),
+    [['A-1'], undefined, undefined, ['A-2'], undefined],
+  )
+  const figures = { toFetch: { count: 0, bytes: 0 }, here: { count: 0, bytes: 0 }, budgetBytes: 9 }
+  const text = renderPlan(all, figures, true)
+  t.match(text, /2 packages in 2 advisories: 1 critical security, 1 bugfix/)
+  t.match(text, /app-2-1\.noarch .*; A-1/)
+  const less = await planWorld({ ...world, isSecurityOnly: true })
+  t.same(carried(less.sites[0]!.groups[0]!), ['app-2-1.noarch', 'app-3-1.noarch', 'lib-1-1.noarch'])
+  t.match(renderPlan(less, figures, false), /security updates alone/)
+  const without = await planned({ ...world, advisories: {}, isSecurityOnly: true })
+  t.same(carried(without), [])
+  t.match(warnings(without), [/has no advisories/])
 })

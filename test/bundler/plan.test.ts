@@ -61,6 +61,7 @@ function sources(packages: Record<string, PackageRow[]>): PlanSources & { looked
       } satisfies YumUpstream)
     },
     lookFile: (file) => Promise.resolve({ url: file.url, as: file.as as TreePath, bytes: 3, reason: 'named in files' }),
+    lookAdvisories: () => Promise.resolve(undefined),
     boxesOf: () => [],
     carriedBefore: () => Promise.resolve(new Map<string, never>()),
     findPaths: () => Promise.resolve(new Map<string, never>()),

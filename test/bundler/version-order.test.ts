@@ -33,7 +33,7 @@ function compared(a: string[], b: string[]): number {
   const pool = new StringPool()
   const table = tableOf(
     pool,
-    [a, b].map((one) => ({ name: 'x', epoch: one[0] ?? '', version: one[1]!, release: one[2]!, arch: 'noarch' })),
+    [a, b].map((one) => ({ name: 'x', epoch: one[0] ?? '', version: one[1]!, release: one[2] ?? '', arch: 'noarch' })),
   )
   return new VersionOrder(pool, true).compare(table, 0, table, 1)
 }

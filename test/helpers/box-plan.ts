@@ -3,10 +3,13 @@ import type { BoxInventory } from '../../bundler/box-state.ts'
 import type { YumRepo } from '../../bundler/config.ts'
 import type { EarlierRepository } from '../../bundler/carried-before.ts'
 import { sha256Of } from '../../manifests/digest.ts'
-import { StringPool } from '../../manifests/package-table.ts'
+import { TableBuilder, type RepositoryTable } from '../../manifests/package-columns.ts'
+import { RELATION_KINDS } from '../../manifests/package-table.ts'
+import { StringPool } from '../../manifests/string-pool.ts'
 import type { PackageRow } from '../../manifests/package-xml.ts'
-import { formatNevra } from '../../manifests/rpm-version.ts'
-import { rowsOf, tableOfRows } from './tables.ts'
+import { formatNevra, type Relation } from '../../manifests/rpm-version.ts'
+import type { Advisory } from '../../manifests/updateinfo.ts'
+import { rowsOf } from './tables.ts'
 import { factsOf, universePackage, type UniversePackage } from './universe.ts'
 
 /** One package of a repository: as in universePackage, with the bytes of its file. */
@@ -23,6 +26,8 @@ export interface BoxPlanWorld {
   gone?: string[]
   /** what filelists say: path → NEVRAs */
   paths?: Record<string, string[]>
+  advisories?: Record<string, Advisory[]>
+  isSecurityOnly?: boolean
   /** repositories without filelists */
   bare?: string[]
 }
@@ -59,14 +64,7 @@ export async function planWorld(world: BoxPlanWorld): Promise<Plan> {
       primary: sha256Of(`${kind} ${id}`),
       ...(world.bare?.includes(id) ? {} : { filelists: sha256Of(`f ${id}`) }),
     }
-    return {
-      id,
-      data,
-      packages: tableOfRows(
-        packages.map((one) => ({ ...factsOf(one), ...rowOf(one) })),
-        pool,
-      ),
-    }
+    return { id, data, packages: repositoryTable(pool, packages) }
   }
   const before = Object.entries(earlier).map(([id, some]): [string, EarlierRepository] => {
     return [id, { ...listed('then', id, some), gone: new Set(world.gone) }]
@@ -75,8 +73,8 @@ export async function planWorld(world: BoxPlanWorld): Promise<Plan> {
     {
       file: 'gapferry.yaml',
       storeDir: '/s',
-      inventoriesDir: '/i',
       keysDir: '/k',
+      inventoriesDir: '/i',
       budgetBytes: 1e6,
       sites: [{ name: 'hq', groups: [{ name: 'x', origin: 'http://m:1', yum, files: [] }] }],
     },
@@ -93,6 +91,8 @@ export async function planWorld(world: BoxPlanWorld): Promise<Plan> {
         }),
       lookFile: () => Promise.reject(new Error('no files here')),
       findUnprovided: () => Promise.reject(new Error('for groups without boxes')),
+      lookAdvisories: ({ id }) => Promise.resolve(world.advisories?.[id]),
+      isSecurityOnly: world.isSecurityOnly === true,
       boxesOf: () => world.boxes,
       carriedBefore: () => Promise.resolve(new Map(before)),
       findPaths: ({ data, packages }, wanted) => {
@@ -115,6 +115,21 @@ export function offered(
   content = nevra,
 ): OfferedPackage {
   return { ...universePackage(nevra, more), bytes, content }
+}
+
+function repositoryTable(pool: StringPool, packages: readonly OfferedPackage[]): RepositoryTable {
+  const builder = new TableBuilder(pool, 'test')
+  for (const one of packages) {
+    const facts = factsOf(one)
+    const relations = RELATION_KINDS.map((kind) => [kind, [...(facts[kind] ?? [])]] as const)
+    builder.addStrict({
+      row: rowOf(one),
+      ...(Object.fromEntries(relations) as Record<(typeof RELATION_KINDS)[number], Relation[]>),
+      files: [...(facts.files ?? [])],
+      location: { start: 0, end: 0 },
+    })
+  }
+  return builder.finish()
 }
 
 function rowOf(one: OfferedPackage): PackageRow {

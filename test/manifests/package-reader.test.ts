@@ -70,6 +70,85 @@ t.test('reads the same from an element as a parser, however it is written', asyn
   for (const [how, count] of Object.entries(seen)) t.ok(count > 60, `${count} ${how}`)
 })
 
+t.test('leaves to the parser, and so refuses or reads, what plays tricks', async (t) => {
+  const entry = (attributes: string): string => `<rpm:requires><rpm:entry ${attributes}/></rpm:requires>`
+  const read1 = (format: string): Facts => read([element({ format })]).facts[0]!
+  t.same(read1(entry('__proto__="a" name="b" constructor="c"')).requires, [{ name: 'b' }])
+  t.same(read1(entry('name="&#97;b"')).requires, [{ name: 'ab' }])
+  t.same(read1('<file><![CDATA[/a&b]]><!-- c --></file>').files, ['/a&b'])
+  t.equal(read([element({ more: '<!-- <name>no</name> -->' })]).strictCount, 1)
+  const refused: [string, string, string][] = [
+    ['an attribute twice', entry('name="a" name="b"'), 'XML_INVALID'],
+    ['an unknown entity', entry('name="&no;"'), 'XML_INVALID'],
+    ['an entity that does not end', entry('name="a&amp"'), 'XML_INVALID'],
+    ['a tag in an attribute', entry('name="a<b"'), 'XML_INVALID'],
+    ['an entry without name', entry('flags="EQ"'), 'REPODATA_INVALID'],
+    ['a list twice', '<rpm:requires/><rpm:requires/>', 'REPODATA_INVALID'],
+    ['a text that is too long', entry(`name="${'x'.repeat(70_000)}"`), 'XML_INVALID'],
+    ['deep nesting', '<a>'.repeat(100), 'XML_INVALID'],
+  ]
+  for (const [what, format, code] of refused) t.throws(() => read1(format), { code }, what)
+  t.throws(() => read([element({ more: '<format/>' })]), { code: 'REPODATA_INVALID' }, 'a second format')
+  for (const bytes of ['\xff', '\xc0\x80', '\xed\xa0\x80']) {
+    for (const field of ['description', 'format'] as const) {
+      const text = element({ [field]: field === 'format' ? '<file>/a?</file>' : 'a?' })
+      const broken = Buffer.from(Buffer.from(text).toString('latin1').replace('a?', `a${bytes}`), 'latin1')
+      const reader = new TableReader(new StringPool(), 'primary')
+      t.throws(() => reader.add(broken), { code: 'XML_INVALID' }, `not UTF-8 in ${field}`)
+    }
+  }
+})
+
+t.test('takes back what it read of an element before it went to the parser', async (t) => {
+  const format = '<rpm:provides><rpm:entry name="p"/></rpm:provides><file>/etc/a</file>'
+  const late = element({ format: `${format}<!-- late -->` })
+  const { facts, strictCount } = read([element({ name: 'first', format }), late, element({ name: 'last', format })])
+  t.equal(strictCount, 1)
+  t.same(
+    facts.map(({ row, provides, files }) => [row.name, provides.length, files.length]),
+    [
+      ['first', 1, 1],
+      ['asterisk18', 1, 1],
+      ['last', 1, 1],
+    ],
+  )
+})
+
+t.test('has limits for all packages together', async (t) => {
+  const add = (format: string) => () => {
+    const builder = new TableBuilder(new StringPool(), 'the list', { relations: 10, files: 10 })
+    for (let i = 0; i < 6; i++) builder.addStrict(readPackageStrictly(Buffer.from(element({ format })), 'the list'))
+  }
+  const entries = '<rpm:entry name="a"/><rpm:entry name="b"/>'
+  t.throws(add(`<rpm:provides>${entries}</rpm:provides>`), {
+    code: 'REPODATA_INVALID',
+    message: /more than 10 relations/,
+  })
+  t.throws(add('<file>/a</file><file>/b</file>'), { code: 'REPODATA_INVALID', message: /more than 10 files/ })
+})
+
+t.test('reads 30,000 packages of one name, and a thousand provides of one name, as quickly as others', async (t) => {
+  const entry = (name: string): string => `<rpm:entry name="${name}" flags="EQ" epoch="0" ver="1"/>`
+  const documentOf = (nameOf: (i: number) => string): Buffer[] =>
+    Array.from({ length: 30_000 }, (_, i) => {
+      const provided = i % 1000 === 0 ? Array.from({ length: 1000 }, (_, j) => entry(nameOf(j))).join('') : ''
+      const format = `<rpm:provides>${provided}</rpm:provides>`
+      return Buffer.from(element({ name: nameOf(i), evr: `epoch="0" ver="1.${i}" rel="1"`, format }))
+    })
+  const secondsOf = (elements: Buffer[]): number => {
+    const before = process.threadCpuUsage()
+    const reader = new TableReader(new StringPool(), 'primary')
+    for (const one of elements) reader.add(one)
+    const { count, provides } = reader.table()
+    t.same([count, provides.name.length, reader.strictCount], [30_000, 30_000, 0])
+    const { user, system } = process.threadCpuUsage(before)
+    return (user + system) / 1e6
+  }
+  const [same, different] = [documentOf(() => 'one'), documentOf((i) => `package-${i}`)]
+  secondsOf(same)
+  t.ok(secondsOf(same) < 3 * secondsOf(different))
+})
+
 /** The fields of an element, raw as they stand between quotes or tags. */
 interface Fields {
   name?: string
