@@ -108,7 +108,7 @@ export function parseInventory(bytes: Buffer, what: string): Inventory {
     packages,
     mainOptions: config.main,
     repositories: config.repositories,
-    variables: variablesOf({ files, main: config.main, packages, arch: box.arch }),
+    variables: variablesOf({ files, main: config.main, packages, arch: box.arch, manager }),
     versionLocks: settings.filter((line) => line.startsWith('lock ')).map((line) => line.slice(5)),
     plugins: pluginsOf(textLines(sectionNamed(sections, 'plugins', what), what), config, manager),
     kernelRunning: box.kernel,

@@ -12,6 +12,7 @@ import { addBackupCommands } from './backup-commands.ts'
 import { loadMirrorConfig, type MirrorConfig } from './config.ts'
 import { addImport } from './import-command.ts'
 import { addInit } from './init-command.ts'
+import { addParity } from './parity-command.ts'
 import { renderBundles, renderRelease, renderRollback, renderStatus } from './render.ts'
 import { bundleStatuses, originWarnings, readFacts, siteStatus } from './status.ts'
 import { addStoreCommands } from './store-commands.ts'
@@ -30,6 +31,9 @@ export function addCommands(program: Command, around: Surroundings): void {
   addBundles(program, around)
   addStoreCommands(program, around, { withStore, clockOf })
   addBackupCommands(program, around, { withStore, clockOf, configFile })
+  addParity(program, around, (command, open, work) =>
+    withStore(around, command, open, (store, _, json) => work(store, json)),
+  )
   addAudit(program, around, (command, work) =>
     withStore(around, command, openStore, (store, _, json) => work(store, json)),
   )

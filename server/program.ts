@@ -16,7 +16,10 @@ export const MIRROR: ProgramShape = {
       : undefined,
   commands: [
     {
-      names: ['init', 'import', 'release', 'rollback', 'serve', 'status', 'bundles', 'prune', 'verify', 'audit'],
+      names: [
+        ...['init', 'import', 'release', 'rollback', 'serve', 'status', 'bundles', 'parity'],
+        ...['verify', 'prune', 'backup', 'restore', 'audit'],
+      ],
       load: async () => (await import('./commands.ts')).addCommands,
     },
   ],

@@ -153,7 +153,7 @@ t.test('dnf’s own reader finds the same settings in its files', async (t) => {
     [...PACKAGES, { name: 'dnf', version: '4.14.0' }],
     {
       '/etc/os-release': 'NAME="A B"\nID="rocky"\nVERSION_ID=8.9\nPRETTY_NAME="Rocky Linux 8.9 (Green Obsidian)"\n',
-      '/etc/dnf/dnf.conf': '[main]\nexcludepkgs=a*\n  b*\n\ninstallonly_limit=3\nbest=True\n#best=0\n',
+      '/etc/dnf/dnf.conf': '[main]\nexcludepkgs=a*\n  b*\n  # c\n\te\n\ninstallonly_limit=3\nbest=True\n#best=0\n',
       '/etc/yum.repos.d/x.repo':
         '[x]\nname=x ; no comment\nbaseurl=http://127.0.0.1/x\n  http://127.0.0.1/y\nenabled=no\npriority=7\n[y]\nbaseurl=http://127.0.0.1/y\nexcludepkgs=one,two\n three\n;priority=1\n',
     },
