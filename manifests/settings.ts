@@ -73,8 +73,11 @@ function toPlain(doc: Document, file: string): unknown {
 
 /** Unknown keys first (they explain the rest), then the deepest place. */
 function mostTelling(errors: SchemaError[]): SchemaError[] {
-  const rank = (e: SchemaError): number => (e.keyword === 'additionalProperties' ? 1000 : 0) + e.instancePath.length
-  return errors.sort((a, b) => rank(b) - rank(a))
+  return errors.sort((a, b) => rankOf(b) - rankOf(a))
+}
+
+function rankOf({ keyword, instancePath }: SchemaError): number {
+  return (keyword === 'additionalProperties' ? 1000 : 0) + instancePath.length
 }
 
 function unknownKey(schema: Schema, error: SchemaError, where: string): GapferryError {

@@ -5,7 +5,7 @@
  */
 import { GapferryError } from './errors.ts'
 import { parseSha256, type Sha256 } from './digest.ts'
-import { canonicalJson } from './json.ts'
+import { canonicalJson, isCanonicalJson } from './json.ts'
 import { parseTreePath, type TreePath } from './path.ts'
 
 /** `current`: what the bundle is about. `previous`: the content before, stamped newer. `return`: current, newer still. */
@@ -106,7 +106,7 @@ export function parseTree(bytes: Buffer, what: string): Tree {
     entries: parseEntries(record(doc['entries'], `${what} entries`), what),
   }
   // Canonical or nothing: otherwise one tree could have two digests, and a key given twice would hide its first value.
-  if (!canonicalJson(doc).equals(bytes)) throw invalid(what, 'is not in canonical form')
+  if (!isCanonicalJson(doc, bytes)) throw invalid(what, 'is not in canonical form')
   return tree
 }
 

@@ -187,9 +187,9 @@ export class BlobBatch {
 
   #begin(sync: Promise<void>): void {
     this.#syncing++
-    const done = (): void => void this.#syncing--
-    sync.then(done, done) // what went wrong is thrown by `commit`
-    this.#syncs.push(sync)
+    const ended = sync.finally(() => this.#syncing--)
+    ended.catch(() => undefined) // `commit` throws it
+    this.#syncs.push(ended)
   }
 
   /** Small bytes made here. @throws SPACE_SHORT */

@@ -16,6 +16,7 @@ const GROUP = 'boxes'
 const LAUNCH = resolve(import.meta.dirname, '../../manifests/launch.mjs')
 const NUMBER = 1
 const REPOSITORY = 'base'
+const RUN_MS = 300_000
 
 /** A bundle before it is packed, as JSON; bytes are base64. */
 export interface BundleFile {
@@ -50,7 +51,7 @@ let made: Promise<SampleBundle> | undefined
 
 /** Signed and packed once in a run: signatures expire, so it is not kept from run to run. */
 export function sampleBundle(work: string): Promise<SampleBundle> {
-  made ??= makeBundle(work)
+  made ??= sampleFiles().then((files) => makeBundle(work, files))
   return made
 }
 
@@ -68,12 +69,15 @@ export async function makeMirror(dir: string, { rootFile }: SampleBundle): Promi
 }
 
 export async function mustRunOwn([program, ...args]: string[]): Promise<string> {
-  const { stdout } = await mustRun(program!, args, { timeoutMs: 60_000, env: { no_proxy: '*' } })
+  const { stdout } = await mustRun(program!, args, { timeoutMs: RUN_MS, env: { no_proxy: '*' } })
   return stdout
 }
 
-async function makeBundle(work: string): Promise<SampleBundle> {
-  const { root: storeRoot, blobs } = await sampleFiles()
+/** A signed and packed bundle of other files, with all that belongs to it in `work`. */
+export async function makeBundle(
+  work: string,
+  { root: storeRoot, blobs }: { root: string; blobs: SampleBlob[] },
+): Promise<SampleBundle> {
   const keys = { dir: join(work, 'keys'), site: SITE, passphrase: null }
   const { rootFile } = await createSiteKeys({ ...keys, nowMs: Date.now() })
   const { roots } = loadSite(keys.dir, SITE)

@@ -2,6 +2,7 @@
 import { createCipheriv } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { setImmediate } from 'node:timers/promises'
 import type { Sha256 } from '../../manifests/digest.ts'
 import { BlobStore, type BlobBatch } from '../../storage/blobs.ts'
 import { generated } from './folders.ts'
@@ -11,6 +12,8 @@ import { logNormal, randomFrom } from './random.ts'
 const VERSION = 1
 const COUNT = 1500
 const TOTAL_BYTES = 600_000_000
+/** The same, about seven times. */
+const MANY = { count: 10_000, totalBytes: 4_000_000_000 }
 const LEAST_BYTES = 10_000
 const MOST_BYTES = 50_000_000
 const CHUNK = Buffer.alloc(1024 * 1024)
@@ -23,22 +26,36 @@ export interface SampleBlob {
 /** @returns the root of a BlobStore with them, and what it holds */
 export async function sampleFiles(): Promise<{ root: string; blobs: SampleBlob[] }> {
   const root = await generated('files', VERSION, async (folder) => {
-    const batch = new BlobStore(folder).batch()
-    const blobs = sizes().map((bytes, i) => ({ sha256: makeFile(batch, bytes, i), bytes }))
-    await batch.commit()
+    const blobs = await makeFiles(folder, { count: COUNT, totalBytes: TOTAL_BYTES })
     writeFileSync(join(folder, 'blobs.json'), JSON.stringify(blobs))
   })
   return { root, blobs: JSON.parse(readFileSync(join(root, 'blobs.json'), 'utf8')) as SampleBlob[] }
 }
 
+/** 4 GB in 10,000 such files, made in `root` and not kept from run to run. */
+export async function manyFiles(root: string): Promise<{ root: string; blobs: SampleBlob[] }> {
+  return { root, blobs: await makeFiles(root, MANY) }
+}
+
+async function makeFiles(root: string, shape: typeof MANY): Promise<SampleBlob[]> {
+  const batch = new BlobStore(root).batch()
+  const blobs: SampleBlob[] = []
+  for (const [i, bytes] of sizes(shape).entries()) {
+    blobs.push({ sha256: makeFile(batch, bytes, i), bytes })
+    await setImmediate() // a batch syncs in between
+  }
+  await batch.commit()
+  return blobs
+}
+
 /** Scaled until they add up, because cutting off at both ends moves the sum. */
-function sizes(): number[] {
+function sizes({ count, totalBytes }: typeof MANY): number[] {
   const random = randomFrom(1)
-  const shape = Array.from({ length: COUNT }, () => logNormal(random, 1, 1.85))
+  const shape = Array.from({ length: count }, () => logNormal(random, 1, 1.85))
   const scaled = (scale: number): number[] =>
     shape.map((one) => Math.round(Math.min(MOST_BYTES, Math.max(LEAST_BYTES, one * scale))))
-  let scale = TOTAL_BYTES / COUNT
-  for (let i = 0; i < 30; i++) scale *= TOTAL_BYTES / sum(scaled(scale))
+  let scale = totalBytes / count
+  for (let i = 0; i < 30; i++) scale *= totalBytes / sum(scaled(scale))
   return scaled(scale)
 }
 

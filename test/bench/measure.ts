@@ -18,6 +18,8 @@ export interface Metric {
   /** what stands beside it */
   against?: string
   pairs?: number
+  /** processor milliseconds of ours: on a busy machine the steadier witness */
+  cpuMs?: number
   /** both ratios, whichever the goal is about */
   wallRatio?: number
   cpuRatio?: number
@@ -47,7 +49,7 @@ export interface Comparison {
 }
 
 const PAIRS = 5
-const RUN_MS = 60_000
+const RUN_MS = 300_000
 /** A busy machine gets fewer pairs, and the line says how many. */
 const METRIC_MS = 75_000
 const LEAST_PAIRS = 3
@@ -140,7 +142,8 @@ export function round(value: number): number {
   return Number(value.toPrecision(3))
 }
 
-async function measure({ command, reset }: Side): Promise<Usage> {
+/** One run alone. */
+export async function measure({ command, reset }: Side): Promise<Usage> {
   await reset?.()
   const { stdout } = await mustRun('python3', [MEASURE, ...command], { timeoutMs: RUN_MS, env: { no_proxy: '*' } })
   return JSON.parse(stdout) as Usage

@@ -46,7 +46,7 @@ export async function* memoryMetrics(work: string): AsyncGenerator<Metric> {
       idle.push(memoryMb(mirror, 'VmRSS'))
       if (hasLoad) loaded.push(await memoryUnderLoad(mirror, script))
     } finally {
-      await stop(mirror)
+      await stopMirror(mirror)
     }
   }
   yield memory('memory-idle', idle, '<= 90 MB')
@@ -85,7 +85,7 @@ async function timeToAnswer(config: string): Promise<number> {
     if (answer.status !== 200) throw new Error(`/healthz answered ${answer.status}`)
     return performance.now() - start
   } finally {
-    await stop(mirror)
+    await stopMirror(mirror)
   }
 }
 
@@ -111,7 +111,7 @@ function startMetric(metric: string, pairs: readonly StartPair[]): Metric {
 }
 
 /** Resolves when every listener is open. Its log is only shown when it ends before that. */
-async function startMirror(config: string): Promise<RunningMirror> {
+export async function startMirror(config: string): Promise<RunningMirror> {
   const [program, ...args] = gapferryMirror('serve', '--json', '--config', config)
   const child = spawn(program!, args, { stdio: ['ignore', 'pipe', 'pipe'] })
   const kill = (): boolean => child.kill('SIGKILL')
@@ -129,7 +129,7 @@ async function startMirror(config: string): Promise<RunningMirror> {
   return { child, admin, origin: origins[0]!.url }
 }
 
-async function stop({ child }: RunningMirror): Promise<void> {
+export async function stopMirror({ child }: RunningMirror): Promise<void> {
   const ended = once(child, 'exit')
   child.kill('SIGTERM')
   await ended

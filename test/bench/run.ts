@@ -13,6 +13,8 @@ import { cutFilelistsMetrics, cutPrimaryMetrics, parseMetrics } from './lists.ts
 import { isMet, notInstalled, type Metric } from './measure.ts'
 import { memoryMetrics, startMetrics } from './mirror.ts'
 import { planMetrics } from './plan.ts'
+import { releaseMetrics } from './release.ts'
+import { scaleMetrics } from './scale.ts'
 import { serveMetrics } from './serve.ts'
 
 interface Group {
@@ -44,6 +46,16 @@ const GROUPS: Record<string, Group> = {
     needs: ['python3', 'grep'],
   },
   plan: { metrics: planMetrics, names: ['plan', 'plan-memory'], needs: ['python3', 'dnf', 'rpm'] },
+  release: {
+    metrics: releaseMetrics,
+    names: ['release', 'release-50-bundles', 'release-20000-paths', 'release-64-clients'],
+    needs: [],
+  },
+  scale: {
+    metrics: scaleMetrics,
+    names: ['pack-4gb-memory', 'verify-4gb-memory', 'import-4gb-memory'],
+    needs: ['python3'],
+  },
   memory: { metrics: memoryMetrics, names: ['memory-idle', 'memory-load'], needs: [] },
   start: { metrics: startMetrics, names: ['start', 'start-gapferry'], needs: [] },
 }
