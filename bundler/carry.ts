@@ -7,6 +7,7 @@ import { statfs } from 'node:fs/promises'
 import { formatBytes, formatTime } from '../manifests/console.ts'
 import { sha256Of, type Sha256 } from '../manifests/digest.ts'
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
+import { withCode } from '../manifests/system-error.ts'
 import { MAX_AHEAD_MS } from '../manifests/metadata.ts'
 import { checkRpm, MAX_RPM_HEADER_BYTES } from '../manifests/rpm-package.ts'
 import { isPointer, MAX_TREE_BYTES, parseTree } from '../manifests/tree.ts'
@@ -81,9 +82,14 @@ export async function pull(laptop: Laptop, plan: Plan): Promise<PullResult> {
         }),
       laptop.signal,
     )
+    keepPlan(laptop.fleet, plan)
+  } catch (error) {
+    // What was free is not any more: with figures a person knows how much to make room for.
+    if (isGapferryError(withCode(error), 'SPACE_SHORT')) await refuseShortSpace(laptop.fleet.storeDir, total - spent)
+    keepPlan(laptop.fleet, plan)
+    throw error
   } finally {
     step.end()
-    keepPlan(laptop.fleet, plan)
   }
   return { fetched: { count: toFetch.length, bytes: spent }, here: { count: here.length, bytes: sumBytes(here) } }
 }

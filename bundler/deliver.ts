@@ -3,7 +3,6 @@
  */
 import { readFileSync } from 'node:fs'
 import type { ReadStream } from 'node:tty'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import { parseTimestamp } from '../manifests/metadata.ts'
@@ -84,7 +83,7 @@ async function packSite(
     trusted: { roots: roots.slice(0, 1) },
     site: site.name,
     nowMs: Math.max(laptop.nowMs(), bundle.createdAtMs),
-    scratchDir: tmpdir(),
+    scratchDir: join(laptop.fleet.storeDir, 'staging'), // what a crash leaves there is swept by the next run
   }
   const carriedBytes = [...wanted.values()].reduce((total, bytes) => total + bytes, 0)
   let step: ProgressStep | undefined

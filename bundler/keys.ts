@@ -7,7 +7,7 @@
  * Key files are named by the first digits of their key id. Which bundle keys count is what the newest root says.
  */
 import { createPrivateKey, createPublicKey, generateKeyPair, sign, type KeyObject } from 'node:crypto'
-import { closeSync, existsSync, fsyncSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync } from 'node:fs'
+import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readdirSync, readFileSync } from 'node:fs'
 import { renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -17,7 +17,7 @@ import { checkSite, rootChain, type RoleName, type RootFile } from '../manifests
 import { roleKey } from '../manifests/role-key.ts'
 import { parseName } from '../manifests/tree.ts'
 import { fingerprintWords } from '../manifests/words.ts'
-import { syncFolder, systemCode, writeAll } from '../storage/durable.ts'
+import { makeScratch, syncFolder, systemCode, writeAll } from '../storage/durable.ts'
 import { openKey, parseKeyFile, sealKey, type KeyFile } from './keyfile.ts'
 import { createOpenpgpKey, signDetached } from './openpgp.ts'
 
@@ -197,7 +197,7 @@ function fileName(role: KeyFile['role'], keyid: string): string {
 function writeFolder(folder: string, files: Record<string, Uint8Array>): void {
   const parent = join(folder, '..')
   mkdirSync(parent, { recursive: true, mode: 0o700 })
-  const temp = mkdtempSync(join(parent, '.new-'))
+  const temp = makeScratch(parent, '.new-')
   try {
     for (const [name, bytes] of Object.entries(files)) writeNew(join(temp, name), bytes)
     syncFolder(temp)

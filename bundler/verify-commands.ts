@@ -1,7 +1,7 @@
 /**
  * `gapferry verify` and `gapferry inspect`: bundles judged with nothing but the root.
  */
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, resolve } from 'node:path'
 import type { Command } from 'commander'
@@ -9,6 +9,7 @@ import { parsePartName } from '../manifests/bundle.ts'
 import { errorObject, formatBytes, formatTable, formatTime, plural } from '../manifests/console.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { examples, print, PrintedError, type GlobalOptions, type Surroundings } from '../manifests/program.ts'
+import { makeScratch } from '../storage/durable.ts'
 import { loadFleet } from './config.ts'
 import { loadSite } from './keys.ts'
 import { makeProgress } from '../manifests/progress.ts'
@@ -26,8 +27,10 @@ export function addVerifyCommands(program: Command, around: Surroundings): void 
       const options = command.optsWithGlobals<Options>()
       const step = makeProgress(around).step('verify')
       const paths = pathsOf(files, around)
-      const judge = { ...judgeOptions(files, options, around), onProgress: (bytes: number) => step.add(bytes) }
-      const bundles = await verifyFiles(paths, judge).finally(() => step.end())
+      const bundles = await withScratch((scratchDir) => {
+        const judge = judgeOptions(files, options, around)
+        return verifyFiles(paths, { ...judge, scratchDir, onProgress: (bytes) => step.add(bytes) })
+      }).finally(() => step.end())
       const failure = incomplete(bundles)
       if (options.json === true) print(around, JSON.stringify({ bundles, ...(failure && errorObject(failure)) }))
       else print(around, bundles.map(renderJudged).join('\n'))
@@ -39,7 +42,9 @@ export function addVerifyCommands(program: Command, around: Surroundings): void 
     async (files: string[], _: object, command: Command) => {
       const options = command.optsWithGlobals<Options>()
       const paths = pathsOf(files, around)
-      const bundles = await inspectFiles(paths, judgeOptions(files, options, around))
+      const bundles = await withScratch((scratchDir) => {
+        return inspectFiles(paths, { ...judgeOptions(files, options, around), scratchDir })
+      })
       print(around, options.json === true ? JSON.stringify({ bundles }) : bundles.map(renderInspected).join('\n\n'))
     },
   )
@@ -54,10 +59,20 @@ function judging(program: Command, name: string, description: string): Command {
     .addHelpText('after', examples(program, `${name} /media/stick/gapferry/hq/hq-7.tar --trust 1.root.json`))
 }
 
-function judgeOptions(files: string[], options: Options, around: Surroundings): JudgeOptions {
+/** These commands have no store of their own to work in. */
+async function withScratch<T>(work: (scratchDir: string) => Promise<T>): Promise<T> {
+  const scratchDir = makeScratch(tmpdir(), 'gapferry-verify-')
+  try {
+    return await work(scratchDir)
+  } finally {
+    rmSync(scratchDir, { recursive: true, force: true })
+  }
+}
+
+function judgeOptions(files: string[], options: Options, around: Surroundings): Omit<JudgeOptions, 'scratchDir'> {
   const roots =
     options.trust === undefined ? ownRoots(files, options, around) : [readRoot(resolve(around.cwd, options.trust))]
-  return { trusted: { roots }, nowMs: around.nowMs(), scratchDir: tmpdir(), signal: around.signal }
+  return { trusted: { roots }, nowMs: around.nowMs(), signal: around.signal }
 }
 
 /** The roots that this laptop holds for the site that the file's name tells; what the file says of itself proves nothing. */

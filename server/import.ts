@@ -12,7 +12,8 @@ import { statfsSync, statSync } from 'node:fs'
 import { basename } from 'node:path'
 import { formatBytes } from '../manifests/console.ts'
 import type { Sha256 } from '../manifests/digest.ts'
-import { GapferryError } from '../manifests/errors.ts'
+import { GapferryError, isGapferryError } from '../manifests/errors.ts'
+import { withCode } from '../manifests/system-error.ts'
 import { partHolding } from '../manifests/part-hint.ts'
 import type { SiteFacts } from '../manifests/site.ts'
 import type { Tree } from '../manifests/tree.ts'
@@ -150,13 +151,17 @@ class Run {
     const startBytes = this.#doneBytes
     const part: ImportedPart = { file, blobs: 0, bytes: 0, newBlobs: 0, newBytes: 0 }
     const batch = blobs.batch()
+    let verified: PartBundle | undefined
     try {
       const content = await readPart(
         file,
         {
           verify: (offered) =>
             verifyMetadata({ trusted: catalog.trusted(), offered, nowMs: clockMs, site, scratchDir: stagingDir }),
-          onVerified: (bundle) => this.#checkSpace(file, bundle),
+          onVerified: (bundle) => {
+            this.#checkSpace(file, bundle)
+            verified = bundle
+          },
           onBlob: async (sha256, bytes) => {
             const isHere = this.#seen.has(sha256) || (await this.#isSound(sha256, bytes))
             // A dry run is asked about the medium: its copy is judged, whatever is here.
@@ -187,6 +192,11 @@ class Run {
       this.parts.push({ ...part, blobs: content.blobs, bytes: content.bytes })
       this.#advance(startBytes + sizeOf(file) - this.#doneBytes)
       return content.bundle
+    } catch (error) {
+      batch.discard()
+      // What was free is not any more: with figures a person knows how much to make room for.
+      if (verified !== undefined && isGapferryError(withCode(error), 'SPACE_SHORT')) this.#checkSpace(file, verified)
+      throw error
     } finally {
       batch.discard()
     }
