@@ -11,9 +11,10 @@ import { withCode } from '../manifests/system-error.ts'
 import { MAX_AHEAD_MS } from '../manifests/metadata.ts'
 import { checkRpm, MAX_RPM_HEADER_BYTES } from '../manifests/rpm-package.ts'
 import { isPointer, MAX_TREE_BYTES, parseTree } from '../manifests/tree.ts'
+import { blobFault, CHECK_BUFFER_BYTES } from '../storage/blob-check.ts'
 import type { BlobStore } from '../storage/blobs.ts'
 import type { Ledger, SignedBundle } from '../storage/ledger.ts'
-import { composeSite, contentDigest } from './compose.ts'
+import { composeSite, contentDigest, type GroupContent } from './compose.ts'
 import type { Fleet } from './config.ts'
 import { groupContent, type FetchedBlob } from './content.ts'
 import type { Fetcher } from './fetch.ts'
@@ -149,12 +150,22 @@ export async function composeBundle(
   for (const group of site.groups) groups.push(await groupContent(group, sources))
   const content = contentDigest(groups)
   const last = ledger.lastBundle(site.name)
-  if (last !== undefined && last.content === content && !options.renew) return describe(store, last, false)
+  const isWhole = last !== undefined && hasDocuments(store, last)
+  if (isWhole && last.content === content && !options.renew) return describe(store, last, false)
+  if (last !== undefined && !isWhole) {
+    laptop.warn(
+      `bundle ${last.number} of ${site.name}: its trees or signed lists are damaged or gone from the store; ` +
+        'a new bundle is signed, and it carries nothing to go back to',
+    )
+  }
+  await refuseRotten(laptop, groups)
   const number = (last?.number ?? 0) + 1
   const createdAtMs = createdAfter(last, nowMs, laptop.warn)
   const signer = await keys.unlock()
   const context = { site: site.name, number, nowMs, store, signDetached: signer.signDetached.bind(signer) }
-  const composed = await composeSite(context, groups, last, (group) => ledger.promises(site.name, group))
+  const composed = await composeSite(context, groups, isWhole ? last : undefined, (group) =>
+    ledger.promises(site.name, group),
+  )
   const targets = new Map(
     [...composed.targets].map(([name, bytes]) => [name, { sha256: sha256Of(bytes), bytes: bytes.length }]),
   )
@@ -183,6 +194,43 @@ function createdAfter(last: SignedBundle | undefined, nowMs: number, warn: (text
   const dated = isTaken ? 'the new one is dated like that' : 'mirrors refuse that one; the new one is dated today'
   warn(`bundle ${last.number} was signed at ${before}, this laptop's clock says ${now}: ${dated}; check the clock`)
   return isTaken ? last.createdAtMs : nowMs
+}
+
+/** A bundle is signed once: what it says of a blob must be true before, not found out while the stick is written. */
+async function refuseRotten({ store, signal }: Laptop, groups: GroupContent[]): Promise<void> {
+  const buffer = Buffer.allocUnsafeSlow(CHECK_BUFFER_BYTES)
+  const wanted = new Map<Sha256, { path: string; bytes: number }>()
+  for (const { entries } of groups) {
+    for (const [path, { sha256, bytes }] of entries) wanted.set(sha256, { path, bytes })
+  }
+  for (const [sha256, { path, bytes }] of wanted) {
+    if ((await blobFault(store, { sha256, bytes }, { buffer, signal })) === undefined) continue
+    throw new GapferryError(
+      'BLOB_DIGEST_MISMATCH',
+      `${path}: its file in the store is damaged, so nothing was signed`,
+      {
+        hint: 'gapferry store verify --mend, then gapferry pull',
+      },
+    )
+  }
+}
+
+/** Whether what was made and signed for a bundle is here and sound; nobody could fetch it again. */
+function hasDocuments(store: BlobStore, { trees }: SignedBundle): boolean {
+  try {
+    for (const [target, sha256] of trees) {
+      const bytes = store.read(sha256, MAX_TREE_BYTES)
+      if (target === 'site') continue
+      const entries = [...parseTree(bytes, target).entries.values()]
+      for (const entry of entries) {
+        if (isPointer(entry) && entry.verdict === undefined) store.read(entry.sha256, entry.bytes)
+      }
+    }
+    return true
+  } catch (error) {
+    if (isGapferryError(error, 'BLOB_MISSING', 'BLOB_DIGEST_MISMATCH', 'BLOB_SIZE_MISMATCH')) return false
+    throw error
+  }
 }
 
 function describe(store: BlobStore, bundle: SignedBundle, isNew: boolean): ComposedBundle {

@@ -18,6 +18,7 @@ import { loadSite } from './keys.ts'
 import type { Plan } from './plan.ts'
 import { keptPlan } from './plan-file.ts'
 import { explainItem, renderExplained, renderPacked, renderPlan, type PlanFigures } from './render.ts'
+import { addStoreCommands } from './store-commands.ts'
 import { addVerifyCommands } from './verify-commands.ts'
 
 interface SiteOption {
@@ -38,6 +39,7 @@ export function addCommands(program: Command, around: Surroundings): void {
   addBundle(program, around)
   addVerifyCommands(program, around)
   addUpstreams(program, around)
+  addStoreCommands(program, around, withLaptop)
 }
 
 function addInit(program: Command, around: Surroundings): void {

@@ -40,7 +40,8 @@ export function keptPlan(fleet: Fleet, site: string | undefined): Plan {
   return { format: 1, createdAtMs: kept?.createdAtMs ?? 0, sites }
 }
 
-function readPlan(fleet: Fleet): Plan | undefined {
+/** Whatever was kept, whether the settings have changed since or not; undefined where there is none. */
+export function readPlan(fleet: Fleet): Plan | undefined {
   try {
     return JSON.parse(readFileSync(join(fleet.storeDir, PLAN_FILE), 'utf8')) as Plan
   } catch (error) {

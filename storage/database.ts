@@ -57,7 +57,10 @@ export function lockStore(root: string): () => void {
   const holderFile = join(root, HOLDER_FILE)
   const lock = explained(lockFile, () => new SqliteDatabase(lockFile, { timeout: 0 }))
   try {
-    explained(lockFile, () => lock.exec('BEGIN EXCLUSIVE'))
+    explained(lockFile, () => {
+      lock.pragma('journal_mode = MEMORY') // a journal would take room, which a full disk does not have, and outlive a kill
+      lock.exec('BEGIN EXCLUSIVE')
+    })
   } catch (cause) {
     lock.close()
     if (!isGapferryError(cause, 'STORE_BUSY')) throw cause

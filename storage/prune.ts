@@ -137,8 +137,9 @@ function explained<T>(number: number, work: () => T): T {
   }
 }
 
-/** Only what is named and placed like a blob; anything else in the folder is somebody's. */
-function* blobFiles(dir: string): Generator<{ sha256: Sha256; file: string }> {
+/** Only what is named and placed like a blob; anything else in the folder is somebody's.
+ *  @param dir  the store's folder */
+export function* blobFiles(dir: string): Generator<{ sha256: Sha256; file: string }> {
   const blobs = join(dir, 'blobs')
   for (const folder of readdirSync(blobs)) {
     if (!/^[0-9a-f]{2}$/.test(folder)) continue

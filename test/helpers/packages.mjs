@@ -11,6 +11,7 @@ const PACKAGES = {
   'apache2-bin': ['/usr/sbin/apache2', '/usr/lib/apache2/modules/mod_mpm_event.so'],
   bzip2: ['/usr/bin/bzip2'],
   'createrepo-c': ['/usr/bin/createrepo_c'],
+  e2fsprogs: ['/usr/sbin/mkfs.ext4'],
   dnf: ['/usr/bin/dnf'],
   gnupg: ['/usr/bin/gpg', '/usr/bin/gpgconf', '/usr/bin/gpg-agent'],
   gpgv: ['/usr/bin/gpgv'],
@@ -19,6 +20,7 @@ const PACKAGES = {
   'python3-dnf': ['/usr/lib/python3/dist-packages/dnf/__init__.py'],
   rpm: ['/usr/bin/rpm', '/usr/bin/rpmbuild', '/usr/bin/rpmsign'],
   strace: ['/usr/bin/strace'],
+  xfsprogs: ['/usr/sbin/mkfs.xfs'],
   'xz-utils': ['/usr/bin/xz'],
   zstd: ['/usr/bin/zstd'],
 }
