@@ -68,8 +68,8 @@ export const WORKS: Record<Work['name'], Work> = {
     name: 'pack',
     program: 'gapferry',
     begin: (scene) => withStick(scene.copy(scene.toPack)),
-    args: () => ['pack', '--to', STICK, '--part-size', '400000B'],
-    check: (_scene, dir, killed) =>
+    args: ({ partSize }) => ['pack', '--to', STICK, '--part-size', partSize],
+    check: (scene, dir, killed) =>
       collected(async (expect) => {
         expect('blobs whose bytes are others', wrongBlobs(join(dir, 'store')), [])
         const parts = partsOn(join(dir, STICK))
@@ -83,7 +83,7 @@ export const WORKS: Record<Work['name'], Work> = {
             isAcknowledged(killed) ? 0 : true,
           )
         } else expect('acknowledged', isAcknowledged(killed), false)
-        const { stdout } = succeeded(await laptop(dir, 'pack', '--to', STICK, '--part-size', '400000B', '--json'))
+        const { stdout } = succeeded(await laptop(dir, 'pack', '--to', STICK, '--part-size', scene.partSize, '--json'))
         expect(
           'number',
           (JSON.parse(stdout) as { bundles: { number: number }[] }).bundles.map(({ number }) => number),

@@ -1,6 +1,6 @@
 /** What tests of crashes need: both sides of the gap between a first bundle and a second, as folders that are copied for
  *  each attempt; programs that are killed; and what must be true afterwards, whatever happened. */
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -32,8 +32,9 @@ export interface Scene {
   toPack: string
   toImport: string
   toRelease: string
-  /** bundle 2, in parts */
+  /** bundle 2, in parts of at most this size */
   stick: string
+  partSize: string
   /** path → digest of what a box is answered with bundle 1 and with bundle 2 */
   before: Map<string, string>
   after: Map<string, string>
@@ -75,15 +76,8 @@ export async function makeScene(t: Teardown, files: { count: number; bytes: numb
   const toPack = keep(gap.laptopDir, 'to-pack')
   const stick = join(dir, 'bundle-2')
   mkdirSync(stick)
-  succeeded(
-    await gap.gapferry(
-      'pack',
-      '--to',
-      stick,
-      '--part-size',
-      `${Math.ceil((files.count * files.bytes) / 2) + 400_000}B`,
-    ),
-  )
+  const partSize = `${Math.ceil((files.count * files.bytes) / 2) + 400_000}B`
+  succeeded(await gap.gapferry('pack', '--to', stick, '--part-size', partSize))
   succeeded(await gap.mirror('import', stick))
   const toRelease = keep(gap.mirrorDir, 'to-release')
   const [before, after] = [1, 2].map((number) => currentOf(toRelease, number)) as [
@@ -92,7 +86,7 @@ export async function makeScene(t: Teardown, files: { count: number; bytes: numb
   ]
   let copies = 0
   const copy = (from: string): string => keep(from, `copy-${++copies}`)
-  return { dir, gap, toPull, toPack, toImport, toRelease, stick, before, after, copy }
+  return { dir, gap, toPull, toPack, toImport, toRelease, stick, partSize, before, after, copy }
 }
 
 /** `status` 0, or an error with all that was said. */
@@ -227,6 +221,12 @@ export function wrongBlobs(storeDir: string): string[] {
     .map(({ name }) => name)
 }
 
+/** A system tool that needs root; throws with what it said. */
+export function tool(name: string, args: readonly string[]): void {
+  const { status, stderr, error } = spawnSync(name, args, { encoding: 'utf8' })
+  if (status !== 0) throw new Error(`${name} ${args.join(' ')} (needs root): ${error?.message ?? stderr}`)
+}
+
 /** The parts on a stick. */
 export function partsOn(stick: string, site = 'hq'): string[] {
   const folder = join(stick, 'gapferry', site)
@@ -263,7 +263,7 @@ function mostPerThread(log: string): Map<string, number> {
 }
 
 function noise(seed: string, bytes: number): Buffer {
-  const random = randomOf([...seed].reduce((sum, char) => Math.imul(sum, 31) + char.charCodeAt(0), 7))
+  const random = randomOf(Buffer.from(seed).reduce((sum, byte) => Math.imul(sum, 31) + byte, 7))
   const words = new Uint32Array(Math.ceil(bytes / 4)).map(() => random() * 4_294_967_296)
   return Buffer.from(words.buffer).subarray(0, bytes)
 }

@@ -11,7 +11,7 @@ const SEED = Number(process.env['GAPFERRY_SEED'] ?? Date.now() % 1_000_000)
 t.setTimeout(1_200_000)
 
 t.test(`killed at random moments (GAPFERRY_SEED=${SEED})`, async (t) => {
-  const scene = await makeScene(t, { count: 60, bytes: 100_000 })
+  const scene = await makeScene(t, { count: 40, bytes: 60_000 })
   for (const work of Object.values(WORKS)) {
     await t.test(`${work.name}, ${KILLS} times`, async (t) => {
       const random = randomOf(SEED)

@@ -1,11 +1,11 @@
 /** A disk that is full, at every stage: mounted as small as it takes (so these tests run as root). No short file is ever
  *  accepted, the error says how much is missing, and once there is room the same command succeeds. */
-import { spawn, spawnSync } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { cpSync, existsSync, mkdirSync, readdirSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import t, { type Test } from 'tap'
 import { openStore } from '../../server/store.ts'
-import { command, killedAfter, makeScene, servedBy, type Killed, type Scene } from '../helpers/crash.ts'
+import { command, killedAfter, makeScene, servedBy, tool, type Killed, type Scene } from '../helpers/crash.ts'
 import { plainFailure, WORKS, type Work } from '../helpers/crash-work.ts'
 
 const MB = 1_000_000
@@ -54,7 +54,7 @@ t.test('a full disk', async (t) => {
       await goesOn(t, WORKS.release, scene, disk, failed)
       if (freeBytes > 4 * MB) throw new Error('it never succeeded')
     }
-    t.ok(codes.length > 2, `${codes.join(', ')}`)
+    t.ok(codes.length > 2, codes.join(', '))
   })
 
   await t.test('pack: a stick in steps', async (t) => {
@@ -159,14 +159,10 @@ async function whileFilling(work: Work, scene: Scene, disk: Disk, leftBytes: num
 }
 
 function tmpfs(t: Test, dir: string, size: string): void {
-  const { status, stderr } = spawnSync('mount', ['-t', 'tmpfs', '-o', `size=${size}`, 'tmpfs', dir], {
-    encoding: 'utf8',
-  })
-  if (status !== 0) throw new Error(`a small disk cannot be mounted (run this as root): ${stderr}`)
-  t.teardown(() => spawnSync('umount', ['-l', dir]))
+  tool('mount', ['-t', 'tmpfs', '-o', `size=${size}`, 'tmpfs', dir])
+  t.teardown(() => tool('umount', ['-l', dir]))
 }
 
 function remount(dir: string, size: string): void {
-  const { status, stderr } = spawnSync('mount', ['-o', `remount,size=${size}`, dir], { encoding: 'utf8' })
-  if (status !== 0) throw new Error(stderr)
+  tool('mount', ['-o', `remount,size=${size}`, dir])
 }

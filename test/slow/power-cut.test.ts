@@ -1,13 +1,13 @@
 /** The power goes: what a disk holds at a moment is what a copy of its image holds, because a mounted file system keeps in
  *  memory what was not synced. What was acknowledged must be in the copy; at any other moment the copy must be as good as
  *  after a crash. Needs root (loop mounts). */
-import { spawn, spawnSync } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { cpSync, mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { removeFolder } from '../helpers/cache.ts'
-import { killedAfter, makeScene, randomOf, straced, type Killed, type Scene } from '../helpers/crash.ts'
+import { killedAfter, makeScene, randomOf, straced, tool, type Killed, type Scene } from '../helpers/crash.ts'
 import { WORKS, type Work } from '../helpers/crash-work.ts'
 
 const IMAGE_BYTES = 400_000_000
@@ -74,19 +74,19 @@ function makeDisk(t: Test, kind: Kind, work: Work, scene: Scene): Disk {
   const [image, mounted] = [`${made}.img`, `${made}-disk`]
   writeFileSync(image, '')
   truncateSync(image, IMAGE_BYTES)
-  must(`mkfs.${kind}`, [...FILE_SYSTEMS[kind].mkfs, image])
+  tool(`mkfs.${kind}`, [...FILE_SYSTEMS[kind].mkfs, image])
   const remove = mount(t, kind, image, mounted)
   const dir = join(mounted, 'work')
   cpSync(made, dir, { recursive: true, preserveTimestamps: true })
   mkdirSync(join(dir, 'tmp'))
-  must('sync', ['-f', mounted])
+  tool('sync', ['-f', mounted])
   removeFolder(made)
   return { kind, image, dir, remove }
 }
 
 /** The image as it is now. */
 function copyOf({ image }: Disk): string {
-  must('cp', ['--sparse=always', image, `${image}.cut`])
+  tool('cp', ['--sparse=always', image, `${image}.cut`])
   return `${image}.cut`
 }
 
@@ -124,18 +124,13 @@ async function stoppedAfter(work: Work, scene: Scene, disk: Disk, ms: number): P
 
 function mount(t: Pick<Test, 'teardown'>, kind: Kind, image: string, at: string): () => void {
   mkdirSync(at, { recursive: true })
-  must('mount', ['-t', kind, '-o', FILE_SYSTEMS[kind].mount, image, at])
+  tool('mount', ['-t', kind, '-o', FILE_SYSTEMS[kind].mount, image, at])
   let isMounted = true
   const remove = (): void => {
-    if (isMounted) must('umount', ['-l', at])
+    if (isMounted) tool('umount', ['-l', at])
     isMounted = false
     rmSync(image, { force: true })
   }
   t.teardown(remove)
   return remove
-}
-
-function must(command: string, args: readonly string[]): void {
-  const { status, stderr, error } = spawnSync(command, args, { encoding: 'utf8' })
-  if (status !== 0) throw new Error(`${command} ${args.join(' ')} (needs root): ${error?.message ?? stderr}`)
 }
