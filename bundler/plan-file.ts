@@ -40,7 +40,8 @@ export function keptPlan(fleet: Fleet, site: string | undefined): Plan {
   return { format: PLAN_FORMAT, createdAtMs: kept?.createdAtMs ?? 0, sites }
 }
 
-function readPlan(fleet: Fleet): Plan | undefined {
+/** Whatever was kept, whether the settings have changed since or not; undefined where there is none. */
+export function readPlan(fleet: Fleet): Plan | undefined {
   try {
     const plan = JSON.parse(readFileSync(join(fleet.storeDir, PLAN_FILE), 'utf8')) as Plan
     // what another version of this program wrote

@@ -148,6 +148,21 @@ export class Ledger {
     return { ...row, metadata: this.#metadata(site, row.number), trees: this.#trees(site, row.number) }
   }
 
+  /** All bundles that were signed: sorted by site, newest first. */
+  bundles(): SignedBundle[] {
+    const rows = this.#db
+      .prepare(
+        `SELECT site, number, created_at_ms AS createdAtMs, content FROM bundle
+         ORDER BY site, number DESC`,
+      )
+      .all() as Omit<SignedBundle, 'metadata' | 'trees'>[]
+    return rows.map((row) => ({
+      ...row,
+      metadata: this.#metadata(row.site, row.number),
+      trees: this.#trees(row.site, row.number),
+    }))
+  }
+
   /** The number of the site's next bundle: above all that were signed here, and above what it was told others used. */
   nextNumber(site: string): number {
     const { number } = this.#db

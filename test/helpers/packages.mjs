@@ -13,6 +13,7 @@ const PACKAGES = {
   bzip2: ['/usr/bin/bzip2'],
   'createrepo-c': ['/usr/bin/createrepo_c'],
   dash: ['/usr/bin/dash'],
+  e2fsprogs: ['/usr/sbin/mkfs.ext4'],
   dnf: ['/usr/bin/dnf'],
   'libsolv-tools': ['/usr/bin/testsolv'],
   gnupg: ['/usr/bin/gpg', '/usr/bin/gpgconf', '/usr/bin/gpg-agent'],
@@ -25,6 +26,7 @@ const PACKAGES = {
   softhsm2: ['/usr/bin/softhsm2-util', '/usr/lib/softhsm/libsofthsm2.so'],
   shellcheck: ['/usr/bin/shellcheck'],
   strace: ['/usr/bin/strace'],
+  xfsprogs: ['/usr/sbin/mkfs.xfs'],
   'xz-utils': ['/usr/bin/xz'],
   zstd: ['/usr/bin/zstd'],
 }
