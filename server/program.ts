@@ -17,8 +17,19 @@ export const MIRROR: ProgramShape = {
   commands: [
     {
       names: [
-        ...['init', 'import', 'release', 'rollback', 'serve', 'status', 'bundles', 'parity'],
-        ...['verify', 'prune', 'backup', 'restore', 'audit'],
+        'init',
+        'import',
+        'release',
+        'rollback',
+        'serve',
+        'status',
+        'bundles',
+        'parity',
+        'verify',
+        'prune',
+        'backup',
+        'restore',
+        'audit',
       ],
       load: async () => (await import('./commands.ts')).addCommands,
     },
