@@ -24,14 +24,15 @@ export function systemCode(error: unknown): string {
   return isUnnamed && QUOTA_NUMBERS.includes(Number(error.errno)) ? 'EDQUOT' : ''
 }
 
+/** What SQLite calls a refusal of the disk, where nobody met it nearer to the file. */
+const SQLITE_CODES = { SQLITE_FULL: 'ENOSPC', SQLITE_IOERR: 'EIO', SQLITE_READONLY: 'EROFS' }
+
 /** What the system refused while a file was worked on, as an error of ours: SPACE_SHORT or FILE_FAILED. Anything else comes
  *  back as it is. */
 export function withCode(error: unknown): unknown {
-  if (!(error instanceof Error) || !('code' in error) || !('syscall' in error)) return error
-  const [code, syscall] = [systemCode(error), String(error.syscall)]
+  const { code, syscall, what } = refusalOf(error)
   const isSpace = NO_ROOM.includes(code)
   if ((!isSpace && !DISK_FAULTS.includes(code)) || NOT_OF_FILES.includes(syscall)) return error
-  const what = 'path' in error ? String(error.path) : 'a file'
   const hint = isSpace
     ? 'make room on this disk, then run the same command again'
     : 'see that the disk is sound and mounted for writing, then run the same command again'
@@ -39,4 +40,14 @@ export function withCode(error: unknown): unknown {
     hint,
     cause: error,
   })
+}
+
+function refusalOf(error: unknown): { code: string; syscall: string; what: string } {
+  const none = { code: '', syscall: '', what: '' }
+  if (!(error instanceof Error) || !('code' in error)) return none
+  const sqlite = Object.entries(SQLITE_CODES).find(([code]) => String(error.code).startsWith(code))
+  if (sqlite !== undefined) return { code: sqlite[1], syscall: 'SQLite', what: 'a database of the store' }
+  if (!('syscall' in error)) return none
+  const what = 'path' in error ? String(error.path) : 'a file'
+  return { code: systemCode(error), syscall: String(error.syscall), what }
 }
