@@ -14,7 +14,7 @@ import { formatBytes } from '../manifests/console.ts'
 import type { Sha256 } from '../manifests/digest.ts'
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import { withCode } from '../manifests/system-error.ts'
-import { partHolding } from '../manifests/part-hint.ts'
+import { partHolding, serializePartHint } from '../manifests/part-hint.ts'
 import type { SiteFacts } from '../manifests/site.ts'
 import type { Tree } from '../manifests/tree.ts'
 import { checkDigest, type BlobBatch } from '../storage/blobs.ts'
@@ -173,7 +173,9 @@ class Run {
           const rootsBefore = catalog.trusted().roots.length
           const { metadata } = content.bundle
           catalog.adopt(metadata, nowMs, metadata.isExpired ? (expiredReason ?? null) : null)
-          hooks?.onAdopted(content.bundle, { isComplete: this.missing.length === 0, rootsBefore })
+          const isComplete = this.missing.length === 0
+          catalog.noteParts(metadata.number, { isComplete, partHint: serializePartHint(content.bundle.hint) })
+          hooks?.onAdopted(content.bundle, { isComplete, rootsBefore })
         })
       }
       this.parts.push({ ...part, blobs: content.blobs, bytes: content.bytes })

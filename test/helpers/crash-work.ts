@@ -152,13 +152,12 @@ async function bundlesOf(dir: string): Promise<number[]> {
   return (JSON.parse(stdout) as { bundles: { number: number }[] }).bundles.map(({ number }) => number)
 }
 
-/** What `verify` finds. Of a bundle whose first part was imported when the program was ended, the rest is missing. */
+/** What `verify` finds. Of a bundle whose first part was imported when the program was ended, the rest has not come. */
 async function faultsOf(dir: string, isWhole: boolean): Promise<unknown[]> {
-  const { stdout } = await mirror(dir, 'verify', '--json')
-  const { rotten } = JSON.parse(stdout) as { rotten: { fault: string; uses: { bundles: number[] }[] }[] }
-  return rotten.filter(
-    ({ fault, uses }) => isWhole || fault !== 'missing' || uses.some(({ bundles }) => bundles.includes(1)),
-  )
+  const { status, stdout } = await mirror(dir, 'verify', '--json')
+  const { rotten, incomplete } = JSON.parse(stdout) as { rotten: unknown[]; incomplete: unknown[] }
+  const isRight = status === (incomplete.length > 0 ? 4 : 0)
+  return [...rotten, ...(isWhole ? incomplete : []), ...(isRight ? [] : [`status ${status}`])]
 }
 
 function stateOf(dir: string, bundles: number[]): string {
