@@ -29,6 +29,8 @@ export const MAX_METADATA_BYTES: Readonly<Record<RoleName, number>> = {
 /** How far ahead of now a bundle may be dated: half a year bridges a mirror whose clock stands still between two visits, and
  *  leaves a bundle that was made today good (400 days) after the clock was led so far astray. */
 export const MAX_AHEAD_MS = 180 * 86_400_000
+/** How long past its end a bundle may still be taken where a person answers for it: as long again as bundles are good. */
+export const MAX_EXPIRED_MS = 400 * 86_400_000
 
 /** What every metadata file says of itself. */
 interface RoleFile<R extends RoleName, S extends Root | Timestamp | Snapshot | Targets> {

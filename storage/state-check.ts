@@ -6,7 +6,6 @@ import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import { parseRoot } from '../manifests/metadata.ts'
 import type { CatalogState, StateBundle } from './catalog-state.ts'
 import { serializeState } from './state-file.ts'
-import { verifyMetadata } from './trust.ts'
 
 /** A served group whose bundle cannot be believed. */
 export interface StateFault {
@@ -18,6 +17,7 @@ export interface StateFault {
 /** @param scratchDir  where a temporary folder may be made
  *  @returns groups that must not be served; empty when all that is served was signed */
 export async function verifyState(state: CatalogState, scratchDir: string): Promise<StateFault[]> {
+  const { verifyMetadata } = await import('./trust.ts') // hardly ever needed where a mirror only serves
   const faults: StateFault[] = []
   const verdicts = new Map<number, GapferryError | undefined>()
   for (const { group, role, number } of state.releases) {
