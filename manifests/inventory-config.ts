@@ -14,8 +14,12 @@ const RELEASE_FILES = ['/etc/os-release', '/etc/redhat-release', '/etc/sangoma-r
 const RELEASE_PACKAGES = {
   yum: ['system-release(releasever)', 'redhat-release'],
   dnf: [
-    ...['system-release(releasever)', 'system-release', 'distribution-release(releasever)', 'distribution-release'],
-    ...['redhat-release', 'suse-release'],
+    'system-release(releasever)',
+    'system-release',
+    'distribution-release(releasever)',
+    'distribution-release',
+    'redhat-release',
+    'suse-release',
   ],
   apt: [],
 }

@@ -203,8 +203,9 @@ t.test('of FreePBX: modules, fields, names and dates of licenses; never their co
     '/etc/schmooze/schmooze.zl':
       'Product-Name = PBXact\r\ndeploymentid = 12345678\nsysadmin_exp = 2027-01-31\nkey = TOPSECRET\nhostid = SECRETHOST\nx_exp = 12 $(SECRET)\n',
     '/etc/sangoma/license.txt': 'binary\0SECRET',
+    '/etc/sangoma/license of 5% x.zl': 'a_exp = 31-Jan-2027\n',
     '/web/admin/modules/core/module.xml':
-      '<module>\n<rawname>core</rawname><version>16.0.68.26</version><license>GPLv3+</license>\n</module>',
+      '<module>\n<rawname>core</rawname><version>16.0.68.26</version><license>GPL v3 or 100% later</license>\n</module>',
     '/web/admin/modules/endpoint/module.xml':
       '<module>\n <rawname>endpoint</rawname>\n <version>16.0.2</version>\n <license>Commercial</license>\n <depends><version>13.0</version></depends>\n</module>',
     '/web/admin/modules/new/module.xml': '<module><rawname>new</rawname>\n<version>1.0</version></module>',
@@ -242,7 +243,7 @@ t.test('of FreePBX: modules, fields, names and dates of licenses; never their co
   t.strictSame(
     freepbx?.modules.map((one) => Object.values(one).join(' ')),
     [
-      'core 16.0.68.26 enabled GPLv3+',
+      'core 16.0.68.26 enabled GPL v3 or 100% later',
       'endpoint 16.0.1 needs-upgrade Commercial',
       'gone 1.2 broken ?',
       'new 1.0 not-installed ?',
@@ -252,6 +253,7 @@ t.test('of FreePBX: modules, fields, names and dates of licenses; never their co
     freepbx?.licenses.map(({ file, facts }) => [file, Object.fromEntries(facts)]),
     [
       ['/etc/schmooze/schmooze.zl', { 'Product-Name': 'PBXact', deploymentid: '12345678', sysadmin_exp: '2027-01-31' }],
+      ['/etc/sangoma/license of 5% x.zl', { a_exp: '31-Jan-2027' }],
       ['/etc/sangoma/license.txt', {}],
     ],
   )
@@ -324,6 +326,30 @@ t.test('what cannot be read whole is no inventory', async (t) => {
   mkdirSync(join(root, 'var/run'), { recursive: true })
   writeFileSync(join(root, 'var/run/yum.pid'), `${process.pid}\n`)
   t.match(await refusal(), /^7 gapferry-box: .*another program is changing packages/)
+})
+
+t.test('a Debian 12 box tells everything but its packages, passwords taken out', async (t) => {
+  const root = t.testdir()
+  await makeBoxRoot(
+    root,
+    [],
+    {
+      '/usr/bin/apt-get': '',
+      '/var/lib/dpkg/status': '',
+      '/etc/os-release': 'ID=debian\nVERSION_ID="12"\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n',
+      '/etc/debian_version': '12.11\n',
+      '/etc/apt/sources.list': 'deb http://me:secret@deb.lan/freepbx17-prod bookworm main\n',
+      '/etc/apt/preferences.d/99sangoma': 'Package: *\nPin: origin deb.freepbx.org\n',
+      '/etc/machine-id': 'abc\n',
+    },
+    'dnf',
+  )
+  const { stdout } = await runBox(['inventory', '--root', root])
+  t.notOk(stdout.includes('secret'))
+  const box = parseInventory(Buffer.from(stdout), 'box.gfi')
+  t.match(box, { manager: 'apt', packages: [], distribution: { id: 'debian', version: '12' }, freepbx: undefined })
+  t.match(box.machine, /^[0-9a-f]{64}$/)
+  t.match(await runBox(['parity', '--root', root, 'http://x']), { status: 2, stderr: /parity is for yum and dnf/ })
 })
 
 t.test('an empty package database is refused, not reported as a box without packages', async (t) => {
