@@ -146,6 +146,22 @@ t.test('odd but legal configuration means what yum takes it for, without passwor
   )
 })
 
+t.test('a box that is pointed to the mirror keeps its state; an exclude or another package changes it', async (t) => {
+  const root = t.testdir()
+  await makeBoxRoot(root, PACKAGES, {
+    '/etc/yum.repos.d/v.repo': '[b]\nmirrorlist=http://v/\ngpgcheck=0\n[a]\nmirrorlist=http://v/\n',
+  })
+  const vendor = (await inventory(root)).stateDigest
+  writeFileSync(join(root, 'etc/yum.repos.d/v.repo'), '[b]\nenabled=0\n[a]\nenabled = no\n')
+  const mirror = '[a]\nbaseurl=http://m/yum/a/\nenabled=1\nrepo_gpgcheck=1\n[b]\nbaseurl=http://m/yum/b/\n'
+  writeFileSync(join(root, 'etc/yum.repos.d/gapferry-g.repo'), mirror)
+  t.not((await inventory(root)).stateDigest, vendor, 'a repository of one id twice is off where the first is')
+  writeFileSync(join(root, 'etc/yum.repos.d/v.repo'), '')
+  t.equal((await inventory(root)).stateDigest, vendor)
+  writeFileSync(join(root, 'etc/yum.conf'), '[main]\nexclude=x\n')
+  t.not((await inventory(root)).stateDigest, vendor)
+})
+
 t.test('dnf’s own reader finds the same settings in its files', async (t) => {
   const root = t.testdir()
   await makeBoxRoot(
