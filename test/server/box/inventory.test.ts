@@ -1,9 +1,9 @@
-import { mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { parseInventory, type Inventory } from '../../../manifests/inventory.ts'
 import { formatNevra, formatRelation } from '../../../manifests/rpm-version.ts'
-import { GAPFERRY_BOX, makeBoxRoot, manyPackages, runBox, SHELLS } from '../../helpers/box-root.ts'
+import { GAPFERRY_BOX, makeBoxRoot, manyPackages, runBox, SHELLS, TOOLS, toolsFolder } from '../../helpers/box-root.ts'
 import { mustRun, report, run } from '../../helpers/process.ts'
 import type { PackageSpec } from '../../helpers/rpm-spec.ts'
 
@@ -76,16 +76,21 @@ t.test('the sh file is clean for shellcheck, as sh and as each of its shells', a
   t.equal(statSync(GAPFERRY_BOX).mode & 0o111, 0o111, 'it can be run')
 })
 
-t.test('every shell says the same, and all that rpm says', async (t) => {
+t.test('every shell, with every awk, says the same, and all that rpm says', async (t) => {
   const root = t.testdir()
   await makeBoxRoot(root, PACKAGES, YUM_FILES)
   symlinkSync('usr/bin', join(root, 'bin'))
-  const outcomes = await Promise.all(SHELLS.map((shell) => runBox(['inventory', '--root', root], { shell })))
+  const ways = [
+    ...SHELLS.map((shell) => ({ shell })),
+    ...TOOLS.map((tools) => ({ path: toolsFolder(join(root, '..', 'tools'), tools) })),
+  ]
+  t.teardown(() => rmSync(join(root, '..', 'tools'), { recursive: true }))
+  const outcomes = await Promise.all(ways.map((way) => runBox(['inventory', '--root', root], way)))
   const texts = outcomes.map(({ stdout }) => stdout.replace(/^created .*$/m, '').replace(/^end .*$/m, ''))
   for (const [i, outcome] of outcomes.entries()) {
     t.equal(outcome.status, 0, report(outcome))
     t.equal(outcome.stderr, '')
-    t.equal(texts[i], texts[0], SHELLS[i]!.join(' '))
+    t.equal(texts[i], texts[0], JSON.stringify(ways[i]))
     t.match(outcome.stdout, /^[ -~\n]*$/, 'printable ASCII')
   }
   const { packages } = parseInventory(Buffer.from(outcomes[0]!.stdout), 'box.gfi')
