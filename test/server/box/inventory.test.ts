@@ -188,7 +188,7 @@ t.test('dnf’s own reader finds the same settings in its files', async (t) => {
     'print(json.dumps({"main": [list(base.conf.excludepkgs), base.conf.best, base.conf.installonly_limit],',
     '  "repos": [[r.id, list(r.baseurl), bool(r.enabled), r.priority, list(r.excludepkgs)] for r in base.repos.values()]}))',
   ].join('\n')
-  const { stdout } = await mustRun('/usr/bin/python3', ['-c', script, root])
+  const { stdout } = await mustRun('/usr/bin/python3', ['-c', script, root], { env: { HOME: root } })
   const theirs = JSON.parse(stdout) as { main: unknown[]; repos: unknown[][] }
   const list = (text: string | undefined): string[] => (text ?? '').split(/[\s,]+/).filter((word) => word !== '')
   t.strictSame(theirs.main, [
