@@ -17,7 +17,6 @@ export interface StateFault {
 /** @param scratchDir  where a temporary folder may be made
  *  @returns groups that must not be served; empty when all that is served was signed */
 export async function verifyState(state: CatalogState, scratchDir: string): Promise<StateFault[]> {
-  const { verifyMetadata } = await import('./trust.ts') // hardly ever needed where a mirror only serves
   const faults: StateFault[] = []
   const verdicts = new Map<number, GapferryError | undefined>()
   for (const { group, role, number } of state.releases) {
@@ -75,6 +74,7 @@ async function verifyBundle(
   if (targets !== undefined) offered.set(`${number}.targets.json`, targets)
   for (const root of roots.slice(1)) offered.set(`${parseRoot(root, 'root').version}.root.json`, root)
   const trusted = { roots: roots.slice(0, 1) }
+  const { verifyMetadata } = await import('./trust.ts') // hardly ever needed where a mirror only serves
   const found = await verifyMetadata({ trusted, offered, nowMs: createdAtMs, site, scratchDir })
   const isSame =
     found.targets.size === trees.length &&
