@@ -41,7 +41,7 @@ export interface KnownBox {
 
 type Site = Fleet['sites'][number]
 
-const BOX = /^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$/
+const BOX = /^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$/
 const ENDINGS = ['.gfi', '.rpms'] as const
 const FIRST_WORD = 'gapferry-inventory'
 
@@ -183,7 +183,7 @@ function readChoice(fleet: Fleet, site: string, name: string): Choice {
 
 function checkName(name: string): void {
   if (BOX.test(name)) return
-  throw new GapferryError('USAGE_INVALID', `"${name}" is not a name for a box: a-z 0-9 . _ -, at most 63`, {
+  throw new GapferryError('USAGE_INVALID', `"${name}" is not a name for a box: a-z 0-9 . _ -, at most 64`, {
     hint: 'give it one: --name pbx1',
   })
 }

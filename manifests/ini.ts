@@ -28,7 +28,7 @@ export function parseIni(lines: readonly string[], manager: 'yum' | 'dnf' | 'apt
       sections.set(header, section)
       ;[options, key] = [section.options, undefined]
     } else if (CONTINUED.test(line)) {
-      if (key !== undefined && !/^[#;]/.test(text)) options!.set(key, `${options!.get(key)}\n${text}`.trim())
+      if (key !== undefined) options!.set(key, `${options!.get(key)}\n${text}`.trim())
     } else if (options !== undefined) {
       const at = line.search(manager === 'yum' ? /[=:]/ : /=/)
       if (at < 1) continue

@@ -10,8 +10,19 @@ import type { PackageFacts } from './package-table.ts'
 type Manager = Inventory['manager']
 
 const RELEASE_FILES = ['/etc/os-release', '/etc/redhat-release', '/etc/sangoma-release', '/etc/debian_version']
-/** What the manager takes for its release where the configuration names no package: yum 3.4.3's and dnf's lists. */
-const RELEASE_PACKAGES = ['system-release(releasever)', 'redhat-release', 'system-release', 'distribution-release']
+/** What tells a manager its release where the configuration names no package: yum 3.4.3's list and dnf 4's. */
+const RELEASE_PACKAGES = {
+  yum: ['system-release(releasever)', 'redhat-release'],
+  dnf: [
+    'system-release(releasever)',
+    'system-release',
+    'distribution-release(releasever)',
+    'distribution-release',
+    'redhat-release',
+    'suse-release',
+  ],
+  apt: [],
+}
 const BASE_ARCHES: Record<string, string> = { i386: 'i386', i486: 'i386', i586: 'i386', i686: 'i386', athlon: 'i386' }
 
 export interface Configuration {
@@ -69,12 +80,13 @@ export function variablesOf(box: {
   main: Map<string, string>
   packages: readonly PackageFacts[]
   arch: string
+  manager: Manager
 }): Map<string, string> {
   const variables = new Map<string, string>([
     ['arch', box.arch],
     ['basearch', BASE_ARCHES[box.arch] ?? box.arch],
   ])
-  const release = releaseVersion(box.packages, box.main.get('distroverpkg'))
+  const release = releaseVersion(box.packages, box.main.get('distroverpkg'), box.manager)
   if (release !== undefined) variables.set('releasever', release)
   for (const [file, lines] of box.files) {
     if (kindOf(file) === 'variable') variables.set(fileName(file, ''), (lines[0] ?? '').trim())
@@ -84,8 +96,12 @@ export function variablesOf(box: {
 
 /** Of the first package that provides one of the names: the version of that provide, or where it has none (or is the
  *  package's own name) the package's. */
-function releaseVersion(packages: readonly PackageFacts[], configured: string | undefined): string | undefined {
-  const names = configured === undefined ? RELEASE_PACKAGES : configured.split(/[\s,]+/)
+function releaseVersion(
+  packages: readonly PackageFacts[],
+  configured: string | undefined,
+  manager: Manager,
+): string | undefined {
+  const names = configured === undefined ? RELEASE_PACKAGES[manager] : configured.split(/[\s,]+/)
   for (const name of names) {
     for (const one of packages) {
       const provide = one.provides?.find((relation) => relation.name === name)

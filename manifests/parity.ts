@@ -40,10 +40,11 @@ export interface ParityResult {
   chosen: string[]
 }
 
-const MAX_RESULT_BYTES = 4 * 1024 * 1024
+/** Of a plan, and of a result. */
+export const MAX_PARITY_BYTES = 4 * 1024 * 1024
 const MAX_SHOWN = 60
 const FIRST = 'gapferry-parity-result 1'
-const BOX = /^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$/
+const BOX = /^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$/
 const NEVRA = /^[!-~]{1,1024}$/
 const DIGEST = /^[0-9a-f]{64}$/
 const TIME = /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$/
@@ -88,7 +89,7 @@ export function serializeParity(plan: ParityPlan): Buffer {
 /** Reads what `gapferry-box parity` wrote.
  *  @throws PARITY_INVALID naming the line */
 export function parseParityResult(bytes: Buffer, what: string): ParityResult {
-  if (bytes.length > MAX_RESULT_BYTES) throw invalid(what, `expected at most ${MAX_RESULT_BYTES} bytes`)
+  if (bytes.length > MAX_PARITY_BYTES) throw invalid(what, `expected at most ${MAX_PARITY_BYTES} bytes`)
   const lines = unsealed(bytes, what)
   const fields = new Map<string, string>()
   for (const [i, [name, pattern]] of FIELDS.entries()) {

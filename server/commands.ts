@@ -24,6 +24,7 @@ import {
   renderStatus,
 } from './render.ts'
 import { bundleStatuses, formatIso, originWarnings, readFacts, siteStatus } from './status.ts'
+import { addParity } from './parity-command.ts'
 import { addStoreCommands } from './store-commands.ts'
 import { earliestNow, judgeClock, openStore, openStoreForWriting, type MirrorStore } from './store.ts'
 import {
@@ -48,6 +49,9 @@ export function addCommands(program: Command, around: Surroundings): void {
   addStatus(program, around)
   addBundles(program, around)
   addStoreCommands(program, around, { withStore, clockOf })
+  addParity(program, around, (command, open, work) =>
+    withStore(around, command, open, (store, _, json) => work(store, json)),
+  )
   addAudit(program, around, (command, work) =>
     withStore(around, command, openStore, (store, _, json) => work(store, json)),
   )

@@ -29,13 +29,15 @@ export interface TestTree {
   stamp: number
   /** names of packages; the name is the content */
   packages?: string[]
+  /** further pointers: path → content */
+  files?: Record<string, string>
   stamps?: Record<string, number>
 }
 
 /** A bundle's trees, each with one yum repository `base`: repomd.xml, its signature, and packages. */
 export function makeContent(number: number, trees: TestTree[], site = 'hq'): TestContent {
   const content: TestContent = { number, targets: new Map(), trees: new Map(), blobs: new Map() }
-  for (const { group = 'pbx', role = 'current', stamp, stamps = {}, packages = [] } of trees) {
+  for (const { group = 'pbx', role = 'current', stamp, stamps = {}, packages = [], files = {} } of trees) {
     const entries = new Map<TreePath, TreeEntry>()
     const add = (path: string, text: string, kind: TreeEntry['kind'], of?: string) => {
       const bytes = Buffer.from(text)
@@ -48,6 +50,7 @@ export function makeContent(number: number, trees: TestTree[], site = 'hq'): Tes
     add(repomd, `repomd of ${group}/${role} ${number} ${stamp}`, 'pointer')
     add(`${repomd}.asc`, `signature of ${group}/${role} ${number} ${stamp}`, 'companion', repomd)
     for (const name of packages) add(`yum/base/${name}.rpm`, `package ${name}`, 'immutable')
+    for (const [path, text] of Object.entries(files)) add(path, text, 'pointer')
     const tree: Tree = {
       site,
       group,
