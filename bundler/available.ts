@@ -118,7 +118,8 @@ export class Available {
     return [this.#row(name[relation]!, sense[relation]!, epoch[relation]!, version[relation]!, release[relation]!)]
   }
 
-  #row(name: number, sense: number, epoch: number, version: number, release: number): number {
+  #row(name: number, sense: number, givenEpoch: number, version: number, release: number): number {
+    const epoch = givenEpoch === EMPTY ? this.pool.intern('0') : givenEpoch
     const key = sense === 0 ? `${name}` : `${name} ${sense} ${epoch} ${version} ${release}`
     const known = this.#known.get(key)
     if (known !== undefined) return known

@@ -153,7 +153,8 @@ class GroupResolver {
       installed: box.packages.length,
       candidates: taken.map((place) => available.nevraOf(available.table, place)).sort(),
       candidateBytes: taken.reduce((sum, place) => sum + this.#offers.bytesAt(place), 0),
-      unresolved: unresolved.map(({ requirement, by, kind }) => ({
+      // of a stand-in nobody knows what it has
+      unresolved: (box.isGuess ? [] : unresolved).map(({ requirement, by, kind }) => ({
         requirement: available.requirementText(requirement),
         by: available.nevraOf(by.isInstalled ? closure.installed : available.table, by.index),
         kind,
