@@ -18,7 +18,7 @@ export const GAPFERRY: ProgramShape = {
       names: ['inventory'],
       load: async () => (await import('./inventory-commands.ts')).addInventoryCommands,
     },
-    { names: ['keys'], load: async () => (await import('./key-commands.ts')).addKeyCommands },
+    { names: ['keys'], load: async () => (await import('./keys/key-commands.ts')).addKeyCommands },
     { names: ['verify', 'inspect'], load: async () => (await import('./verify-commands.ts')).addVerifyCommands },
   ],
 }

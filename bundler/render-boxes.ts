@@ -1,8 +1,8 @@
 /** What a person reads of a group that is carried by its boxes' inventories. */
 import { formatBytes, formatTable, plural } from '../manifests/console.ts'
 import { redact } from '../manifests/errors.ts'
-import type { Because } from './closures.ts'
-import type { PlannedBox } from './plan-boxes.ts'
+import type { Because } from './yum/closures.ts'
+import type { PlannedBox } from './yum/plan-boxes.ts'
 import type { PlannedGroup, PlannedPackage } from './plan.ts'
 import type { Rule } from './resolve-yum.ts'
 

@@ -15,10 +15,10 @@
  * fulfilled it may go: so loops of requirements and of obsoletes end.
  */
 import type { PackageTable } from '../manifests/package-table.ts'
-import { relationOf, type Available } from './available.ts'
-import type { BoxRules } from './box-settings.ts'
-import { PackageIndex } from './package-index.ts'
-import { mayHold } from './requirements.ts'
+import { relationOf, type Available } from './yum/available.ts'
+import type { BoxRules } from './yum/box-settings.ts'
+import { PackageIndex } from './yum/package-index.ts'
+import { mayHold } from './yum/requirements.ts'
 
 export const RULES = ['newer', 'obsoleter', 'provider', 'newest', 'wanted'] as const
 export type Rule = (typeof RULES)[number]
