@@ -7,9 +7,11 @@ import { statfs } from 'node:fs/promises'
 import { formatBytes, formatTime } from '../manifests/console.ts'
 import { sha256Of, type Sha256 } from '../manifests/digest.ts'
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
+import { withCode } from '../manifests/system-error.ts'
 import { MAX_AHEAD_MS } from '../manifests/metadata.ts'
 import { checkRpm, MAX_RPM_HEADER_BYTES } from '../manifests/rpm-package.ts'
 import { isPointer, MAX_TREE_BYTES, parseTree } from '../manifests/tree.ts'
+import { blobFault, CHECK_BUFFER_BYTES } from '../storage/blob-check.ts'
 import type { BlobStore } from '../storage/blobs.ts'
 import type { Ledger, SignedBundle } from '../storage/ledger.ts'
 import { composeSite, contentDigest } from './compose.ts'
@@ -19,9 +21,11 @@ import type { Fetcher } from './fetch.ts'
 import type { SiteSigner } from './keys/keys.ts'
 import { downloadsOf, makePlan, type Download, type Plan, type PlannedFile, type PlannedPackage } from './plan.ts'
 import type { Progress } from '../manifests/progress.ts'
+import { MEND } from './pack.ts'
 import { keepPlan } from './plan-file.ts'
 import { signBundle } from './sign.ts'
-import { fetchFile } from './upstream-files.ts'
+import { ifSound, signedTree } from './signed-tree.ts'
+import { fetchedSize, fetchFile } from './upstream-files.ts'
 
 export interface Laptop {
   fleet: Fleet
@@ -81,9 +85,14 @@ export async function pull(laptop: Laptop, plan: Plan): Promise<PullResult> {
         }),
       laptop.signal,
     )
+    keepPlan(laptop.fleet, plan)
+  } catch (error) {
+    // What was free is not any more: with figures a person knows how much to make room for.
+    if (isGapferryError(withCode(error), 'SPACE_SHORT')) await refuseShortSpace(laptop.fleet.storeDir, total - spent)
+    keepPlan(laptop.fleet, plan)
+    throw error
   } finally {
     step.end()
-    keepPlan(laptop.fleet, plan)
   }
   return { fetched: { count: toFetch.length, bytes: spent }, here: { count: here.length, bytes: sumBytes(here) } }
 }
@@ -143,9 +152,13 @@ export async function composeBundle(
   for (const group of site.groups) groups.push(await groupContent(group, sources))
   const content = contentDigest(groups)
   const last = ledger.lastBundle(site.name)
-  if (last !== undefined && last.content === content && !options.renew && isStanding(last, keys.roots, store)) {
-    return describe(store, last, false)
+  if (last !== undefined && last.content === content && !options.renew && hasRoots(last, keys.roots)) {
+    if (hasDocuments(store, last)) return describe(store, last, false)
+    laptop.warn(
+      `bundle ${last.number} of ${site.name}: its trees or signed lists are damaged or gone from the store; a new one is signed`,
+    )
   }
+  await refuseRotten(laptop, site)
   const number = ledger.nextNumber(site.name)
   const createdAtMs = createdAfter(last, nowMs, laptop.warn)
   const signer = await keys.unlock()
@@ -175,9 +188,8 @@ export async function composeBundle(
 }
 
 /** A bundle is written again only while the root in force is in it, or the mirrors would never hear of changed keys. */
-function isStanding({ metadata, trees }: SignedBundle, roots: Buffer[], store: BlobStore): boolean {
-  const hasRoots = metadata.get(`${roots.length}.root.json`)?.equals(roots.at(-1)!) === true
-  return hasRoots && [...trees.values()].every((sha256) => store.has(sha256))
+function hasRoots({ metadata }: SignedBundle, roots: Buffer[]): boolean {
+  return metadata.get(`${roots.length}.root.json`)?.equals(roots.at(-1)!) === true
 }
 
 /** A mirror takes the creation of its newest bundle for the earliest that it can be now, and would find a later bundle with
@@ -190,6 +202,31 @@ function createdAfter(last: SignedBundle | undefined, nowMs: number, warn: (text
   const dated = isTaken ? 'the new one is dated like that' : 'mirrors refuse that one; the new one is dated today'
   warn(`bundle ${last.number} was signed at ${before}, this laptop's clock says ${now}: ${dated}; check the clock`)
   return isTaken ? last.createdAtMs : nowMs
+}
+
+/** A bundle is signed once, so what it says of a blob must be true before. Digests were checked when the blobs came and are
+ *  when the stick is read back; sizes are compared with what was fetched then. Where nobody remembers it, a file is read. */
+async function refuseRotten({ store, ledger, signal }: Laptop, { groups }: Plan['sites'][number]): Promise<void> {
+  for (const file of groups.flatMap(({ files }) => files)) {
+    const blob = fetchedFile({ store, ledger }, file)
+    if (blob === undefined || fetchedSize(file, ledger) !== undefined) continue
+    const buffer = Buffer.allocUnsafeSlow(CHECK_BUFFER_BYTES)
+    if ((await blobFault(store, blob, { buffer, signal })) === undefined) continue
+    throw new GapferryError(
+      'BLOB_DIGEST_MISMATCH',
+      `${file.as}: its file in the store is damaged, so nothing was signed`,
+      MEND,
+    )
+  }
+}
+
+/** Whether what was made and signed for a bundle is here and sound; nobody could fetch it again. */
+function hasDocuments(store: BlobStore, { trees }: SignedBundle): boolean {
+  return [...trees].every(([target, sha256]) =>
+    target === 'site'
+      ? ifSound(() => store.read(sha256, MAX_TREE_BYTES)) !== undefined
+      : signedTree(store, sha256, target) !== undefined,
+  )
 }
 
 function describe(store: BlobStore, bundle: SignedBundle, isNew: boolean): ComposedBundle {
@@ -205,7 +242,7 @@ function describe(store: BlobStore, bundle: SignedBundle, isNew: boolean): Compo
     for (const entry of tree.entries.values()) {
       // Other blobs of previous and return are wanted, not required (FORMAT.md#parts).
       const isRequired = tree.role === 'current' || isPointer(entry)
-      if (isRequired || store.has(entry.sha256)) wanted.set(entry.sha256, entry.bytes)
+      if (isRequired || store.sizeOf(entry.sha256) === entry.bytes) wanted.set(entry.sha256, entry.bytes)
     }
   }
   return { bundle, isNew, documents, wanted, paths }
@@ -215,17 +252,18 @@ function fetchedBlob(laptop: Laptop, one: Download): FetchedBlob | undefined {
   return one.kind === 'file' ? fetchedFile(laptop, one.file) : fetchedPackage(laptop, one.package)
 }
 
-function fetchedPackage({ ledger, store }: Laptop, { checksum }: PlannedPackage): FetchedBlob | undefined {
+/** One that was cut short is not here: the next pull brings it again. */
+function fetchedPackage({ ledger, store }: Laptop, { checksum, bytes }: PlannedPackage): FetchedBlob | undefined {
   const row = ledger.fetched(checksum.algorithm, checksum.hex)
-  const bytes = row === undefined ? undefined : store.sizeOf(row.sha256)
-  return row === undefined || bytes === undefined ? undefined : { ...row, bytes }
+  return row !== undefined && store.sizeOf(row.sha256) === bytes ? { ...row, bytes } : undefined
 }
 
 /** A vendor file is here when what the plan found it to be is: declared, unchanged since the last time, or just fetched. */
-function fetchedFile({ store }: Laptop, file: PlannedFile): FetchedBlob | undefined {
+function fetchedFile({ store, ledger }: Pick<Laptop, 'store' | 'ledger'>, file: PlannedFile): FetchedBlob | undefined {
   const sha256 = file.sha256
   const bytes = sha256 === undefined ? undefined : store.sizeOf(sha256)
-  return sha256 === undefined || bytes === undefined ? undefined : { sha256, bytes, verdict: 'unchecked' }
+  if (sha256 === undefined || bytes === undefined || bytes !== (fetchedSize(file, ledger) ?? bytes)) return undefined
+  return { sha256, bytes, verdict: 'unchecked' }
 }
 
 function demand(blob: FetchedBlob | undefined, item: string): FetchedBlob {

@@ -12,7 +12,7 @@ import { parseSize } from '../manifests/settings.ts'
 import { partDownloads, planFleet, pull, type Laptop, type PullResult } from './carry.ts'
 import { loadFleet } from './config.ts'
 import { addInit } from './init-command.ts'
-import { openLaptop, planSources, upstreamHosts } from './laptop.ts'
+import { planSources, upstreamHosts, withLaptop } from './laptop.ts'
 import { packPlan } from './deliver.ts'
 import { parseNumber } from './keys/key-options.ts'
 import { loadSite } from './keys/keys.ts'
@@ -154,21 +154,6 @@ async function packAndPrint(around: Surroundings, laptop: Laptop, json: boolean,
     ...(options.numberAbove === undefined ? {} : { numberAbove: parseNumber(options.numberAbove) }),
   })
   print(around, json ? JSON.stringify({ bundles: packed }) : packed.map(renderPacked).join('\n\n'))
-}
-
-/** Opens the store for one command and closes it whatever happens. */
-async function withLaptop(
-  around: Surroundings,
-  command: Command,
-  work: (laptop: Laptop, json: boolean) => Promise<void>,
-): Promise<void> {
-  const { config, json } = command.optsWithGlobals<GlobalOptions>()
-  const { laptop, close } = openLaptop(loadFleet(resolve(around.cwd, config ?? 'gapferry.yaml')), around)
-  try {
-    await work(laptop, json === true)
-  } finally {
-    await close()
-  }
 }
 
 /** Made by nobody but the person: a folder that springs up where no stick is mounted would look like one. */

@@ -11,17 +11,10 @@ import { canonicalJson } from '../manifests/json.ts'
 import { parseTreePath, type TreePath } from '../manifests/path.ts'
 import { MAX_REPOMD_BYTES, parseRepomd, writeRepomd, type Repomd } from '../manifests/repomd.ts'
 import { serializeSiteFacts } from '../manifests/site.ts'
-import {
-  isPointer,
-  MAX_TREE_BYTES,
-  parseTree,
-  serializeTree,
-  type Tree,
-  type TreeEntry,
-  type TreeRole,
-} from '../manifests/tree.ts'
+import { isPointer, serializeTree, type Tree, type TreeEntry, type TreeRole } from '../manifests/tree.ts'
 import type { BlobBatch, BlobStore } from '../storage/blobs.ts'
 import type { Promises, SignedBundle } from '../storage/ledger.ts'
+import { signedTree } from './signed-tree.ts'
 
 /** One repository of a group: the metadata of what is carried. Its timestamps do not count, compose sets them. */
 export interface RepositoryContent {
@@ -224,13 +217,15 @@ function carryModified(content: StampedContent, before: Tree | undefined): Stamp
   return { entries, repomds: content.repomds }
 }
 
-/** @returns 'lost' where the store no longer has what a mirror would need of it (a laptop that was set up anew) */
+/** @returns 'lost' where the store no longer has, sound, what a mirror would need of it (a laptop that was set up anew) */
 function lastTree(store: BlobStore, last: SignedBundle | undefined, group: string): Tree | 'lost' | undefined {
   const sha256 = last?.trees.get(`${group}/current`)
   if (sha256 === undefined) return undefined
-  if (!store.has(sha256)) return 'lost'
-  const tree = parseTree(store.read(sha256, MAX_TREE_BYTES), `${group}/current`)
-  return [...tree.entries.values()].every((entry) => !isPointer(entry) || store.has(entry.sha256)) ? tree : 'lost'
+  const tree = signedTree(store, sha256, `${group}/current`)
+  const isHere = ({ sha256, bytes }: TreeEntry): boolean => store.sizeOf(sha256) === bytes
+  return tree !== undefined && [...tree.entries.values()].every((entry) => !isPointer(entry) || isHere(entry))
+    ? tree
+    : 'lost'
 }
 
 function contentOfTree(store: BlobStore, tree: Tree): StampedContent {

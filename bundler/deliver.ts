@@ -2,7 +2,6 @@
  * From the kept plan to parts on a stick, for one site or all: keys, compose, sign, pack.
  */
 import { readFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { GapferryError } from '../manifests/errors.ts'
 import { parseTimestamp } from '../manifests/metadata.ts'
@@ -73,7 +72,7 @@ async function packSite(
     trusted: { roots: roots.slice(0, 1) },
     site: site.name,
     nowMs: Math.max(laptop.nowMs(), bundle.createdAtMs),
-    scratchDir: tmpdir(),
+    scratchDir: join(laptop.fleet.storeDir, 'staging'), // what a crash leaves there is swept by the next run
     signal: laptop.signal,
   }
   const carriedBytes = [...wanted.values()].reduce((total, bytes) => total + bytes, 0)

@@ -2,8 +2,9 @@
  * Opens what the laptop's steps need: the store, its ledger, the way to the upstreams.
  */
 import { chmodSync, mkdirSync } from 'node:fs'
-import { join } from 'node:path'
-import { talk, type Surroundings } from '../manifests/program.ts'
+import { join, resolve } from 'node:path'
+import type { Command } from 'commander'
+import { talk, type GlobalOptions, type Surroundings } from '../manifests/program.ts'
 import { BlobStore } from '../storage/blobs.ts'
 import { StringPool } from '../manifests/string-pool.ts'
 import { lockStore } from '../storage/database.ts'
@@ -11,7 +12,7 @@ import { Ledger } from '../storage/ledger.ts'
 import { lookAdvisories } from './yum/advisories.ts'
 import { carriedBefore } from './yum/carried-before.ts'
 import type { Laptop } from './carry.ts'
-import type { Fleet } from './config.ts'
+import { loadFleet, type Fleet } from './config.ts'
 import { Fetcher, makeDispatcher } from './fetch.ts'
 import { boxesByGroup } from './inventories.ts'
 import { verifySignature } from './keys/openpgp.ts'
@@ -23,6 +24,22 @@ import { lookYum } from './upstream-yum.ts'
 import { findPaths } from './yum/yum-tables.ts'
 
 const CONNECTIONS = 8
+
+/** Opens the store that a command line names, for one command, and closes it whatever happens.
+ *  @throws what loadFleet and openLaptop throw */
+export async function withLaptop(
+  around: Surroundings,
+  command: Command,
+  work: (laptop: Laptop, json: boolean) => Promise<void>,
+): Promise<void> {
+  const { config, json } = command.optsWithGlobals<GlobalOptions>()
+  const { laptop, close } = openLaptop(loadFleet(resolve(around.cwd, config ?? 'gapferry.yaml')), around)
+  try {
+    await work(laptop, json === true)
+  } finally {
+    await close()
+  }
+}
 
 /** @throws STORE_BUSY when another run works on this store; STORE_VERSION */
 export function openLaptop(fleet: Fleet, around: Surroundings): { laptop: Laptop; close: () => Promise<void> } {

@@ -1,7 +1,8 @@
 /**
  * Writes the parts of a signed bundle to a stick: `DIR/gapferry/<site>/`. A part has its name only when it is whole: it is
  * written under another, made durable, read back from the medium and judged, then renamed. A crash or a stop leaves parts
- * that are whole and at most one `.part`, which the next run removes. What is there already, with the same bytes, stays.
+ * that are whole and at most one `.part`, which the next run removes, whatever bundle it writes. What is there already,
+ * with the same bytes, stays.
  *
  * Every bulk byte is hashed twice: for the part's own digest while it is written, for its blob's while it is read back.
  * With the frame (all that is no blob) the second covers the part; a third hash, of a blob on its way out of the store,
@@ -9,13 +10,25 @@
  */
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { closeSync, lstatSync, mkdirSync, openSync, readSync, renameSync, rmSync, statfsSync } from 'node:fs'
+import {
+  closeSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readSync,
+  renameSync,
+  rmSync,
+  statfsSync,
+} from 'node:fs'
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
+import { parsePartName } from '../manifests/bundle.ts'
 import { formatBytes } from '../manifests/console.ts'
 import type { Sha256 } from '../manifests/digest.ts'
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
+import { withCode } from '../manifests/system-error.ts'
 import type { BlobStore } from '../storage/blobs.ts'
 import { noticeShortSpace, replaceFile, syncFolder, writeAll } from '../storage/durable.ts'
 import { composePart, frameOf } from './part-bytes.ts'
@@ -48,6 +61,9 @@ interface PackedFile {
 
 const BUFFER_BYTES = 1024 * 1024
 const AHEAD_BYTES = 32 * 1024 * 1024
+const OTHER_FILES = ['root.json', 'verify.py']
+/** One file of a few bytes takes a block, on a stick as much as this. */
+const SMALL_FILE_BYTES = 32 * 1024
 
 /** When this resolves, everything is on the medium and it can be pulled.
  *  @throws PART_SIZE_SHORT, SPACE_SHORT (with both figures, before anything is written), BLOB_MISSING, BLOB_SIZE_MISMATCH,
@@ -58,12 +74,29 @@ export async function pack(options: PackOptions): Promise<{ files: PackedFile[] 
   checkStore(options)
   const folder = join(options.toDir, 'gapferry', options.site)
   mkdirSync(folder, { recursive: true })
+  sweep(folder, options.site)
   const kept = new Map<string, Sha256>()
   for (const part of parts) {
     const sha256 = await digestIfThere(folder, part, options)
     if (sha256 !== undefined) kept.set(part.name, sha256)
   }
-  checkSpace(folder, sumOf(parts.filter(({ name }) => !kept.has(name))))
+  checkSpace(folder, parts, kept)
+  try {
+    return { files: await writeFiles(folder, parts, kept, options) }
+  } catch (error) {
+    // What was free is not any more: with figures a person knows how much to make room for.
+    if (isGapferryError(withCode(error), 'SPACE_SHORT')) checkSpace(folder, parts, kept)
+    throw error
+  }
+}
+
+/** @param kept  parts that need not be written; those that are written are added */
+async function writeFiles(
+  folder: string,
+  parts: PlannedPart[],
+  kept: Map<string, Sha256>,
+  options: PackOptions,
+): Promise<PackedFile[]> {
   const onBytes = (bytes: number): void => options.onProgress?.(bytes, sumOf(parts))
   const files: PackedFile[] = []
   for (const part of parts) {
@@ -72,10 +105,21 @@ export async function pack(options: PackOptions): Promise<{ files: PackedFile[] 
     if (isKept) onBytes(part.bytes)
     replaceFile(join(folder, `${part.name}.sha256`), Buffer.from(`${sha256}  ${part.name}\n`))
     files.push({ name: part.name, bytes: part.bytes, sha256, isKept })
+    kept.set(part.name, sha256)
   }
   replaceFile(join(folder, 'root.json'), options.rootFile)
   replaceFile(join(folder, 'verify.py'), options.verifyPy, 0o755)
-  return { files }
+  return files
+}
+
+/** Removes what a crash left: the temporary names of this folder's own files. */
+function sweep(folder: string, site: string): void {
+  for (const name of readdirSync(folder)) {
+    if (!name.endsWith('.part')) continue
+    const file = name.slice(0, -'.part'.length)
+    const isPart = parsePartName(file.replace(/\.sha256$/, ''))?.site === site
+    if (isPart || OTHER_FILES.includes(file)) rmSync(join(folder, name), { force: true })
+  }
 }
 
 /** Looks for all blobs before the first byte is written; their digests are checked when they are read back. */
@@ -84,11 +128,13 @@ function checkStore({ wanted, blobs }: PackOptions): void {
     const found = blobs.sizeOf(sha256)
     if (found === undefined) throw new GapferryError('BLOB_MISSING', `blob ${sha256} is not in the store`, PULL_HINT)
     if (found === bytes) continue
-    throw new GapferryError('BLOB_SIZE_MISMATCH', `blob ${sha256}: expected ${bytes} bytes, found ${found}`)
+    throw new GapferryError('BLOB_SIZE_MISMATCH', `blob ${sha256}: expected ${bytes} bytes, found ${found}`, MEND)
   }
 }
 
 const PULL_HINT = { hint: 'gapferry pull' }
+/** A damaged file of the store is named by `verify`, removed, and fetched again. */
+export const MEND = { hint: 'gapferry store verify --mend, then gapferry pull' }
 
 /** @returns the digest of the part when a file of its name holds exactly its bytes */
 async function digestIfThere(folder: string, part: PlannedPart, options: PackOptions): Promise<Sha256 | undefined> {
@@ -107,7 +153,10 @@ function sumOf(parts: PlannedPart[]): number {
   return parts.reduce((total, { bytes }) => total + bytes, 0)
 }
 
-function checkSpace(folder: string, needed: number): void {
+function checkSpace(folder: string, parts: PlannedPart[], kept: ReadonlyMap<string, unknown>): void {
+  const toWrite = parts.filter(({ name }) => !kept.has(name))
+  // Where nothing is to be written, a stick that is full does no harm.
+  const needed = toWrite.length === 0 ? 0 : sumOf(toWrite) + (toWrite.length + OTHER_FILES.length) * SMALL_FILE_BYTES
   const { bavail, bsize } = statfsSync(folder)
   const free = bavail * bsize
   if (needed <= free) return
@@ -197,9 +246,18 @@ async function readBack(temp: string, part: PlannedPart, sha256: Sha256, options
   }
   // Which of the two is bad, the medium or what was to be written?
   const found = await digestOf(temp, options.signal)
-  if (found === sha256 && cause !== undefined) throw cause
+  if (found === sha256 && cause !== undefined)
+    throw isGapferryError(cause, 'BLOB_DIGEST_MISMATCH') ? rotten(cause) : cause
   throw new GapferryError('PACK_READ_BACK', `${part.name}: wrote sha256 ${sha256}, read back ${found}`, {
     hint: 'the medium is faulty: use another stick',
+    cause,
+  })
+}
+
+/** What was written is what the store gave. The bundle stays signed: with the file mended, the next run writes the same one. */
+function rotten(cause: GapferryError): GapferryError {
+  return new GapferryError(cause.code, `the store's copy is damaged, and gets on no stick: ${cause.message}`, {
+    ...MEND,
     cause,
   })
 }

@@ -63,7 +63,8 @@ function boxesText(boxes: string[][]): string {
     .join('\n')
 }
 
-function readPlan(fleet: Fleet): Plan | undefined {
+/** Whatever was kept, whether the settings have changed since or not; undefined where there is none. */
+export function readPlan(fleet: Fleet): Plan | undefined {
   try {
     const plan = JSON.parse(readFileSync(join(fleet.storeDir, PLAN_FILE), 'utf8')) as Plan
     // what another version of this program wrote

@@ -41,7 +41,9 @@ export async function lookFile(entry: VendorFile, sources: FileSources): Promise
  *  @throws what Fetcher.toBlob throws */
 export async function fetchFile(file: PlannedFile, sources: FileSources, onBytes?: OnBytes): Promise<FetchedBlob> {
   const { fetcher, store, memory, signal } = sources
-  const blob = await fetcher.toBlob(bounded(file, sources), store, signal, onBytes)
+  const bytes = fetchedSize(file, memory)
+  const remote = { ...bounded(file, sources), ...(bytes === undefined ? {} : { bytes }) }
+  const blob = await fetcher.toBlob(remote, store, signal, onBytes)
   if (!blob.isFetched) return blob
   memory.rememberValidator(blob.source, {
     etag: blob.headers['etag'] ?? null,
@@ -54,7 +56,8 @@ export async function fetchFile(file: PlannedFile, sources: FileSources, onBytes
 
 async function lookByDigest(file: NamedFile & { sha256: Sha256 }, sources: FileSources): Promise<PlannedFile> {
   const stored = sources.store.sizeOf(file.sha256)
-  if (stored !== undefined) return { ...file, bytes: stored, reason: 'named in files' }
+  if (stored !== undefined && stored === (fetchedSize(file, sources.memory) ?? stored))
+    return { ...file, bytes: stored, reason: 'named in files' }
   const head = await headOf(file, sources)
   return { ...file, bytes: head?.bytes ?? null, reason: 'named in files' }
 }
@@ -64,7 +67,8 @@ async function lookByValidator(file: NamedFile, sources: FileSources): Promise<P
   const bytes = head?.bytes ?? null
   const known = sources.memory.validator(publicUrl(file.url))
   if (known === undefined) return { ...file, bytes, reason: 'named in files' }
-  if (head !== undefined && isSame(known, head) && sources.store.has(known.sha256)) {
+  if (head !== undefined && isSame(known, head)) {
+    if (sources.store.sizeOf(known.sha256) !== known.bytes) return { ...file, bytes, reason: 'named in files' }
     return {
       ...file,
       bytes: known.bytes,
@@ -75,6 +79,15 @@ async function lookByValidator(file: NamedFile, sources: FileSources): Promise<P
   const canTell = head?.headers['etag'] !== undefined || head?.headers['last-modified'] !== undefined
   const why = canTell ? 'changed at the upstream' : 'the upstream does not tell whether it changed'
   return { ...file, bytes, reason: `named in files; ${why}` }
+}
+
+/** The size of a file when it was fetched; undefined where nobody remembers. */
+export function fetchedSize(
+  { url, sha256 }: Pick<PlannedFile, 'url' | 'sha256'>,
+  memory: Pick<Ledger, 'validator'>,
+): number | undefined {
+  const known = memory.validator(publicUrl(url))
+  return known !== undefined && known.sha256 === sha256 ? known.bytes : undefined
 }
 
 interface NamedFile {

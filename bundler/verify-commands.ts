@@ -2,7 +2,6 @@
  * `gapferry verify` and `gapferry inspect`: bundles judged with nothing but the root.
  */
 import { existsSync, readFileSync, statSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { basename, resolve } from 'node:path'
 import type { Command } from 'commander'
 import { parsePartName } from '../manifests/bundle.ts'
@@ -10,6 +9,7 @@ import { errorObject, formatBytes, formatTable, formatTime, plural } from '../ma
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import { MAX_METADATA_BYTES } from '../manifests/metadata.ts'
 import { examples, print, PrintedError, type GlobalOptions, type Surroundings } from '../manifests/program.ts'
+import { withScratch } from './scratch.ts'
 import { makeProgress } from '../manifests/progress.ts'
 import { inspectFiles, verifyFiles, type InspectedBundle, type JudgedBundle, type JudgeOptions } from './verify.ts'
 
@@ -25,8 +25,10 @@ export function addVerifyCommands(program: Command, around: Surroundings): void 
       const options = command.optsWithGlobals<Options>()
       const step = makeProgress(around).step('verify')
       const paths = pathsOf(files, around)
-      const judge = { ...(await judgeOptions(files, options, around)), onProgress: (bytes: number) => step.add(bytes) }
-      const bundles = await verifyFiles(paths, judge).finally(() => step.end())
+      const bundles = await withScratch(async (scratchDir) => {
+        const judge = await judgeOptions(files, options, around)
+        return verifyFiles(paths, { ...judge, scratchDir, onProgress: (bytes) => step.add(bytes) })
+      }).finally(() => step.end())
       const failure = incomplete(bundles)
       if (options.json === true) print(around, JSON.stringify({ bundles, ...(failure && errorObject(failure)) }))
       else print(around, bundles.map(renderJudged).join('\n'))
@@ -38,7 +40,9 @@ export function addVerifyCommands(program: Command, around: Surroundings): void 
     async (files: string[], _: object, command: Command) => {
       const options = command.optsWithGlobals<Options>()
       const paths = pathsOf(files, around)
-      const bundles = await inspectFiles(paths, await judgeOptions(files, options, around))
+      const bundles = await withScratch(async (scratchDir) => {
+        return inspectFiles(paths, { ...(await judgeOptions(files, options, around)), scratchDir })
+      })
       print(around, options.json === true ? JSON.stringify({ bundles }) : bundles.map(renderInspected).join('\n\n'))
     },
   )
@@ -53,12 +57,14 @@ function judging(program: Command, name: string, description: string): Command {
     .addHelpText('after', examples(program, `${name} /media/stick/gapferry/hq/hq-7.tar --trust 1.root.json`))
 }
 
-async function judgeOptions(files: string[], options: Options, around: Surroundings): Promise<JudgeOptions> {
+type Judging = Omit<JudgeOptions, 'scratchDir'>
+
+async function judgeOptions(files: string[], options: Options, around: Surroundings): Promise<Judging> {
   const roots =
     options.trust === undefined
       ? await ownRoots(files, options, around)
       : [readRoot(resolve(around.cwd, options.trust))]
-  return { trusted: { roots }, nowMs: around.nowMs(), scratchDir: tmpdir(), signal: around.signal }
+  return { trusted: { roots }, nowMs: around.nowMs(), signal: around.signal }
 }
 
 /** The roots that this laptop holds for the site that the file's name tells; what the file says of itself proves nothing. */

@@ -27,6 +27,9 @@ import tempfile
 import time
 from collections import OrderedDict, namedtuple
 
+# A run takes minutes: what is a day old was left by one that was ended by force.
+WORK = "gapferry-verify-py-"
+WORK_SECONDS = 86400
 BLOCK = 512
 CHUNK = 1024 * 1024
 MAX_ROOT = 512000
@@ -66,7 +69,8 @@ def main(arguments):
     if len(arguments) < 2 or arguments[0].startswith("-"):
         print(__doc__.strip(), file=sys.stderr)
         return 2
-    work = tempfile.mkdtemp(prefix="gapferry-verify-")
+    sweep()
+    work = tempfile.mkdtemp(prefix=WORK)
     try:
         with open_now(arguments[0]) as file:
             trust = Trust(file.read(MAX_ROOT + 1), work)
@@ -83,6 +87,18 @@ def main(arguments):
         return 2
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def sweep():
+    """Removes what runs that were ended by force have left of their temporary folders."""
+    place = tempfile.gettempdir()
+    for name in os.listdir(place):
+        folder = os.path.join(place, name)
+        try:
+            if name.startswith(WORK) and os.lstat(folder).st_mtime < time.time() - WORK_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            pass  # another run took it away, or it is somebody else's
 
 
 def check_part(path, trust, bundles):

@@ -48,6 +48,7 @@ const CODES = {
   BLOB_UNREADABLE: { exit: 1, http: 503 },
   MEDIUM_UNUSABLE: { exit: 1 },
   PACK_READ_BACK: { exit: 1 },
+  FILE_FAILED: { exit: 1 },
   PART_SIZE_SHORT: { exit: 2 },
   // trust
   ROLE_INVALID: { exit: 3 },

@@ -5,6 +5,7 @@
 import { Command, CommanderError } from 'commander'
 import { errorObject, formatError } from './console.ts'
 import { exitStatus, GapferryError, redact, TRICKS } from './errors.ts'
+import { withCode } from './system-error.ts'
 
 /** What only a main.ts may look up. */
 export interface Surroundings {
@@ -151,7 +152,8 @@ function sayFailure(
   isJson: boolean,
   around: Surroundings,
 ): number {
-  const error = thrown instanceof GapferryError ? withHint(shape, thrown, command) : thrown
+  const coded = withCode(thrown)
+  const error = coded instanceof GapferryError ? withHint(shape, coded, command) : coded
   talk(around, formatError(shape.name, error))
   if (isJson) print(around, JSON.stringify(errorObject(error)))
   return exitStatus(error)

@@ -4,6 +4,7 @@
 import { basename } from 'node:path'
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import { formatTime, parseRoot, type RootFile } from '../manifests/metadata.ts'
+import { withCode } from '../manifests/system-error.ts'
 import { talk, type Surroundings } from '../manifests/program.ts'
 import type { AuditWhat } from '../storage/audit.ts'
 import type { Catalog } from '../storage/catalog.ts'
@@ -163,6 +164,7 @@ function recordFailure(catalog: Catalog, by: Actor, what: AuditWhat, failure: un
 }
 
 function resultOf(failure: unknown, by: Actor): string {
-  if (isGapferryError(failure)) return failure.code
+  const coded = withCode(failure)
+  if (isGapferryError(coded)) return coded.code
   return by.signal.aborted ? 'interrupted' : 'INTERNAL'
 }

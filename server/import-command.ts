@@ -3,14 +3,14 @@
  */
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
-import { errorObject, formatBytes, plural } from '../manifests/console.ts'
+import { errorObject } from '../manifests/console.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { MAX_EXPIRED_MS } from '../manifests/metadata.ts'
 import { examples, PrintedError, print, talk, type Surroundings } from '../manifests/program.ts'
 import { makeProgress, type ProgressStep } from '../manifests/progress.ts'
-import { missingBytes } from '../storage/completeness.ts'
 import { auditedRelease, importAudit } from './audit.ts'
 import type { ImportResult } from './import.ts'
+import { incompleteBundle } from './incomplete.ts'
 import { loweredWarnings } from './lowered.ts'
 import { changesOf, renderIgnored, renderImport, renderRelease, type GroupChange } from './render.ts'
 import { formatIso, originWarnings } from './status.ts'
@@ -49,7 +49,7 @@ export function addImport(program: Command, around: Surroundings, { withStore, c
         for (const line of renderIgnored(result.ignored)) talk(around, line)
         for (const line of originWarnings(config, result.facts)) talk(around, `warning: ${line}`)
         for (const line of loweredWarnings(changes)) talk(around, `warning: ${line}`)
-        const failure = result.missing.length > 0 ? incomplete(result) : undefined
+        const failure = result.missing.length > 0 ? incompleteBundle(result.number, result.missing) : undefined
         const isReleasing = options.release === true && failure === undefined
         if (!json) print(around, renderImport(result, changes, isReleasing))
         const released = isReleasing ? auditedRelease(store, { number: result.number, nowMs }, around) : undefined
@@ -115,20 +115,6 @@ async function stage(
   } finally {
     step?.end()
   }
-}
-
-function incomplete({ number, missing }: ImportResult): GapferryError {
-  const parts = [...new Set(missing.flatMap(({ part }) => (part === null ? [] : [part])))].sort()
-  return new GapferryError(
-    'BUNDLE_INCOMPLETE',
-    `bundle ${number} is incomplete: ${plural(missing.length, 'path')}, ${formatBytes(missingBytes(missing))} are missing`,
-    {
-      hint:
-        parts.length === 0
-          ? 'no part of this bundle holds them: pack a new bundle on the laptop'
-          : `import ${parts.slice(0, 5).join(', ')}${parts.length > 5 ? ` and ${parts.length - 5} more parts` : ''} too`,
-    },
-  )
 }
 
 /** Of the trees only what would change is of interest outside. */

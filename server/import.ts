@@ -12,11 +12,12 @@ import { statfsSync, statSync } from 'node:fs'
 import { basename } from 'node:path'
 import { formatBytes } from '../manifests/console.ts'
 import type { Sha256 } from '../manifests/digest.ts'
-import { GapferryError } from '../manifests/errors.ts'
-import { partHolding } from '../manifests/part-hint.ts'
+import { GapferryError, isGapferryError } from '../manifests/errors.ts'
+import { withCode } from '../manifests/system-error.ts'
+import { partHolding, serializePartHint } from '../manifests/part-hint.ts'
 import type { SiteFacts } from '../manifests/site.ts'
 import type { Tree } from '../manifests/tree.ts'
-import { checkDigest } from '../storage/blobs.ts'
+import { checkDigest, type BlobBatch } from '../storage/blobs.ts'
 import { blobFault, CHECK_BUFFER_BYTES } from '../storage/blob-check.ts'
 import { missingPaths, type MissingPath } from '../storage/completeness.ts'
 import { readPart, type BlobConsumer, type PartBundle } from '../storage/parts.ts'
@@ -149,41 +150,16 @@ class Run {
   }
 
   async importPart(file: string): Promise<PartBundle> {
-    const { catalog, blobs, site, stagingDir } = this.#store
-    const { nowMs, clockMs, isDryRun, signal, expiredReason } = this.#request
-    const acceptExpired = expiredReason !== undefined
+    const { catalog, blobs } = this.#store
+    const { nowMs, isDryRun, signal, expiredReason } = this.#request
     const hooks = isDryRun ? undefined : this.#request.hooks
     hooks?.onPart(file)
     const startBytes = this.#doneBytes
     const part: ImportedPart = { file, blobs: 0, bytes: 0, newBlobs: 0, newBytes: 0 }
     const batch = blobs.batch()
+    let verified: PartBundle | undefined
     try {
-      const content = await readPart(
-        file,
-        {
-          verify: (offered) =>
-            verifyMetadata({
-              trusted: catalog.trusted(),
-              offered,
-              nowMs: clockMs,
-              site,
-              scratchDir: stagingDir,
-              acceptExpired,
-            }),
-          onVerified: (bundle) => this.#checkSpace(file, bundle),
-          onBlob: async (sha256, bytes) => {
-            const isHere = this.#seen.has(sha256) || (await this.#isSound(sha256, bytes))
-            // A dry run is asked about the medium: its copy is judged, whatever is here.
-            if (isHere && !isDryRun) return this.#advance(bytes)
-            if (!isHere) {
-              part.newBlobs += 1
-              part.newBytes += bytes
-            }
-            return this.#counted(isDryRun ? this.#judgeOnly(sha256) : batch.begin({ sha256, bytes, maxBytes: bytes }))
-          },
-        },
-        signal,
-      )
+      const content = await this.#readPart(part, batch, (bundle) => (verified = bundle))
       signal?.throwIfAborted()
       if (!isDryRun) {
         for (const [sha256, bytes] of content.bundle.treeBytes) {
@@ -197,15 +173,58 @@ class Run {
           const rootsBefore = catalog.trusted().roots.length
           const { metadata } = content.bundle
           catalog.adopt(metadata, nowMs, metadata.isExpired ? (expiredReason ?? null) : null)
-          hooks?.onAdopted(content.bundle, { isComplete: this.missing.length === 0, rootsBefore })
+          const isComplete = this.missing.length === 0
+          catalog.noteParts(metadata.number, { isComplete, partHint: serializePartHint(content.bundle.hint) })
+          hooks?.onAdopted(content.bundle, { isComplete, rootsBefore })
         })
       }
       this.parts.push({ ...part, blobs: content.blobs, bytes: content.bytes })
       this.#advance(startBytes + sizeOf(file) - this.#doneBytes)
       return content.bundle
+    } catch (error) {
+      batch.discard()
+      // What was free is not any more: with figures a person knows how much to make room for.
+      if (verified !== undefined && isGapferryError(withCode(error), 'SPACE_SHORT')) this.#checkSpace(file, verified)
+      throw error
     } finally {
       batch.discard()
     }
+  }
+
+  /** Judges the part's metadata, then stages in `batch` what the store lacks of it; counts in `part`. */
+  #readPart(part: ImportedPart, batch: BlobBatch, onVerified: (bundle: PartBundle) => void) {
+    const { catalog, site, stagingDir } = this.#store
+    const { clockMs, isDryRun, signal, expiredReason } = this.#request
+    const acceptExpired = expiredReason !== undefined
+    return readPart(
+      part.file,
+      {
+        verify: (offered) =>
+          verifyMetadata({
+            trusted: catalog.trusted(),
+            offered,
+            nowMs: clockMs,
+            site,
+            scratchDir: stagingDir,
+            acceptExpired,
+          }),
+        onVerified: (bundle) => {
+          this.#checkSpace(part.file, bundle)
+          onVerified(bundle)
+        },
+        onBlob: async (sha256, bytes) => {
+          const isHere = this.#seen.has(sha256) || (await this.#isSound(sha256, bytes))
+          // A dry run is asked about the medium: its copy is judged, whatever is here.
+          if (isHere && !isDryRun) return this.#advance(bytes)
+          if (!isHere) {
+            part.newBlobs += 1
+            part.newBytes += bytes
+          }
+          return this.#counted(isDryRun ? this.#judgeOnly(sha256) : batch.begin({ sha256, bytes, maxBytes: bytes }))
+        },
+      },
+      signal,
+    )
   }
 
   /** Reads what is here already, so that importing again mends a rotten store. */

@@ -8,9 +8,11 @@ import { examples, PrintedError, print, talk, type Surroundings } from '../manif
 import { makeProgress, type ProgressStep } from '../manifests/progress.ts'
 import type { AuditWhat } from '../storage/audit.ts'
 import type { BlobFault } from '../storage/blob-check.ts'
+import { missingBytes } from '../storage/completeness.ts'
 import { carryOutPrune, planPrune, type PrunePlan } from '../storage/prune.ts'
 import { checkStore, type RottenBlob, type Soundness } from '../storage/soundness.ts'
 import { audited } from './audit.ts'
+import { incompleteBundle } from './incomplete.ts'
 import type { MirrorConfig } from './config.ts'
 import { openStore, openStoreForWriting, type MirrorStore } from './store.ts'
 
@@ -50,13 +52,13 @@ function addVerify(program: Command, around: Surroundings, { withStore }: StoreT
     .action(async (_options: object, command: Command) => {
       await withStore(around, command, openStore, async (store, _config, json) => {
         const found = await check(store, around)
-        const failure = found.rotten.length > 0 ? rotten(found.rotten, store.catalog.newestBundle()?.number) : undefined
+        const failure = failureOf(found, store.catalog.newestBundle()?.number)
         if (!json) print(around, renderSoundness(found))
         else {
           const error = failure === undefined ? {} : errorObject(failure)
-          print(around, JSON.stringify({ ...found, isSound: failure === undefined, ...error }))
+          print(around, JSON.stringify({ ...found, isSound: found.rotten.length === 0, ...error }))
         }
-        if (failure !== undefined) throw json ? new PrintedError('rotten', { cause: failure }) : failure
+        if (failure !== undefined) throw json ? new PrintedError('not sound or not whole', { cause: failure }) : failure
       })
     })
 }
@@ -123,6 +125,13 @@ function parseKeep(text: string): number {
   throw new GapferryError('USAGE_INVALID', `--keep: expected a whole number from 1 to ${MAX_KEEP}, found "${text}"`)
 }
 
+/** @param newest  the only bundle that can be imported again, or completed */
+function failureOf({ rotten: found, incomplete }: Soundness, newest: number | undefined): GapferryError | undefined {
+  if (found.length > 0) return rotten(found, newest)
+  const bundle = incomplete.find(({ isNewest }) => isNewest)
+  return bundle === undefined ? undefined : incompleteBundle(bundle.number, bundle.missing)
+}
+
 /** @param newest  the only bundle that can be imported again */
 function rotten(blobs: RottenBlob[], newest: number | undefined): GapferryError {
   const isInNewest = blobs.some(({ uses }) => uses.some(({ bundles }) => bundles.some((number) => number === newest)))
@@ -137,7 +146,7 @@ function rotten(blobs: RottenBlob[], newest: number | undefined): GapferryError 
   )
 }
 
-function renderSoundness({ bundles, blobs, bytes, neverCame, rotten: found }: Soundness): string {
+function renderSoundness({ bundles, blobs, bytes, neverCame, rotten: found, incomplete }: Soundness): string {
   const checked = `${plural(bundles, 'bundle')}, ${plural(blobs, 'file')}, ${formatBytes(bytes)} checked`
   const lines = [found.length === 0 ? `${checked}: all as signed` : checked]
   const rows = found.flatMap(({ sha256, fault, uses }) =>
@@ -150,6 +159,10 @@ function renderSoundness({ bundles, blobs, bytes, neverCame, rotten: found }: So
   )
   if (rows.length > 0) lines.push(formatTable(rows.slice(0, MAX_ROWS), { indent: '  ' }))
   if (rows.length > MAX_ROWS) lines.push(`  … and ${rows.length - MAX_ROWS} more (all of them with --json)`)
+  for (const { number, isNewest, missing } of incomplete) {
+    const what = `bundle ${number} never came whole: ${plural(missing.length, 'path')}, ${formatBytes(missingBytes(missing))} lack`
+    lines.push(isNewest ? what : `${what}; a later bundle took its place`)
+  }
   if (neverCame > 0) lines.push(`${plural(neverCame, 'file')} for going back never came; only rollback needs them`)
   return lines.join('\n')
 }

@@ -214,9 +214,7 @@ export class BlobBatch {
     for (const [sha256, file] of this.#staged) {
       const path = this.#pathOf(sha256)
       const folder = dirname(path)
-      if (!folders.has(folder) && mkdirSync(folder, { recursive: true, mode: FOLDER_MODE }) !== undefined) {
-        folders.add(dirname(folder))
-      }
+      if (!folders.has(folder) && makeFolder(folder)) folders.add(dirname(folder))
       renameSync(file, path)
       folders.add(folder)
     }
@@ -300,6 +298,18 @@ class StagedBlob implements BlobWriter {
 export function checkDigest(expected: Sha256, found: Sha256, what = `blob ${expected}`): void {
   if (expected === found) return
   throw new GapferryError('BLOB_DIGEST_MISMATCH', `${what}: expected sha256 ${expected}, found ${found}`)
+}
+
+/** Not `recursive`: for a disk that refuses it, Node would say then that the folder above is not there.
+ *  @returns false when it was there */
+function makeFolder(folder: string): boolean {
+  try {
+    mkdirSync(folder, { mode: FOLDER_MODE })
+    return true
+  } catch (error) {
+    if (systemCode(error) !== 'EEXIST') throw error
+    return false
+  }
 }
 
 function syncFile(file: string): Promise<void> {

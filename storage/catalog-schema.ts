@@ -53,4 +53,6 @@ export const CATALOG_MIGRATIONS: readonly string[] = [
   AUDIT_MIGRATION,
   'ALTER TABLE bundle ADD COLUMN revoked INTEGER NOT NULL DEFAULT 0 CHECK (revoked IN (0, 1))',
   STATE_MIGRATION,
+  `ALTER TABLE bundle ADD COLUMN was_complete INTEGER NOT NULL DEFAULT 0 CHECK (was_complete IN (0, 1));
+   ALTER TABLE bundle ADD COLUMN part_hint BLOB;`,
 ]

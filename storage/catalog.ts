@@ -33,6 +33,8 @@ export interface BundleRow {
   isRevoked: boolean
   /** why it was taken past its end; null where it was not */
   expiredReason: string | null
+  /** all that it requires was here once; what is missing since then was lost */
+  wasComplete: boolean
 }
 
 /** A document that the metadata of a bundle names: a tree, or the site facts. */
@@ -218,6 +220,17 @@ export class Catalog {
     })
   }
 
+  /** What the import of a part of an adopted bundle found: whether all of it is here, and where the rest should be.
+   *  @param partHint  part.json: for messages only, nobody signed it */
+  noteParts(number: number, about: { isComplete: boolean; partHint: Buffer }): void {
+    this.#sql.noteParts.run(about.isComplete ? 1 : 0, about.partHint, number)
+  }
+
+  /** What the part that came last said of its fellows; undefined where nothing is known. */
+  partHint(number: number): Buffer | undefined {
+    return (this.#sql.partHint.get(number) as Buffer | null | undefined) ?? undefined
+  }
+
   bundle(number: number): BundleRow | undefined {
     return bundleRow(this.#sql.bundle.get(number))
   }
@@ -281,7 +294,8 @@ type RoleKey = 'timestamp' | 'snapshot' | 'targets'
 type Statements = ReturnType<typeof prepareStatements>
 
 const BUNDLE_COLUMNS = `bundle.number, created_at_ms AS createdAtMs, expires_at_ms AS expiresAtMs, bundler,
-  imported_at_ms AS importedAtMs, revoked, expired_reason AS expiredReason`
+  imported_at_ms AS importedAtMs, revoked, expired_reason AS expiredReason,
+  was_complete OR EXISTS (SELECT 1 FROM release WHERE release.number = bundle.number) AS wasComplete`
 
 function prepareStatements(db: Database) {
   return {
@@ -298,6 +312,8 @@ function prepareStatements(db: Database) {
     revokeBundles: db.prepare('UPDATE bundle SET revoked = 1'),
     trustBundle: db.prepare('UPDATE bundle SET revoked = 0 WHERE number = ?'),
     noteBundle: db.prepare('UPDATE bundle SET roots = ?, expired_reason = ? WHERE number = ?'),
+    noteParts: db.prepare('UPDATE bundle SET was_complete = max(was_complete, ?), part_hint = ? WHERE number = ?'),
+    partHint: db.prepare('SELECT part_hint FROM bundle WHERE number = ?').pluck(),
     putMetadata: db.prepare('INSERT OR REPLACE INTO bundle_metadata (number, role, bytes) VALUES (?, ?, ?)'),
     settings: db.prepare('SELECT key, sha256 FROM setting'),
     forgetSettings: db.prepare('DELETE FROM setting'),
@@ -330,8 +346,11 @@ function prepareStatements(db: Database) {
 
 function bundleRow(row: unknown): BundleRow | undefined {
   if (row === undefined) return undefined
-  const { revoked, ...bundle } = row as Omit<BundleRow, 'isRevoked'> & { revoked: 0 | 1 }
-  return { ...bundle, isRevoked: revoked === 1 }
+  const { revoked, wasComplete, ...bundle } = row as Omit<BundleRow, 'isRevoked' | 'wasComplete'> & {
+    revoked: 0 | 1
+    wasComplete: 0 | 1
+  }
+  return { ...bundle, isRevoked: revoked === 1, wasComplete: wasComplete === 1 }
 }
 
 function refuseOtherTrees(number: number, known: Map<string, NamedBlob>, offered: Map<string, NamedBlob>): void {

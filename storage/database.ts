@@ -3,10 +3,13 @@
  * write to a store. The lock is the kernel's, held through SQLite on a file of its own that is never written: it ends
  * with the process, however that ends, and has no content that could be torn.
  */
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { mkdirSync, readFileSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import SqliteDatabase, { SqliteError, type Database } from 'better-sqlite3'
+import { formatBytes } from '../manifests/console.ts'
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
+import { NO_ROOM } from '../manifests/system-error.ts'
+import { systemCode } from './durable.ts'
 
 export type { Database } from 'better-sqlite3'
 
@@ -21,7 +24,13 @@ const UNSOUND = [
   'SQLITE_FORMAT',
   'SQLITE_RANGE',
 ]
+/** What a transaction may take, generously: the log grows before the database does. */
+const ROOM_BYTES = 4_000_000
+/** The index of a log, which every open database needs; SQLite calls it an I/O error when there is no room for it. */
+const INDEX_BYTES = 65_536
 const LOCK_FILE = 'writing.lock'
+/** A lock that nobody refers to would be collected, and given back, while its run still works. */
+const held = new Set<Database>()
 const HOLDER_FILE = 'writing.pid'
 
 /** Opens `file`, made when absent, and brings it to the newest version.
@@ -69,7 +78,10 @@ export function lockStore(root: string): () => void {
   const holderFile = join(root, HOLDER_FILE)
   const lock = explained(lockFile, () => new SqliteDatabase(lockFile, { timeout: 0 }))
   try {
-    explained(lockFile, () => lock.exec('BEGIN EXCLUSIVE'))
+    explained(lockFile, () => {
+      lock.pragma('journal_mode = MEMORY') // a journal would take room, which a full disk does not have, and outlive a kill
+      lock.exec('BEGIN EXCLUSIVE')
+    })
   } catch (cause) {
     lock.close()
     if (!isGapferryError(cause, 'STORE_BUSY')) throw cause
@@ -78,11 +90,22 @@ export function lockStore(root: string): () => void {
       cause,
     })
   }
-  writeFileSync(holderFile, `${process.pid}\n`)
+  held.add(lock)
+  nameHolder(holderFile)
   return () => {
     if (!lock.open) return
     rmSync(holderFile, { force: true })
+    held.delete(lock)
     lock.close()
+  }
+}
+
+/** For the message to the second run only: a full disk is no reason to refuse the command that makes room. */
+function nameHolder(file: string): void {
+  try {
+    writeFileSync(file, `${process.pid}\n`)
+  } catch (error) {
+    if (!NO_ROOM.includes(systemCode(error))) throw error
   }
 }
 
@@ -131,11 +154,15 @@ function explained<T>(file: string, work: () => T): T {
     return work()
   } catch (error) {
     if (isSqlite(error, 'SQLITE_NOTADB') || isSqlite(error, 'SQLITE_CORRUPT')) throw damaged(file, error)
-    if (isSqlite(error, 'SQLITE_FULL')) {
-      throw new GapferryError('SPACE_SHORT', `${file}: the disk is full`, {
-        hint: 'make room, then run it again',
-        cause: error,
-      })
+    if (isSqlite(error, 'SQLITE_FULL') || (isSqlite(error, 'SQLITE_IOERR') && freeBytes(file) < INDEX_BYTES)) {
+      throw new GapferryError(
+        'SPACE_SHORT',
+        `${file}: expected ${formatBytes(ROOM_BYTES)} of free space, ${free(file)}`,
+        {
+          hint: 'make room on this disk, then run the same command again',
+          cause: error,
+        },
+      )
     }
     if (UNREADABLE.some((code) => isSqlite(error, code))) {
       const message = `${file}: expected a file that this user may read and write, found: ${(error as Error).message}`
@@ -152,6 +179,16 @@ function explained<T>(file: string, work: () => T): T {
     }
     throw error
   }
+}
+
+function free(file: string): string {
+  const bytes = freeBytes(file)
+  return bytes < ROOM_BYTES ? `found ${formatBytes(bytes)}` : 'found a quota or limit that is used up'
+}
+
+function freeBytes(file: string): number {
+  const { bavail, bsize } = statfsSync(dirname(file))
+  return bavail * bsize
 }
 
 function damaged(file: string, cause: unknown): GapferryError {

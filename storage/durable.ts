@@ -1,11 +1,13 @@
 /**
  * The few steps that make a file survive a power cut: write all of it, fsync it, rename it, fsync its folder.
  */
-import { closeSync, constants, fsyncSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs'
-import { dirname } from 'node:path'
+import { closeSync, constants, fsyncSync, mkdtempSync, openSync, readdirSync, readFileSync } from 'node:fs'
+import { renameSync, rmSync, writeSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { GapferryError } from '../manifests/errors.ts'
+import { NO_ROOM, systemCode } from '../manifests/system-error.ts'
 
-const NO_ROOM = ['ENOSPC', 'EDQUOT', 'EFBIG']
+export { systemCode } from '../manifests/system-error.ts'
 
 /** Writes every byte at the file's position.
  *  @param what  names the file in messages
@@ -14,7 +16,7 @@ export function writeAll(fd: number, bytes: Uint8Array, what: string): void {
   // A full disk shows as a short count first, without an error: a bare writeSync would lose the rest in silence.
   for (let done = 0; done < bytes.length;) {
     const count = noticeShortSpace(what, () => writeSync(fd, bytes, done, bytes.length - done))
-    if (count === 0) throw spaceShort(what, 'nothing more could be written')
+    if (count === 0) throw spaceShort(what, `${bytes.length - done} of ${bytes.length} bytes could not be written`)
     done += count
   }
 }
@@ -35,9 +37,9 @@ export function syncFolder(folder: string): void {
  *  @returns false when it was left alone
  *  @throws SPACE_SHORT */
 export function replaceFile(file: string, bytes: Uint8Array, mode = 0o644): boolean {
-  if (holds(file, bytes)) return false
   const temp = `${file}.part`
-  rmSync(temp, { force: true })
+  rmSync(temp, { force: true }) // a crash may have left it, also where the file is as it shall be
+  if (holds(file, bytes)) return false
   try {
     const fd = noticeShortSpace(file, () => openSync(temp, 'wx', mode))
     try {
@@ -54,6 +56,17 @@ export function replaceFile(file: string, bytes: Uint8Array, mode = 0o644): bool
   return true
 }
 
+/** A new folder for what lives no longer than this process, for its owner only. What processes that are gone have left
+ *  there under the same prefix is removed first, so that a crash leaves it only until the next run.
+ *  @param prefix  of the folder's name; belongs to one purpose */
+export function makeScratch(parent: string, prefix: string): string {
+  for (const name of readdirSync(parent)) {
+    const pid = name.startsWith(prefix) ? /^(\d{1,10})-/.exec(name.slice(prefix.length))?.[1] : undefined
+    if (pid !== undefined && !isRunning(Number(pid))) removeOwn(join(parent, name))
+  }
+  return mkdtempSync(join(parent, `${prefix}${process.pid}-`))
+}
+
 /** Runs `step`, and says SPACE_SHORT where the system says in its own words that no room is left for `what`. */
 export function noticeShortSpace<T>(what: string, step: () => T): T {
   try {
@@ -64,20 +77,30 @@ export function noticeShortSpace<T>(what: string, step: () => T): T {
   }
 }
 
-/** Our own codes, SQLite's and Node's have an underscore. */
-const SYSTEM_CODE = /^E[A-Z0-9]+$/
-
-/** `ENOENT` and the like; empty where `error` is not the system's. */
-export function systemCode(error: unknown): string {
-  const code = error instanceof Error && 'code' in error ? error.code : undefined
-  return typeof code === 'string' && SYSTEM_CODE.test(code) ? code : ''
-}
-
 function holds(file: string, bytes: Uint8Array): boolean {
   try {
     return readFileSync(file).equals(bytes)
   } catch {
     return false // whatever stands there, it is not this file: the write below will say what is wrong
+  }
+}
+
+/** A number that was given to another process since looks alive: such a folder stays until that one has ended. */
+function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return systemCode(error) !== 'ESRCH'
+  }
+}
+
+/** Another user's folder is not ours to take away. */
+function removeOwn(folder: string): void {
+  try {
+    rmSync(folder, { recursive: true, force: true })
+  } catch (error) {
+    if (!['EACCES', 'EPERM'].includes(systemCode(error))) throw error
   }
 }
 

@@ -117,10 +117,10 @@ export class Ledger {
       Fetched | undefined
   }
 
+  /** @throws SPACE_SHORT, STORE_UNREADABLE, as all that writes here */
   rememberFetched(algorithm: string, hex: string, { sha256, verdict }: Fetched): void {
-    this.#db
-      .prepare('INSERT OR REPLACE INTO alias (algorithm, hex, sha256, verdict) VALUES (?, ?, ?, ?)')
-      .run(algorithm, hex, sha256, verdict)
+    const sql = 'INSERT OR REPLACE INTO alias (algorithm, hex, sha256, verdict) VALUES (?, ?, ?, ?)'
+    this.#write(sql, algorithm, hex, sha256, verdict)
   }
 
   validator(url: string): Validator | undefined {
@@ -131,9 +131,8 @@ export class Ledger {
   }
 
   rememberValidator(url: string, v: Validator): void {
-    this.#db
-      .prepare('INSERT OR REPLACE INTO validator (url, etag, last_modified, sha256, bytes) VALUES (?, ?, ?, ?, ?)')
-      .run(url, v.etag, v.lastModified, v.sha256, v.bytes)
+    const sql = 'INSERT OR REPLACE INTO validator (url, etag, last_modified, sha256, bytes) VALUES (?, ?, ?, ?, ?)'
+    this.#write(sql, url, v.etag, v.lastModified, v.sha256, v.bytes)
   }
 
   /** The newest bundle signed for `site`. */
@@ -146,6 +145,21 @@ export class Ledger {
       .get(site) as Omit<SignedBundle, 'metadata' | 'trees'> | undefined
     if (row === undefined) return undefined
     return { ...row, metadata: this.#metadata(site, row.number), trees: this.#trees(site, row.number) }
+  }
+
+  /** All bundles that were signed: sorted by site, newest first. */
+  bundles(): SignedBundle[] {
+    const rows = this.#db
+      .prepare(
+        `SELECT site, number, created_at_ms AS createdAtMs, content FROM bundle
+         ORDER BY site, number DESC`,
+      )
+      .all() as Omit<SignedBundle, 'metadata' | 'trees'>[]
+    return rows.map((row) => ({
+      ...row,
+      metadata: this.#metadata(row.site, row.number),
+      trees: this.#trees(row.site, row.number),
+    }))
   }
 
   /** The number of the site's next bundle: above all that were signed here, and above what it was told others used. */
@@ -161,12 +175,12 @@ export class Ledger {
 
   /** Numbers up to this one are used, or may be, by another laptop. It is never lowered. */
   keepAbove(site: string, number: number): void {
-    this.#db
-      .prepare(
-        `INSERT INTO number_floor (site, number) VALUES (?, ?)
-         ON CONFLICT (site) DO UPDATE SET number = max(number, excluded.number)`,
-      )
-      .run(site, number)
+    this.#write(
+      `INSERT INTO number_floor (site, number) VALUES (?, ?)
+       ON CONFLICT (site) DO UPDATE SET number = max(number, excluded.number)`,
+      site,
+      number,
+    )
   }
 
   /** What every group of a site was promised. */
@@ -234,6 +248,10 @@ export class Ledger {
       'INSERT OR IGNORE INTO immutable (site, group_name, path, sha256) VALUES (?, ?, ?, ?)',
     )
     for (const [key, sha256] of immutable) path.run(site, group, key, sha256)
+  }
+
+  #write(sql: string, ...values: (string | number | null)[]): void {
+    writeTransaction(this.#db, () => this.#db.prepare(sql).run(...values))
   }
 
   #metadata(site: string, number: number): Map<string, Buffer> {

@@ -4,7 +4,8 @@
  *     short a time ago that a box may still be reading it; the bundle that was adopted last always stays;
  *   - a blob that a staying bundle names is never removed; where one of its trees cannot be read, nothing is removed;
  *   - rows go first, in one transaction, then files: a crash in between leaves blobs that no row names, and the next prune
- *     takes them. The highest stamps and the trusted metadata stay for ever.
+ *     takes them. Such blobs go before the rows, because on a full disk rows cannot be written. The highest stamps and the
+ *     trusted metadata stay for ever.
  * The caller holds the store's lock, so nobody stages blobs meanwhile. A mirror that serves reads only what stays.
  */
 import { readdirSync, rmSync, statSync } from 'node:fs'
@@ -22,6 +23,8 @@ export interface PrunePlan {
   forgotten: number[]
   /** that no kept bundle names; of forgotten bundles, or left by a crash */
   blobs: Sha256[]
+  /** those of them that no bundle names, as far as their trees can be read */
+  unnamed: Set<Sha256>
   bytes: number
 }
 
@@ -46,10 +49,13 @@ export function planPrune(store: PruneStore, args: { keep: number; keepPreviousM
   const stay = stayingBundles(store.catalog, args)
   const kept = numbers.filter((number) => stay.has(number))
   const named = namedBlobs(store, kept)
-  const plan: PrunePlan = { kept, forgotten: numbers.filter((number) => !stay.has(number)), blobs: [], bytes: 0 }
+  const forgotten = numbers.filter((number) => !stay.has(number))
+  const before = namedIfReadable(store, forgotten)
+  const plan: PrunePlan = { kept, forgotten, blobs: [], unnamed: new Set(), bytes: 0 }
   for (const { sha256, file } of blobFiles(store.dir)) {
     if (named.has(sha256)) continue
     plan.blobs.push(sha256)
+    if (before?.has(sha256) === false) plan.unnamed.add(sha256)
     plan.bytes += statSync(file).size
   }
   return plan
@@ -65,11 +71,20 @@ export async function carryOutPrune(
 ): Promise<void> {
   const { forget = () => store.catalog.forget(plan.forgotten), signal } = args
   signal?.throwIfAborted()
+  await removeBlobs(store, [...plan.unnamed], signal)
   forget()
-  for (const [i, sha256] of plan.blobs.entries()) {
+  await removeBlobs(
+    store,
+    plan.blobs.filter((sha256) => !plan.unnamed.has(sha256)),
+    signal,
+  )
+}
+
+async function removeBlobs({ blobs }: PruneStore, names: Sha256[], signal?: AbortSignal): Promise<void> {
+  for (const [i, sha256] of names.entries()) {
     if (i % FILES_AT_ONCE === 0) await setImmediate()
     signal?.throwIfAborted()
-    rmSync(store.blobs.pathOf(sha256), { force: true })
+    rmSync(blobs.pathOf(sha256), { force: true })
   }
 }
 
@@ -99,6 +114,16 @@ function namedBlobs({ catalog, blobs }: PruneStore, numbers: number[]): Set<Sha2
   return named
 }
 
+/** undefined where a tree is damaged: then nobody can tell what a bundle names. */
+function namedIfReadable(store: PruneStore, numbers: number[]): Set<Sha256> | undefined {
+  try {
+    return namedBlobs(store, numbers)
+  } catch (error) {
+    if (!isGapferryError(error)) throw error
+    return undefined
+  }
+}
+
 function explained<T>(number: number, work: () => T): T {
   try {
     return work()
@@ -112,8 +137,9 @@ function explained<T>(number: number, work: () => T): T {
   }
 }
 
-/** Only what is named and placed like a blob; anything else in the folder is somebody's. */
-function* blobFiles(dir: string): Generator<{ sha256: Sha256; file: string }> {
+/** Only what is named and placed like a blob; anything else in the folder is somebody's.
+ *  @param dir  the store's folder */
+export function* blobFiles(dir: string): Generator<{ sha256: Sha256; file: string }> {
   const blobs = join(dir, 'blobs')
   for (const folder of readdirSync(blobs)) {
     if (!/^[0-9a-f]{2}$/.test(folder)) continue

@@ -1,15 +1,18 @@
 /**
- * Reads everything that the imported bundles name and says what is not as it was signed, in these steps:
+ * Reads everything that the imported bundles name and says what is not as it was signed, and what never came, in these steps:
  *   1. the documents (trees, site facts) of every bundle; a tree that is not sound names nothing for step 2;
  *   2. every blob that the trees name, each once;
  *   3. what the faulty ones answer, asked of the catalogue again: what a prune took away meanwhile is no fault.
+ *   4. of bundles that were never whole, what they still lack.
  * Needs no lock and writes nothing. Memory holds the names of the blobs, never their bytes.
  */
 import type { Sha256 } from '../manifests/digest.ts'
+import { parsePartHint, partHolding } from '../manifests/part-hint.ts'
 import { isPointer, MAX_TREE_BYTES, parseTree, type Tree } from '../manifests/tree.ts'
 import { blobFault, CHECK_BUFFER_BYTES, type BlobFault } from './blob-check.ts'
 import type { BlobStore } from './blobs.ts'
 import type { Catalog } from './catalog.ts'
+import { missingPaths, type MissingPath } from './completeness.ts'
 
 /** A blob that is not as it was signed. */
 export interface RottenBlob {
@@ -29,6 +32,21 @@ export interface Soundness {
   /** of trees for going back, because a bundle was skipped; only going back needs them, so this is no fault */
   neverCame: number
   rotten: RottenBlob[]
+  /** bundles that were never whole, highest number first: what has not come yet is no fault of the store */
+  incomplete: IncompleteBundle[]
+}
+
+export interface IncompleteBundle {
+  number: number
+  /** false: a later one took its place, and it can neither be completed nor released */
+  isNewest: boolean
+  /** `part`: the name of the file that should have it; null where that is not known */
+  missing: (MissingPath & { part: string | null })[]
+}
+
+interface CheckedStore {
+  catalog: Catalog
+  blobs: BlobStore
 }
 
 interface Named {
@@ -39,21 +57,23 @@ interface Named {
 /** @param options.onBytes  bytes checked since the last call, and how many there are in all as far as is known
  *  @throws the signal's reason; what Catalog throws */
 export async function checkStore(
-  store: { catalog: Catalog; blobs: BlobStore },
+  store: CheckedStore,
   options: { onBytes?: (bytes: number, totalBytes: number) => void; signal?: AbortSignal } = {},
 ): Promise<Soundness> {
   const { catalog, blobs } = store
-  const numbers = catalog.bundles().map(({ number }) => number)
+  const bundles = catalog.bundles()
+  const numbers = bundles.map(({ number }) => number)
   const buffer = Buffer.allocUnsafeSlow(CHECK_BUFFER_BYTES)
   const faults = new Map<Sha256, Named & { fault: BlobFault }>()
-  const result: Soundness = { bundles: numbers.length, blobs: 0, bytes: 0, neverCame: 0, rotten: [] }
+  const neverCame = new Set<Sha256>()
+  const result: Soundness = { bundles: numbers.length, blobs: 0, bytes: 0, neverCame: 0, rotten: [], incomplete: [] }
   const check = async (named: Map<Sha256, Named>): Promise<void> => {
     const totalBytes = [...named.values()].reduce((total, { bytes }) => total + bytes, 0)
     for (const [sha256, { bytes, isRequired }] of named) {
       const onBytes = (count: number): void => options.onBytes?.(count, totalBytes)
       const fault = await blobFault(blobs, { sha256, bytes }, { buffer, onBytes, signal: options.signal })
       if (fault === 'missing' && !isRequired) {
-        result.neverCame += 1
+        neverCame.add(sha256)
         continue
       }
       result.blobs += 1
@@ -69,7 +89,40 @@ export async function checkStore(
     if (names === undefined) continue
     result.rotten.push({ sha256, bytes, fault, uses: [...names].map(([name, bundles]) => ({ name, bundles })) })
   }
+  result.incomplete = incompleteBundles(store, faults)
+  for (const { sha256 } of result.incomplete.flatMap(({ missing }) => missing)) neverCame.delete(sha256)
+  result.neverCame = neverCame.size
   return result
+}
+
+function incompleteBundles(store: CheckedStore, faults: ReadonlyMap<Sha256, unknown>): IncompleteBundle[] {
+  const { catalog, blobs } = store
+  const newest = catalog.newestBundle()?.number
+  const unfinished = catalog.bundles().filter(({ wasComplete }) => !wasComplete)
+  const found = unfinished.map(({ number }) => {
+    const trees = treesOf(store, [number], faults)
+    const missing = missingPaths(treesOnly(trees), (sha256) => blobs.has(sha256) || faults.has(sha256))
+    const holder = partNamer(catalog.partHint(number))
+    return {
+      number,
+      isNewest: number === newest,
+      missing: missing.map((one) => ({ ...one, part: holder(one.sha256) })),
+    }
+  })
+  return found.filter(({ missing }) => missing.length > 0)
+}
+
+function* treesOnly(trees: Iterable<{ tree: Tree }>): Generator<Tree> {
+  for (const { tree } of trees) yield tree
+}
+
+function partNamer(bytes: Buffer | undefined): (sha256: Sha256) => string | null {
+  try {
+    const hint = bytes === undefined ? undefined : parsePartHint(bytes)
+    return (sha256) => (hint === undefined ? null : (partHolding(hint, sha256) ?? null))
+  } catch {
+    return () => null // it serves messages only
+  }
 }
 
 function documentsOf(catalog: Catalog, numbers: number[]): Map<Sha256, Named> {
@@ -80,28 +133,24 @@ function documentsOf(catalog: Catalog, numbers: number[]): Map<Sha256, Named> {
   return named
 }
 
-/** A blob is required where a current tree names it, where it is a pointer, or where its tree is served. */
-function blobsOf(
-  store: { catalog: Catalog; blobs: BlobStore },
-  numbers: number[],
-  faults: ReadonlyMap<Sha256, unknown>,
-): Map<Sha256, Named> {
+/** A blob is required where its tree is served, and of a bundle that was whole once where a current tree names it or it is a
+ *  pointer. */
+function blobsOf(store: CheckedStore, numbers: number[], faults: ReadonlyMap<Sha256, unknown>): Map<Sha256, Named> {
   const inForce = new Set(store.catalog.releases(Number.MAX_SAFE_INTEGER).map(({ sha256 }) => sha256))
+  const whole = new Set(store.catalog.bundles().flatMap(({ number, wasComplete }) => (wasComplete ? [number] : [])))
   const named = new Map<Sha256, Named>()
-  for (const { tree, sha256: treeName } of treesOf(store, numbers, faults)) {
-    const isWhole = tree.role === 'current' || inForce.has(treeName)
+  for (const { tree, sha256: treeName, number } of treesOf(store, numbers, faults)) {
+    const isServed = inForce.has(treeName)
     for (const entry of tree.entries.values()) {
       const before = named.get(entry.sha256)?.isRequired ?? false
-      named.set(entry.sha256, { bytes: entry.bytes, isRequired: before || isWhole || isPointer(entry) })
+      const cameOnce = whole.has(number) && (tree.role === 'current' || isPointer(entry))
+      named.set(entry.sha256, { bytes: entry.bytes, isRequired: before || isServed || cameOnce })
     }
   }
   return named
 }
 
-function usesOf(
-  store: { catalog: Catalog; blobs: BlobStore },
-  faults: ReadonlyMap<Sha256, unknown>,
-): Map<Sha256, Map<string, number[]>> {
+function usesOf(store: CheckedStore, faults: ReadonlyMap<Sha256, unknown>): Map<Sha256, Map<string, number[]>> {
   const uses = new Map<Sha256, Map<string, number[]>>()
   const add = (sha256: Sha256, name: string, number: number): void => {
     if (!faults.has(sha256)) return
@@ -124,7 +173,7 @@ function usesOf(
 
 /** The sound trees of `numbers`, one in memory at a time. */
 function* treesOf(
-  { catalog, blobs }: { catalog: Catalog; blobs: BlobStore },
+  { catalog, blobs }: CheckedStore,
   numbers: number[],
   faults: ReadonlyMap<Sha256, unknown>,
 ): Generator<{ tree: Tree; sha256: Sha256; number: number }> {

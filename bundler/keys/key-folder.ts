@@ -7,13 +7,13 @@
  *   openpgp-<8 hex>.key          signs repository metadata for yum and apt; site.asc is its public half
  * Key files are named by the first digits of their key id. Which of them count is what the root in force says.
  */
-import { closeSync, existsSync, fsyncSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync } from 'node:fs'
+import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readdirSync, readFileSync } from 'node:fs'
 import { renameSync, rmSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { GapferryError } from '../../manifests/errors.ts'
 import { checkSite, rootChain, type RoleName, type RootFile } from '../../manifests/metadata.ts'
 import { parseName } from '../../manifests/tree.ts'
-import { noticeShortSpace, syncFolder, systemCode, writeAll } from '../../storage/durable.ts'
+import { makeScratch, noticeShortSpace, syncFolder, systemCode, writeAll } from '../../storage/durable.ts'
 import { parseKeyFile, type KeyFile } from './keyfile.ts'
 
 const MAX_ROOTS = 256
@@ -96,7 +96,7 @@ export function refuseExisting(folder: string): void {
 export function writeNewFolder(folder: string, files: Record<string, Uint8Array>): void {
   const parent = dirname(folder)
   mkdirSync(parent, { recursive: true, mode: 0o700 })
-  const temp = mkdtempSync(join(parent, '.new-'))
+  const temp = makeScratch(parent, '.new-')
   try {
     for (const [name, bytes] of Object.entries(files)) writeNewFile(join(temp, name), bytes)
     syncFolder(temp)

@@ -2,7 +2,6 @@
  * `gapferry init --from BUNDLE`: a new laptop in the place of a lost one.
  */
 import { existsSync, mkdirSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline/promises'
 import { errorObject, formatTime } from '../../manifests/console.ts'
@@ -22,6 +21,7 @@ import { passphraseSources, rootSecrets, siteSecrets, type SecretOptions } from 
 import { readNewPassphrase } from './passphrase.ts'
 import { pendingError, type RootProgress } from './pending-root.ts'
 import { keepContent, lookAtBundle, recoverKeys, rememberBundle, type FoundBundle } from './recover.ts'
+import { withScratch } from '../scratch.ts'
 import { settingsSkeleton, type Skeleton } from './settings-skeleton.ts'
 
 export interface RecoverOptions extends SecretOptions, TokenOptions {
@@ -42,7 +42,7 @@ export interface RecoverOptions extends SecretOptions, TokenOptions {
  *  @throws KEY_EXISTS before anything is read; ROOT_NOT_CONFIRMED, ROOT_FINGERPRINT; ROOT_PENDING where more root keys must sign */
 export async function recoverLaptop(dir: string, options: RecoverOptions, around: Surroundings): Promise<void> {
   const files = bundleFiles(options.from, options.site)
-  const found = await lookAtBundle(files[0]!, tmpdir(), (root) => confirm(root, options, around))
+  const found = await withScratch((dir) => lookAtBundle(files[0]!, dir, (root) => confirm(root, options, around)))
   const config = join(dir, 'gapferry.yaml')
   const isNew = !existsSync(config)
   const skeleton = settingsSkeleton(found.bundle)
@@ -53,7 +53,7 @@ export async function recoverLaptop(dir: string, options: RecoverOptions, around
   const progress = await locked(fleet, async () => {
     const store = new BlobStore(fleet.storeDir)
     store.sweep()
-    await keepContent(found, files, store, tmpdir(), around.signal)
+    await keepContent(found, files, store, join(fleet.storeDir, 'staging'), around.signal)
     remember(fleet, found, options.numberAbove)
     if (isNew) writeSkeleton(dir, skeleton, config, store)
     return makeKeys(fleet, found, options, passphrase, around)

@@ -68,8 +68,8 @@ async function readEarlier(tree: Tree, id: string, reader: EarlierReader): Promi
   const packages = await readPrimary(list, primary!, reader, reader.pool)
   const gone = new Set<string>()
   for (let i = 0; i < packages.count; i++) {
-    const { sha256 } = tree.entries.get(packagePath(id, packages.href.text(i)))!
-    if (!reader.store.has(sha256)) gone.add(formatNevra(nevraAt(packages, i)))
+    const { sha256, bytes } = tree.entries.get(packagePath(id, packages.href.text(i)))!
+    if (reader.store.sizeOf(sha256) !== bytes) gone.add(formatNevra(nevraAt(packages, i)))
   }
   return { id, data: lists, packages, gone }
 }

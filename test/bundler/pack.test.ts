@@ -77,6 +77,17 @@ t.test('cuts a bundle into parts that each verify alone and are complete togethe
   t.equal(whole!.blobs, sample.blobs.size)
 })
 
+t.test('what a crash left on the stick goes, whatever bundle it was of; what is not ours stays', async (t) => {
+  const { options, folder } = await prepare(t)
+  mkdirSync(folder, { recursive: true })
+  const left = ['hq-1.tar.part', 'hq-7.tar.part', 'hq-8.tar.sha256.part', 'root.json.part', 'verify.py.part']
+  const others = ['holiday.jpg.part', 'lab-7.tar.part', 'x.part', 'hq-7.tar']
+  for (const name of [...left, ...others]) writeFileSync(join(folder, name), 'half of it')
+  await pack(options)
+  const own = ['hq-1.tar', 'hq-1.tar.sha256', 'root.json', 'verify.py']
+  t.strictSame(readdirSync(folder).sort(), [...own, ...others].sort())
+})
+
 t.test('a part that is there already stays as it is', async (t) => {
   const { options, folder } = await prepare(t)
   await pack(options)

@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process'
 import { createPublicKey, generateKeyPairSync } from 'node:crypto'
-import { existsSync, globSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs'
+import { existsSync, globSync, mkdirSync, readdirSync, utimesSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
@@ -34,6 +34,14 @@ const FILES = { 'a.txt': 'alpha', 'b/c.bin': Buffer.alloc(3000, 7), 'yum/base/re
 const good = sampleBundle({ number: 7, files: FILES })
 const rootFile = write('ROOT.json', sampleRoot)
 const whole = write('hq-7.tar', archive(partEntries(good)))
+
+t.test('what a run that was ended by force left goes after a day; nothing else does', async (t) => {
+  const place = t.testdir({ 'gapferry-verify-py-old': { key: '' }, 'gapferry-verify-py-new': {}, other: {} })
+  for (const name of ['gapferry-verify-py-old', 'other']) utimesSync(join(place, name), 1, 1)
+  const outcome = await run('python3', [SCRIPT, rootFile, whole], { env: { TMPDIR: place } })
+  t.equal(outcome.status, 0, outcome.stderr)
+  t.strictSame(readdirSync(place).sort(), ['gapferry-verify-py-new', 'other'])
+})
 
 for (const python of pythons) {
   t.test(python, async (t) => {

@@ -9,6 +9,7 @@ import type { TreePath } from '../../manifests/path.ts'
 import { serializeTree, type Tree, type TreeEntry, type TreeRole } from '../../manifests/tree.ts'
 import { BlobStore } from '../../storage/blobs.ts'
 import { Catalog } from '../../storage/catalog.ts'
+import { missingPaths, readTrees } from '../../storage/completeness.ts'
 import type { VerifiedMetadata } from '../../storage/trust.ts'
 import { archive, partEntries, sampleKeys, sampleRoot, type SampleBundle } from './part.ts'
 import { DAY, makeBundle, NOW, type SiteKeys } from './site.ts'
@@ -116,6 +117,11 @@ export async function adopt(
   for (const [sha256, bytes] of content.blobs) if (options.leaveOut?.includes(sha256) !== true) batch.put(bytes)
   await batch.commit()
   store.catalog.adopt(pretendVerified(content), NOW)
+  const missing = missingPaths(readTrees(store.blobs, store.catalog.trees(content.number)).values(), (sha256) =>
+    store.blobs.has(sha256),
+  )
+  const partHint = serializePartHint({ site: 'hq', number: content.number, part: 1, parts: [null] })
+  store.catalog.noteParts(content.number, { isComplete: missing.length === 0, partHint })
 }
 
 /** The digest of a text blob made by `makeContent`. */

@@ -13,6 +13,7 @@ const PACKAGES = {
   bzip2: ['/usr/bin/bzip2'],
   'createrepo-c': ['/usr/bin/createrepo_c'],
   dash: ['/usr/bin/dash'],
+  e2fsprogs: ['/usr/sbin/mkfs.ext4'],
   dnf: ['/usr/bin/dnf'],
   'dnf-plugins-core': ['/usr/lib/python3/dist-packages/dnf-plugins/versionlock.py'],
   gawk: ['/usr/bin/gawk'],
@@ -28,6 +29,7 @@ const PACKAGES = {
   shellcheck: ['/usr/bin/shellcheck'],
   softhsm2: ['/usr/bin/softhsm2-util', '/usr/lib/softhsm/libsofthsm2.so'],
   strace: ['/usr/bin/strace'],
+  xfsprogs: ['/usr/sbin/mkfs.xfs'],
   'xz-utils': ['/usr/bin/xz'],
   zstd: ['/usr/bin/zstd'],
 }

@@ -1,4 +1,5 @@
 import t, { type Test } from 'tap'
+import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { fingerprintWords } from '../../manifests/words.ts'
 import { runMirror } from '../../server/program.ts'
@@ -62,11 +63,58 @@ t.test('a long list ends on a terminal, not as JSON', async (t) => {
   const bundle = signContent(makeContent(2, trees), { createdAtMs: NOW })
   t.equal((await at(NOW, 'import', ...writeParts(join(dir, 'two'), bundle, [[]]))).status, 4)
   t.ok(store.catalog.bundle(2))
+  const [rest] = writeParts(join(dir, 'rest'), bundle)
+  t.equal((await at(NOW, 'import', rest!)).status, 0)
+  for (let i = 0; i < 30; i++) flipByte(store.blobs.pathOf(blobOf(`package p${i}`)), 3)
   t.match(
     (await at(NOW, 'verify')).stdout,
-    /is missing {2}bundle 2 .*\n {2}… and 12 more \(all of them with --json\)\n$/,
+    /has other bytes {2}bundle 2 .*\n {2}… and 10 more \(all of them with --json\)\n$/,
   )
-  t.equal((json(await at(NOW, 'verify', '--json')) as { rotten: object[] }).rotten.length, 32)
+  t.equal((json(await at(NOW, 'verify', '--json')) as { rotten: object[] }).rotten.length, 30)
+})
+
+t.test('a bundle that has not come whole is incomplete, not rotten, and its part is named', async (t) => {
+  const { dir, at, store } = await site(t, 1)
+  const trees = [{ stamp: 5, packages: ['all', 'x', 'y'] }]
+  const bundle = signContent(makeContent(2, trees), { createdAtMs: NOW })
+  const names = [...bundle.blobs.keys()].sort()
+  const parts = writeParts(join(dir, 'two'), bundle, [names.slice(0, 2), names.slice(2)])
+  t.equal((await at(NOW, 'import', parts[0]!)).status, 4)
+  const found = await at(NOW, 'verify')
+  t.equal(found.status, 4)
+  t.match(found.stdout, /checked: all as signed\nbundle 2 never came whole: \d paths?, .* lack\n$/)
+  t.match(found.stderr, /\[BUNDLE_INCOMPLETE\]\n {2}next: import hq-2-2of2\.tar too\n$/)
+  const asJson = await at(NOW, 'verify', '--json')
+  t.match(json(asJson), {
+    isSound: true,
+    rotten: [],
+    incomplete: [{ number: 2 }],
+    error: { code: 'BUNDLE_INCOMPLETE' },
+  })
+  flipByte(store.blobs.pathOf(blobOf('package own1')), 3)
+  t.equal((await at(NOW, 'verify')).status, 1, 'rot comes first')
+  t.equal((await at(NOW, 'import', parts[1]!)).status, 0)
+  rmSync(store.blobs.pathOf(blobOf('package x')))
+  const lost = json(await at(NOW, 'verify', '--json')) as { rotten: { fault: string }[]; incomplete: object[] }
+  t.strictSame([lost.rotten.map(({ fault }) => fault).sort(), lost.incomplete], [['digest', 'missing'], []])
+  t.equal((await at(NOW, 'import', ...parts)).status, 0)
+})
+
+t.test('a bundle that never came whole and was overtaken is said, and is no fault', async (t) => {
+  const { dir, at } = await site(t, 1)
+  for (const number of [2, 3]) {
+    const bundle = signContent(makeContent(number, [{ stamp: number + 3, packages: [`n${number}`] }]), {
+      createdAtMs: NOW,
+    })
+    const parts = number === 2 ? [[]] : undefined
+    t.equal(
+      (await at(NOW, 'import', ...writeParts(join(dir, `s${number}`), bundle, parts))).status,
+      number === 2 ? 4 : 0,
+    )
+  }
+  const found = await at(NOW, 'verify')
+  t.equal(found.status, 0)
+  t.match(found.stdout, /bundle 2 never came whole: .* lack; a later bundle took its place\n$/)
 })
 
 t.test('prune says what it would do, and does it with --yes', async (t) => {

@@ -47,6 +47,7 @@ t.test('adopts trust, bundle and trees together, and gives them back after a res
     importedAtMs: NOW,
     isRevoked: false,
     expiredReason: null,
+    wasComplete: false,
   }
   t.same(again.bundle(3), row)
   t.same(again.newestBundle(), row)

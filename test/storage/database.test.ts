@@ -110,9 +110,11 @@ t.test('a killed run leaves no stuck lock', async (t) => {
   const script = `
     import { lockStore } from ${JSON.stringify(pathToFileURL(join(import.meta.dirname, '../../storage/database.ts')).href)}
     lockStore(${JSON.stringify(root)})
+    gc() // nothing refers to what lockStore gave
+    await new Promise((done) => setImmediate(done))
     process.stdout.write('held')
     setInterval(() => undefined, 1000)`
-  const child = spawn(process.execPath, ['--input-type=module-typescript', '-e', script], {
+  const child = spawn(process.execPath, ['--expose-gc', '--input-type=module-typescript', '-e', script], {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   await once(child.stdout, 'data')

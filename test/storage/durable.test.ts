@@ -1,7 +1,9 @@
+import { spawnSync } from 'node:child_process'
 import { closeSync, openSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { constants } from 'node:os'
+import { basename, join } from 'node:path'
 import t from 'tap'
-import { noticeShortSpace, replaceFile, syncFolder, systemCode, writeAll } from '../../storage/durable.ts'
+import { makeScratch, noticeShortSpace, replaceFile, syncFolder, systemCode, writeAll } from '../../storage/durable.ts'
 
 t.test('a full disk is said plainly', (t) => {
   const fd = openSync('/dev/full', 'w')
@@ -29,6 +31,49 @@ t.test('replaces a file in one step and leaves nothing beside it', (t) => {
   t.strictSame(readdirSync(dir), ['file'])
   t.equal(replaceFile(join(dir, 'key'), Buffer.from('secret'), 0o600), true)
   t.equal(statSync(join(dir, 'key')).mode & 0o777, 0o600)
+  t.end()
+})
+
+t.test('what a crash left beside a file goes, also where the file is as it shall be', (t) => {
+  const dir = t.testdir({ file: 'same', 'file.part': 'left by a crash' })
+  t.equal(replaceFile(join(dir, 'file'), Buffer.from('same')), false)
+  t.strictSame(readdirSync(dir), ['file'])
+  t.end()
+})
+
+t.test('a scratch folder is removed by the next run when its process is gone, never while it lives', (t) => {
+  const { pid: gone } = spawnSync('true')
+  const dir = t.testdir({
+    [`x-${gone}-abc`]: { key: 'secret' },
+    [`y-${gone}-abc`]: {},
+    'x-old': {},
+    [`x-${gone}`]: 'file',
+  })
+  const first = makeScratch(dir, 'x-')
+  t.equal(statSync(first).mode & 0o777, 0o700)
+  const second = makeScratch(dir, 'x-')
+  t.strictSame(
+    readdirSync(dir).sort(),
+    [basename(first), basename(second), `x-${gone}`, 'x-old', `y-${gone}-abc`].sort(),
+    'ours live, and what is not named like one is somebody else’s',
+  )
+  t.end()
+})
+
+t.test('a quota that is used up is no room, though Node has no name for it', (t) => {
+  const error = Object.assign(new Error('Unknown system error -122'), {
+    code: 'Unknown system error -122',
+    errno: -constants.errno.EDQUOT,
+    syscall: 'rename',
+  })
+  t.equal(systemCode(error), 'EDQUOT')
+  t.throws(
+    () =>
+      noticeShortSpace('x.tar', () => {
+        throw error
+      }),
+    { code: 'SPACE_SHORT' },
+  )
   t.end()
 })
 

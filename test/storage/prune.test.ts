@@ -109,10 +109,24 @@ t.test('takes blobs that no row names, and leaves what is no blob', async (t) =>
   mkdirSync(join(store.root, 'blobs', 'ab'), { recursive: true })
   for (const file of others) writeFileSync(file, 'somebody')
   const plan = store.plan()
-  t.strictSame(plan, { kept: [1], forgotten: [], blobs: [orphan], bytes: 15 })
+  t.strictSame(plan, { kept: [1], forgotten: [], blobs: [orphan], unnamed: new Set([orphan]), bytes: 15 })
   await carryOutPrune(store, plan)
   t.notOk(store.blobs.has(orphan))
   for (const file of others) t.ok(existsSync(file))
+})
+
+t.test('what no bundle names goes before the rows, because on a full disk rows cannot be written', async (t) => {
+  const store = await open(t, 2)
+  const orphan = await store.blobs.put(Buffer.from('left by a crash'))
+  const plan = store.plan()
+  t.strictSame(plan.unnamed, new Set([orphan]))
+  t.ok(plan.blobs.length > 1)
+  const forget = (): void => {
+    t.notOk(store.blobs.has(orphan))
+    throw new Error('full')
+  }
+  await t.rejects(carryOutPrune(store, plan, { forget }), { message: 'full' })
+  for (const sha256 of plan.blobs) t.equal(store.blobs.has(sha256), sha256 !== orphan, 'what rows name is still there')
 })
 
 t.test('removes nothing where a tree that stays is not sound', async (t) => {
@@ -130,5 +144,5 @@ t.test('removes nothing where a tree that stays is not sound', async (t) => {
 
 t.test('an empty store', async (t) => {
   const store = await open(t, 0)
-  t.strictSame(store.plan(), { kept: [], forgotten: [], blobs: [], bytes: 0 })
+  t.strictSame(store.plan(), { kept: [], forgotten: [], blobs: [], unnamed: new Set(), bytes: 0 })
 })

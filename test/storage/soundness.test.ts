@@ -85,6 +85,29 @@ t.test('what only going back needs and never came is counted, until it is served
   t.match(await checkStore(store), { neverCame: 0, rotten: [{ fault: 'missing' }] })
 })
 
+t.test('what never came is not rotten; what was lost of a bundle that was whole is', async (t) => {
+  const store = open(t)
+  await adopt(store, one())
+  await adopt(store, two(), { leaveOut: [blobOf('package new'), blobOf('package skipped')] })
+  const missing = [{ path: 'yum/base/new.rpm', role: 'current', part: null }]
+  t.match(await checkStore(store), { neverCame: 1, rotten: [], incomplete: [{ number: 2, isNewest: true, missing }] })
+  rmSync(store.blobs.pathOf(blobOf('package a')))
+  const found = await checkStore(store)
+  t.match(found.rotten, [{ fault: 'missing', uses: [{ name: 'pbx/yum/base/a.rpm', bundles: [2, 1] }] }])
+  t.strictSame(
+    found.incomplete.flatMap(({ missing }) => missing.map(({ path }) => path)),
+    ['yum/base/new.rpm'],
+    'and it is said once',
+  )
+})
+
+t.test('a part.json that nobody can read names no part', async (t) => {
+  const store = open(t)
+  await adopt(store, two(), { leaveOut: [blobOf('package new')] })
+  store.catalog.noteParts(2, { isComplete: false, partHint: Buffer.from('{}') })
+  t.match(await checkStore(store), { incomplete: [{ missing: [{ part: null }] }] })
+})
+
 t.test('what a prune takes away meanwhile is no fault', async (t) => {
   const store = open(t)
   await adopt(store, one())

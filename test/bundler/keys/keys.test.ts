@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import { createPrivateKey, sign } from 'node:crypto'
 import { cpSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -62,6 +63,16 @@ t.test('two runs at once make one set of keys', async (t) => {
   t.ok(await unlockSite({ dir, site: 'twin', passphrase: null }))
   rmSync(join(dir, 'twin'), { recursive: true })
   t.strictSame(readdirSync(dir), ['hq', 'lab'])
+})
+
+t.test('keys that a crash left half-made are not left lying about', async (t) => {
+  const { pid } = spawnSync('true')
+  const half = join(dir, `.new-${pid}-abcdef`)
+  mkdirSync(half)
+  writeFileSync(join(half, 'root-00000000.key'), 'secret')
+  await createSiteKeys({ dir, site: 'next', passphrase: null, nowMs: NOW })
+  t.strictSame(readdirSync(dir), ['hq', 'lab', 'next'])
+  rmSync(join(dir, 'next'), { recursive: true })
 })
 
 t.test('a name that is no name and an empty passphrase are refused before anything is made', async (t) => {

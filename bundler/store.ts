@@ -1,0 +1,253 @@
+/**
+ * The laptop's store: what lies in it and what needs it. Needed are the blobs that the kept plan names (among them the
+ * upstreams' lists, so that an unchanged one is not fetched again) and those of the newest bundles of each site. Everything
+ * else can be fetched or made again; rows that remember it stay and do no harm, because a blob is looked for before a row
+ * is believed. The caller holds the store's lock.
+ */
+import { lstatSync, rmSync } from 'node:fs'
+import { setImmediate } from 'node:timers/promises'
+import type { Sha256 } from '../manifests/digest.ts'
+import { GapferryError, isGapferryError } from '../manifests/errors.ts'
+import { MAX_TREE_BYTES, parseTree } from '../manifests/tree.ts'
+import { blobFault, CHECK_BUFFER_BYTES, type BlobFault } from '../storage/blob-check.ts'
+import type { SignedBundle } from '../storage/ledger.ts'
+import { blobFiles } from '../storage/prune.ts'
+import { partDownloads, type Laptop } from './carry.ts'
+import type { Plan } from './plan.ts'
+import { readPlan } from './plan-file.ts'
+import { isDocument } from './signed-tree.ts'
+
+export interface Amount {
+  count: number
+  bytes: number
+}
+
+export interface StoreStatus {
+  path: string
+  blobs: Amount
+  /** the last plan, and what of it is still to be fetched; null where there is none */
+  plan: { createdAtMs: number; sites: string[]; here: Amount; toFetch: Amount } | null
+  /** newest first within a site; `blobs`: what of it is here */
+  bundles: { site: string; number: number; createdAtMs: number; blobs: Amount }[]
+  /** what neither the plan nor any bundle names */
+  unneeded: Amount
+}
+
+/** A blob that is not what its name says, or not here. */
+export interface LaptopRot {
+  sha256: Sha256
+  fault: BlobFault
+  /** `plan`, or a site and the number of its bundle: `hq 7`; empty where nothing needs it */
+  neededBy: string[]
+}
+
+export interface StoreVerdict {
+  /** checked */
+  blobs: Amount
+  rotten: LaptopRot[]
+  /** rotten files that were removed */
+  removed: number
+}
+
+export interface StorePrunePlan {
+  /** bundles whose blobs stay: `hq 7` */
+  kept: string[]
+  needed: Amount
+  unneeded: Amount
+  blobs: Sha256[]
+}
+
+interface Needed {
+  bytes: number | undefined
+  by: string[]
+  /** its loss is a fault: nobody would fetch or make it again unasked */
+  isRequired: boolean
+}
+
+/** @throws what reading the ledger throws; a tree that is damaged names nothing here: `checkLaptopStore` tells */
+export function laptopStoreStatus(laptop: Laptop): StoreStatus {
+  const { fleet, store, ledger } = laptop
+  const plan = readPlan(fleet)
+  const bundles = ledger.bundles()
+  const named = new Set(plan === undefined ? [] : plannedBlobs(laptop, plan))
+  const rows = bundles.map((bundle) => {
+    const blobs = [...(bundleBlobsIfSound(laptop, bundle)?.keys() ?? bundle.trees.values())]
+    for (const sha256 of blobs) named.add(sha256)
+    const { site, number, createdAtMs } = bundle
+    return { site, number, createdAtMs, blobs: amountOf(blobs.flatMap((sha256) => store.sizeOf(sha256) ?? [])) }
+  })
+  const files = filesOf(laptop)
+  return {
+    path: fleet.storeDir,
+    blobs: amountOf([...files.values()]),
+    plan: plan === undefined ? null : planStatus(laptop, plan),
+    bundles: rows,
+    unneeded: amountOf([...files].flatMap(([sha256, bytes]) => (named.has(sha256) ? [] : [bytes]))),
+  }
+}
+
+/** Reads every blob, and looks for those of the newest bundles' documents.
+ *  @param options.isMending  removes what is rotten, so that the next pull fetches it again
+ *  @throws the signal's reason */
+export async function checkLaptopStore(
+  laptop: Laptop,
+  options: { isMending: boolean; onBytes?: (bytes: number, totalBytes: number) => void },
+): Promise<StoreVerdict> {
+  const { store, signal } = laptop
+  const needed = neededBlobs(laptop, 1)
+  const files = filesOf(laptop)
+  const buffer = Buffer.allocUnsafeSlow(CHECK_BUFFER_BYTES)
+  const total = amountOf([...files.values()])
+  const onBytes = (bytes: number): void => options.onBytes?.(bytes, total.bytes)
+  const verdict: StoreVerdict = { blobs: total, rotten: [], removed: 0 }
+  // Those that are needed too: a link or a folder under a blob's name is no file, and no blob either.
+  for (const sha256 of new Set([...files.keys(), ...needed.keys()])) {
+    const { bytes = files.get(sha256) ?? 0, by = [], isRequired = false } = needed.get(sha256) ?? {}
+    const fault = await blobFault(store, { sha256, bytes }, { buffer, onBytes, signal })
+    if (fault === undefined || (fault === 'missing' && !isRequired)) continue
+    verdict.rotten.push({ sha256, fault, neededBy: by })
+    if (!options.isMending || fault === 'missing') continue
+    rmSync(store.pathOf(sha256), { recursive: true, force: true })
+    verdict.removed += 1
+  }
+  return verdict
+}
+
+/** Looks only.
+ *  @param keep  how many of the newest bundles of each site keep their blobs, 1 or more
+ *  @throws BLOB_MISSING, BLOB_DIGEST_MISMATCH, BLOB_SIZE_MISMATCH where a tree of such a bundle is not sound: then nobody
+ *          can tell what it needs */
+export function planStorePrune(laptop: Laptop, keep: number): StorePrunePlan {
+  const needed = new Set(readPlanBlobs(laptop))
+  const kept = newest(laptop.ledger.bundles(), keep)
+  for (const bundle of kept) for (const sha256 of soundBundleBlobs(laptop, bundle).keys()) needed.add(sha256)
+  const files = [...filesOf(laptop)]
+  const unneeded = files.filter(([sha256]) => !needed.has(sha256))
+  return {
+    kept: kept.map(nameOf),
+    needed: amountOf(files.flatMap(([sha256, bytes]) => (needed.has(sha256) ? [bytes] : []))),
+    unneeded: amountOf(unneeded.map(([, bytes]) => bytes)),
+    blobs: unneeded.map(([sha256]) => sha256),
+  }
+}
+
+/** Does what was planned; the lock was held in between.
+ *  @throws the signal's reason: what is left then is taken by the next one */
+export async function pruneLaptopStore({ store, signal }: Laptop, { blobs }: StorePrunePlan): Promise<void> {
+  for (const [i, sha256] of blobs.entries()) {
+    if (i % FILES_AT_ONCE === 0) await setImmediate() // removing is synchronous: let signals through
+    signal.throwIfAborted()
+    rmSync(store.pathOf(sha256), { recursive: true, force: true })
+  }
+}
+
+const FILES_AT_ONCE = 64
+
+/** Every blob that the plan or the newest bundles of each site name; a damaged tree names itself only. */
+function neededBlobs(laptop: Laptop, keep: number): Map<Sha256, Needed> {
+  const needed = new Map<Sha256, Needed>()
+  const add = (sha256: Sha256, bytes: number | undefined, by: string, isRequired: boolean): void => {
+    const before = needed.get(sha256)
+    needed.set(sha256, {
+      bytes: before?.bytes ?? bytes,
+      by: [...new Set([...(before?.by ?? []), by])],
+      isRequired: isRequired || (before?.isRequired ?? false),
+    })
+  }
+  for (const sha256 of readPlanBlobs(laptop)) add(sha256, undefined, 'plan', false)
+  for (const bundle of newest(laptop.ledger.bundles(), keep)) {
+    for (const sha256 of bundle.trees.values()) add(sha256, undefined, nameOf(bundle), true)
+    const blobs = bundleBlobsIfSound(laptop, bundle) ?? new Map<Sha256, BundleBlob>()
+    for (const [sha256, { bytes, isDocument }] of blobs) add(sha256, bytes, nameOf(bundle), isDocument)
+  }
+  return needed
+}
+
+interface BundleBlob {
+  bytes: number | undefined
+  /** made and signed here: no upstream has it */
+  isDocument: boolean
+}
+
+function bundleBlobsIfSound(laptop: Laptop, bundle: SignedBundle): Map<Sha256, BundleBlob> | undefined {
+  try {
+    return soundBundleBlobs(laptop, bundle)
+  } catch (error) {
+    if (!isGapferryError(error)) throw error
+    return undefined
+  }
+}
+
+function soundBundleBlobs({ store }: Laptop, bundle: SignedBundle): Map<Sha256, BundleBlob> {
+  const blobs = new Map<Sha256, BundleBlob>()
+  for (const [target, tree] of bundle.trees) {
+    blobs.set(tree, { bytes: undefined, isDocument: true })
+    if (target === 'site') continue
+    for (const entry of parseTree(
+      explained(bundle, () => store.read(tree, MAX_TREE_BYTES)),
+      target,
+    ).entries.values()) {
+      blobs.set(entry.sha256, {
+        bytes: entry.bytes,
+        isDocument: isDocument(entry) || blobs.get(entry.sha256)?.isDocument === true,
+      })
+    }
+  }
+  return blobs
+}
+
+function explained<T>(bundle: SignedBundle, work: () => T): T {
+  try {
+    return work()
+  } catch (cause) {
+    if (!isGapferryError(cause)) throw cause
+    const message = `a tree of bundle ${bundle.number} of ${bundle.site} cannot be read, so nothing is removed: ${cause.message}`
+    throw new GapferryError(cause.code, message, { hint: 'gapferry store verify', cause })
+  }
+}
+
+function readPlanBlobs(laptop: Laptop): Sha256[] {
+  const plan = readPlan(laptop.fleet)
+  return plan === undefined ? [] : plannedBlobs(laptop, plan)
+}
+
+/** The upstreams' lists, and what was fetched of the items. */
+function plannedBlobs({ ledger }: Laptop, plan: Plan): Sha256[] {
+  const groups = plan.sites.flatMap((site) => site.groups)
+  const repositories = groups.flatMap((group) => group.yum)
+  const packages = repositories.flatMap(({ packages }) => packages)
+  return [
+    ...repositories.flatMap(
+      ({ data, earlier = {} }) => [...Object.values(data), ...Object.values(earlier)] as Sha256[],
+    ),
+    ...packages.flatMap(({ checksum: { algorithm, hex } }) => ledger.fetched(algorithm, hex)?.sha256 ?? []),
+    ...groups.flatMap(({ files }) => files.flatMap(({ sha256 }) => sha256 ?? [])),
+  ]
+}
+
+function planStatus(laptop: Laptop, plan: Plan): StoreStatus['plan'] {
+  const { here, toFetch } = partDownloads(laptop, plan)
+  return {
+    createdAtMs: plan.createdAtMs,
+    sites: plan.sites.map(({ name }) => name),
+    here: amountOf(here.map(({ bytes }) => bytes)),
+    toFetch: amountOf(toFetch.map(({ bytes }) => bytes)),
+  }
+}
+
+/** @param bundles  newest first within a site */
+function newest(bundles: SignedBundle[], keep: number): SignedBundle[] {
+  return [...Map.groupBy(bundles, ({ site }) => site).values()].flatMap((ofSite) => ofSite.slice(0, keep))
+}
+
+function filesOf({ fleet }: Laptop): Map<Sha256, number> {
+  return new Map([...blobFiles(fleet.storeDir)].map(({ sha256, file }) => [sha256, lstatSync(file).size]))
+}
+
+function nameOf({ site, number }: SignedBundle): string {
+  return `${site} ${number}`
+}
+
+function amountOf(sizes: number[]): Amount {
+  return { count: sizes.length, bytes: sizes.reduce((total, bytes) => total + bytes, 0) }
+}
