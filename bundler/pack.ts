@@ -246,8 +246,7 @@ async function readBack(temp: string, part: PlannedPart, sha256: Sha256, options
   }
   // Which of the two is bad, the medium or what was to be written?
   const found = await digestOf(temp, options.signal)
-  if (found === sha256 && cause !== undefined)
-    throw isGapferryError(cause, 'BLOB_DIGEST_MISMATCH') ? rotten(cause) : cause
+  if (found === sha256 && cause !== undefined) throw explainRot(part.name, cause)
   throw new GapferryError('PACK_READ_BACK', `${part.name}: wrote sha256 ${sha256}, read back ${found}`, {
     hint: 'the medium is faulty: use another stick',
     cause,
@@ -255,8 +254,10 @@ async function readBack(temp: string, part: PlannedPart, sha256: Sha256, options
 }
 
 /** What was written is what the store gave. The bundle stays signed: with the file mended, the next run writes the same one. */
-function rotten(cause: GapferryError): GapferryError {
-  return new GapferryError(cause.code, `the store's copy is damaged, and gets on no stick: ${cause.message}`, {
+function explainRot(name: string, cause: unknown): unknown {
+  if (!isGapferryError(cause, 'BLOB_DIGEST_MISMATCH')) return cause
+  const what = cause.message.replace(`${name}.part: `, '')
+  return new GapferryError(cause.code, `${name} was not written: a file of the store is damaged: ${what}`, {
     ...MEND,
     cause,
   })

@@ -9,7 +9,7 @@ import SqliteDatabase, { SqliteError, type Database } from 'better-sqlite3'
 import { formatBytes } from '../manifests/console.ts'
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import { NO_ROOM } from '../manifests/system-error.ts'
-import { systemCode } from './durable.ts'
+import { foundRoom, systemCode } from './durable.ts'
 
 export type { Database } from 'better-sqlite3'
 
@@ -157,7 +157,7 @@ function explained<T>(file: string, work: () => T): T {
     if (isSqlite(error, 'SQLITE_FULL') || (isSqlite(error, 'SQLITE_IOERR') && freeBytes(file) < INDEX_BYTES)) {
       throw new GapferryError(
         'SPACE_SHORT',
-        `${file}: expected ${formatBytes(ROOM_BYTES)} of free space, ${free(file)}`,
+        `${file}: expected ${formatBytes(ROOM_BYTES)} of free space, ${foundRoom(file, ROOM_BYTES)}`,
         {
           hint: 'make room on this disk, then run the same command again',
           cause: error,
@@ -179,11 +179,6 @@ function explained<T>(file: string, work: () => T): T {
     }
     throw error
   }
-}
-
-function free(file: string): string {
-  const bytes = freeBytes(file)
-  return bytes < ROOM_BYTES ? `found ${formatBytes(bytes)}` : 'found a quota or limit that is used up'
 }
 
 function freeBytes(file: string): number {

@@ -2,9 +2,10 @@
  * The few steps that make a file survive a power cut: write all of it, fsync it, rename it, fsync its folder.
  */
 import { closeSync, constants, fsyncSync, mkdtempSync, openSync, readdirSync, readFileSync } from 'node:fs'
-import { renameSync, rmSync, writeSync } from 'node:fs'
+import { renameSync, rmSync, statfsSync, writeSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { GapferryError } from '../manifests/errors.ts'
+import { formatBytes } from '../manifests/console.ts'
+import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import { NO_ROOM, systemCode } from '../manifests/system-error.ts'
 
 export { systemCode } from '../manifests/system-error.ts'
@@ -40,20 +41,46 @@ export function replaceFile(file: string, bytes: Uint8Array, mode = 0o644): bool
   const temp = `${file}.part`
   rmSync(temp, { force: true }) // a crash may have left it, also where the file is as it shall be
   if (holds(file, bytes)) return false
+  writeTemp(temp, bytes, { mode, file })
   try {
-    const fd = noticeShortSpace(file, () => openSync(temp, 'wx', mode))
-    try {
-      writeAll(fd, bytes, file)
-      noticeShortSpace(file, () => fsyncSync(fd))
-    } finally {
-      closeSync(fd)
-    }
     renameSync(temp, file)
   } finally {
     rmSync(temp, { force: true })
   }
   syncFolder(dirname(file))
   return true
+}
+
+/** Writes `temp`, which must not be there, whole and durable; only its name is not.
+ *  @param about.file  what it will be called: for messages
+ *  @throws SPACE_SHORT with both figures, what the system says; nothing is left then */
+export function writeTemp(temp: string, bytes: Uint8Array, { mode, file }: { mode: number; file: string }): void {
+  try {
+    const fd = openSync(temp, 'wx', mode)
+    try {
+      writeAll(fd, bytes, file)
+      fsyncSync(fd)
+    } finally {
+      closeSync(fd)
+    }
+  } catch (error) {
+    if (systemCode(error) !== 'EEXIST') rmSync(temp, { force: true })
+    if (isGapferryError(error, 'SPACE_SHORT') || NO_ROOM.includes(systemCode(error))) {
+      throw spaceShort(
+        file,
+        `expected ${formatBytes(bytes.length)} of free space, ${foundRoom(file, bytes.length)}`,
+        error,
+      )
+    }
+    throw error
+  }
+}
+
+/** After a write of `bytes` failed for want of room. */
+export function foundRoom(file: string, bytes: number): string {
+  const { bavail, bsize } = statfsSync(dirname(file))
+  const free = bavail * bsize
+  return free < bytes + bsize ? `found ${formatBytes(free)}` : 'found a quota or limit that is used up'
 }
 
 /** A new folder for what lives no longer than this process, for its owner only. What processes that are gone have left

@@ -8,13 +8,13 @@
  * (or the next start of `serve`) writes it anew. A database that is behind the file, or differs at the same generation, has
  * lost or changed something. Format: FORMAT.md#statejson.
  */
-import { closeSync, constants, fstatSync, fsyncSync, openSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { closeSync, constants, fstatSync, openSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { Type, type Static, Check } from '../manifests/schema.ts'
 import { sha256Of, type Sha256 } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { SIGNED_ROLES, type CatalogState, type SignedFiles } from './catalog-state.ts'
-import { noticeShortSpace, syncFolder, systemCode, writeAll } from './durable.ts'
+import { syncFolder, systemCode, writeTemp } from './durable.ts'
 
 /** Fifty bundles with the largest metadata stay below this. */
 export const MAX_STATE_BYTES = 64 * 1024 * 1024
@@ -155,16 +155,7 @@ export function stageStateFile(storeDir: string, state: CatalogState): StagedSta
   const file = stateFileOf(storeDir)
   const temp = `${file}.part`
   rmSync(temp, { force: true })
-  const fd = noticeShortSpace(file, () => openSync(temp, 'wx', 0o600))
-  try {
-    writeAll(fd, serializeState(state), file)
-    noticeShortSpace(file, () => fsyncSync(fd))
-  } catch (error) {
-    rmSync(temp, { force: true })
-    throw error
-  } finally {
-    closeSync(fd)
-  }
+  writeTemp(temp, serializeState(state), { mode: 0o600, file })
   return {
     publish() {
       renameSync(temp, file)
