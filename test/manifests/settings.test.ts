@@ -1,16 +1,14 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { Type } from '../../manifests/schema.ts'
+import * as v from 'valibot'
+import { strictObject } from '../../manifests/document.ts'
 import { nearest, parseListen, parseSettings, parseSize } from '../../manifests/settings.ts'
 
-const Schema = Type.Object(
-  {
-    name: Type.String({ minLength: 1 }),
-    depth: Type.Integer({ minimum: 1, default: 3 }),
-    list: Type.Array(Type.Object({ key: Type.String() }, { additionalProperties: false }), { default: [] }),
-  },
-  { additionalProperties: false },
-)
+const Schema = strictObject({
+  name: v.pipe(v.string(), v.minLength(1)),
+  depth: v.exactOptional(v.pipe(v.number(), v.integer(), v.minValue(1)), 3),
+  list: v.exactOptional(v.array(strictObject({ key: v.string() })), []),
+})
 
 t.test('fills in defaults', (t) => {
   t.strictSame(parseSettings(Schema, 'name: a\n', 'f.yaml'), { name: 'a', depth: 3, list: [] })
