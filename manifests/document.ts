@@ -53,7 +53,9 @@ export function dictionary<const V extends v.GenericSchema>(
     v.rawCheck(({ dataset, addIssue }) => {
       if (!dataset.typed) return
       for (const name of Object.keys(dataset.value)) {
-        const info = v.is(key, name) ? faultInside(dataset.value, name, value) : { message: unknownKey(name) }
+        const [wrong] = v.safeParse(key, name, { abortEarly: true }).issues ?? []
+        if (wrong !== undefined) return addIssue({ message: `${unknownKey(name)}: a key ${messageOf(wrong)}` })
+        const info = faultInside(dataset.value, name, value)
         if (info !== undefined) return addIssue(info)
       }
     }),

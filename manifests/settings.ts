@@ -2,7 +2,7 @@
  * Settings files are YAML, strict: what is not known is an error that names the nearest known key, never ignored.
  */
 import * as v from 'valibot'
-import { LineCounter, parseDocument, type Document } from 'yaml'
+import { isMap, isNode, LineCounter, parseDocument, type Document } from 'yaml'
 import { faultOf, type Fault } from './document.ts'
 import { GapferryError } from './errors.ts'
 
@@ -26,7 +26,7 @@ export function parseSettings<const S extends v.GenericSchema>(
   const result = v.safeParse(schema, toPlain(doc, file), { abortEarly: true })
   if (result.success) return result.output
   const { path, message, unknown } = faultOf(result.issues[0])
-  const where = `${file}:${lineOf(doc, lines, path)}`
+  const where = `${file}:${lineOf(doc, lines, path, unknown?.key)}`
   if (unknown !== undefined) throw unknownKey(unknown, path, where)
   throw invalid(where, `${dotted(path) || 'the file'} ${message}`)
 }
@@ -89,7 +89,11 @@ function unknownKey({ key, known }: Fault['unknown'] & {}, path: Fault['path'], 
   )
 }
 
-function lineOf(doc: Document, lines: LineCounter, path: Fault['path']): number {
+/** @param key  where it is this key of the place that is meant */
+function lineOf(doc: Document, lines: LineCounter, path: Fault['path'], key?: string): number {
+  const map = doc.getIn(path, true)
+  const pair = isMap(map) ? map.items.find((one) => String(one.key) === key) : undefined
+  if (isNode(pair?.key) && pair.key.range != null) return lines.linePos(pair.key.range[0]).line
   for (let length = path.length; length >= 0; length--) {
     const node = doc.getIn(path.slice(0, length), true) as { range?: [number, number, number] } | undefined
     if (node?.range !== undefined) return lines.linePos(node.range[0]).line

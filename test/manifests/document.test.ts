@@ -43,7 +43,7 @@ t.test('says what is wrong first, and where', (t) => {
     [{ name: 'ab', files: [] }, '/files must be an object'],
     [{ name: 'ab', files: { a: [] } }, '/files/a must be an object'],
     [{ name: 'ab', files: { a: { o: 1 } } }, '/files/a/o must be a string'],
-    [{ name: 'ab', files: { A: null } }, '/files must not have the key "A"'],
+    [{ name: 'ab', files: { A: null } }, '/files must not have the key "A": a key must match /^[a-z]+$/'],
     [{ name: 'ab', key: 1 }, '/key must be an object'],
     [{ name: 'ab', key: [] }, '/key/type must be one of "a", "b"'],
     [{ name: 'ab', key: { type: 'c' } }, '/key/type must be one of "a", "b"'],
