@@ -4,55 +4,52 @@
  */
 import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { Check, Type, type Static } from '../../manifests/schema.ts'
+import * as v from 'valibot'
 import { sha256Of, type Sha256 } from '../../manifests/digest.ts'
+import { dictionary, strictObject } from '../../manifests/document.ts'
 import { GapferryError } from '../../manifests/errors.ts'
 import { canonicalJson } from '../../manifests/json.ts'
 import { checkSite, rootChain } from '../../manifests/metadata.ts'
 import { parseName } from '../../manifests/tree.ts'
 import type { Ledger, Promises, SignedBundle } from '../../storage/ledger.ts'
 import { loadRoots, readSiteFile, refuseExisting, siteFolder, writeNewFolder } from './key-folder.ts'
-import { Base64, CIPHERS, Kdf, seal, unseal } from './sealed.ts'
+import { base64, CIPHERS, Kdf, seal, unseal } from './sealed.ts'
 
 const MAX_BACKUP_BYTES = 64 * 1024 * 1024
 const SITE_FILE =
-  '^(?:[1-9][0-9]{0,2}\\.root\\.json|pending\\.root\\.json|site\\.asc|(?:root|bundle|openpgp)-[0-9a-f]{8}\\.key)$'
+  /^(?:[1-9][0-9]{0,2}\.root\.json|pending\.root\.json|site\.asc|(?:root|bundle|openpgp)-[0-9a-f]{8}\.key)$/
 
-const Hex256 = Type.String({ pattern: '^[0-9a-f]{64}$' })
-const Bytes = Base64(1024 * 1024)
-const Count = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
-const Text = Type.String({ maxLength: 1024 })
-const Time = Type.String({ pattern: '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$' })
-const Head = {
-  format: Type.Literal(1),
-  kind: Type.Literal('gapferry-key-backup'),
+const Hex256 = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/))
+const Bytes = base64(1024 * 1024)
+const Count = v.pipe(v.number(), v.safeInteger(), v.minValue(0))
+const Text = v.pipe(v.string(), v.maxLength(1024))
+const Time = v.pipe(v.string(), v.regex(/^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$/))
+const Envelope = strictObject({
+  format: v.literal(1),
+  kind: v.literal('gapferry-key-backup'),
   site: Text,
   createdAt: Time,
-}
-const Envelope = strict({
-  ...Head,
   kdf: Kdf,
-  cipher: Type.Union([...CIPHERS]),
-  data: Base64(MAX_BACKUP_BYTES),
+  cipher: v.variant('name', [...CIPHERS]),
+  data: base64(MAX_BACKUP_BYTES),
   digest: Hex256,
 })
-const Content = strict({
-  files: Type.Record(Type.String({ pattern: SITE_FILE }), Bytes),
-  settings: Type.String({ maxLength: 1024 * 1024 }),
+const Content = strictObject({
+  files: dictionary(v.pipe(v.string(), v.regex(SITE_FILE)), Bytes),
+  settings: v.pipe(v.string(), v.maxLength(1024 * 1024)),
   usedNumber: Count,
-  bundle: Type.Union([
-    Type.Null(),
-    strict({
+  bundle: v.nullable(
+    strictObject({
       number: Count,
       createdAtMs: Count,
       content: Hex256,
-      metadata: Type.Record(Text, Bytes),
-      trees: Type.Record(Text, Hex256),
+      metadata: dictionary(Text, Bytes),
+      trees: dictionary(Text, Hex256),
     }),
-  ]),
-  promises: Type.Array(
-    strict({ group: Text, stamps: Type.Record(Text, Count), immutable: Type.Record(Text, Hex256) }),
-    { maxItems: 1000 },
+  ),
+  promises: v.pipe(
+    v.array(strictObject({ group: Text, stamps: dictionary(Text, Count), immutable: dictionary(Text, Hex256) })),
+    v.maxLength(1000),
   ),
 })
 
@@ -82,7 +79,7 @@ export function collectBackup(args: {
   const { dir, site, ledger, settings, nowMs } = args
   loadRoots(dir, site)
   const folder = siteFolder(dir, site)
-  const names = readdirSync(folder).filter((name) => new RegExp(SITE_FILE).test(name))
+  const names = readdirSync(folder).filter((name) => SITE_FILE.test(name))
   const bundle = ledger.lastBundle(site)
   return {
     site,
@@ -104,8 +101,8 @@ export async function sealBackup(backup: KeyBackup, passphrase: string): Promise
     createdAt: backup.createdAt,
   }
   const { bundle } = backup
-  const content: Static<typeof Content> = {
-    files: base64(backup.files),
+  const content: v.InferInput<typeof Content> = {
+    files: textFiles(backup.files),
     settings: backup.settings,
     usedNumber: backup.usedNumber,
     bundle:
@@ -115,7 +112,7 @@ export async function sealBackup(backup: KeyBackup, passphrase: string): Promise
             number: bundle.number,
             createdAtMs: bundle.createdAtMs,
             content: bundle.content,
-            metadata: base64(bundle.metadata),
+            metadata: textFiles(bundle.metadata),
             trees: Object.fromEntries(bundle.trees),
           },
     promises: backup.promises.map(({ group, stamps, immutable }) => ({
@@ -125,7 +122,7 @@ export async function sealBackup(backup: KeyBackup, passphrase: string): Promise
     })),
   }
   // What could not be restored is no backup.
-  if (!Check(Content, content)) throw invalid(`backup of ${backup.site}`, 'holds what this format cannot say')
+  if (!v.is(Content, content)) throw invalid(`backup of ${backup.site}`, 'holds what this format cannot say')
   const bytes = serialize({ ...head, ...(await seal(head, Buffer.from(JSON.stringify(content)), passphrase)) })
   if (bytes.length <= MAX_BACKUP_BYTES) return bytes
   throw invalid(`backup of ${backup.site}`, `would have ${bytes.length} bytes, more than ${MAX_BACKUP_BYTES}`)
@@ -135,14 +132,14 @@ export async function sealBackup(backup: KeyBackup, passphrase: string): Promise
  *  @throws KEY_INVALID for anything else; KEY_PASSPHRASE_WRONG; ROLE_*, SITE_MISMATCH where its roots are not a chain */
 export async function openBackup(bytes: Buffer, what: string, passphrase: () => Promise<string>): Promise<KeyBackup> {
   const doc = bytes.length > MAX_BACKUP_BYTES ? undefined : parseJson(bytes)
-  if (!Check(Envelope, doc)) throw invalid(what, 'is not a backup of keys of this format')
+  if (!v.is(Envelope, doc)) throw invalid(what, 'is not a backup of keys of this format')
   const { format, kind, createdAt, kdf, cipher, data } = doc
   const head = { format, kind, site: doc.site, createdAt }
   if (!serialize({ ...head, kdf, cipher, data }).equals(bytes))
     throw invalid(what, 'is damaged; take another copy of it')
   if (kdf === null || cipher.name === 'none') throw invalid(what, 'is not sealed')
   const content = parseJson(await unseal(head, { kdf, cipher, data }, await passphrase(), what))
-  if (!Check(Content, content)) throw invalid(what, 'holds what this format does not know')
+  if (!v.is(Content, content)) throw invalid(what, 'holds what this format does not know')
   const site = parseName(doc.site, what)
   const files = buffers(content.files)
   checkSite(rootChain(rootsOf(files, what), what), site)
@@ -182,7 +179,7 @@ export function refuseOverwrite(file: string): void {
 
 function bundleOf(
   site: string,
-  { number, createdAtMs, content, metadata, trees }: Static<typeof Content>['bundle'] & {},
+  { number, createdAtMs, content, metadata, trees }: v.InferInput<typeof Content>['bundle'] & {},
 ): SignedBundle {
   return {
     site,
@@ -202,7 +199,7 @@ function rootsOf(files: Map<string, Buffer>, what: string): Buffer[] {
   return roots
 }
 
-function base64(files: Map<string, Buffer>): Record<string, string> {
+function textFiles(files: Map<string, Buffer>): Record<string, string> {
   return Object.fromEntries([...files].map(([name, bytes]) => [name, bytes.toString('base64')]))
 }
 
@@ -210,7 +207,7 @@ function buffers(files: Record<string, string>): Map<string, Buffer> {
   return new Map(Object.entries(files).map(([name, text]) => [name, Buffer.from(text, 'base64')]))
 }
 
-function serialize(doc: Omit<Static<typeof Envelope>, 'digest'>): Buffer {
+function serialize(doc: Omit<v.InferInput<typeof Envelope>, 'digest'>): Buffer {
   return Buffer.from(`${JSON.stringify({ ...doc, digest: sha256Of(canonicalJson(doc)) }, null, 1)}\n`)
 }
 
@@ -220,10 +217,6 @@ function parseJson(bytes: Buffer): unknown {
   } catch {
     return undefined
   }
-}
-
-function strict<P extends Parameters<typeof Type.Object>[0]>(properties: P) {
-  return Type.Object(properties, { additionalProperties: false })
 }
 
 function invalid(what: string, why: string): GapferryError {

@@ -2,46 +2,39 @@
  * One private key in one file, readable as JSON: its secret encrypted under a passphrase (sealed.ts), or the place of a key
  * that never leaves a token. FORMAT.md#keys.
  */
-import { Check, Type, type Static } from '../../manifests/schema.ts'
+import * as v from 'valibot'
 import { sha256Of } from '../../manifests/digest.ts'
+import { strictObject } from '../../manifests/document.ts'
 import { GapferryError } from '../../manifests/errors.ts'
 import { canonicalJson } from '../../manifests/json.ts'
-import { Base64, CIPHERS, Kdf, seal, unseal } from './sealed.ts'
+import { base64, CIPHERS, Kdf, seal, unseal } from './sealed.ts'
 
 const MAX_KEY_FILE_BYTES = 65_536
 
 /** CKA_ID, as pkcs11-tool takes it */
-export const TOKEN_KEY_ID = '^(?:[0-9a-f]{2}){1,64}$'
-const TokenText = Type.String({ minLength: 1, maxLength: 1024, pattern: '^[\\x20-\\x7e]+$' })
-const Schema = Type.Object(
-  {
-    format: Type.Literal(1),
-    kind: Type.Literal('gapferry-key'),
-    role: Type.Union([Type.Literal('root'), Type.Literal('bundle'), Type.Literal('openpgp')]),
-    keyid: Type.String({ pattern: '^(?:[0-9a-f]{64}|[0-9a-f]{40})$' }),
-    public: Type.String({ maxLength: 16_384 }),
-    kdf: Kdf,
-    cipher: Type.Union([
-      ...CIPHERS,
-      Type.Object(
-        {
-          name: Type.Literal('PKCS#11'),
-          module: TokenText,
-          token: TokenText,
-          id: Type.String({ pattern: TOKEN_KEY_ID }),
-        },
-        { additionalProperties: false },
-      ),
-    ]),
-    data: Base64(32_768),
-    /** SHA-256 of all of the above: tells a damaged file from a wrong passphrase */
-    digest: Type.String({ pattern: '^[0-9a-f]{64}$' }),
-  },
-  { additionalProperties: false },
-)
+export const TOKEN_KEY_ID = /^(?:[0-9a-f]{2}){1,64}$/
+const TokenText = v.pipe(v.string(), v.maxLength(1024), v.regex(/^[\x20-\x7e]+$/))
+const Token = v.strictObject({
+  name: v.literal('PKCS#11'),
+  module: TokenText,
+  token: TokenText,
+  id: v.pipe(v.string(), v.regex(TOKEN_KEY_ID)),
+})
+const Schema = strictObject({
+  format: v.literal(1),
+  kind: v.literal('gapferry-key'),
+  role: v.picklist(['root', 'bundle', 'openpgp']),
+  keyid: v.pipe(v.string(), v.regex(/^(?:[0-9a-f]{64}|[0-9a-f]{40})$/)),
+  public: v.pipe(v.string(), v.maxLength(16_384)),
+  kdf: Kdf,
+  cipher: v.variant('name', [...CIPHERS, Token]),
+  data: base64(32_768),
+  /** SHA-256 of all of the above: tells a damaged file from a wrong passphrase */
+  digest: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
+})
 
 /** A key file as read: what it says is whole, its secret may still be closed. */
-export type KeyFile = Static<typeof Schema>
+export type KeyFile = v.InferInput<typeof Schema>
 
 /** What a key file says without its passphrase. `public` is PEM (root, bundle) or armored OpenPGP; `keyid` the id that
  *  root.json uses for it, or the OpenPGP fingerprint. */
@@ -77,7 +70,7 @@ export function tokenKeyFile(header: KeyHeader, { module, token, id }: TokenPlac
  *  @throws KEY_INVALID for anything but an undamaged key file */
 export function parseKeyFile(bytes: Buffer, what: string): KeyFile {
   const doc = bytes.length > MAX_KEY_FILE_BYTES ? undefined : parseJson(bytes)
-  if (!Check(Schema, doc)) throw invalid(what, 'is not a key file of this format')
+  if (!v.is(Schema, doc)) throw invalid(what, 'is not a key file of this format')
   const { format, kind, role, keyid, public: publicKey, kdf, cipher, data } = doc
   if (!serialize({ format, kind, role, keyid, public: publicKey, kdf, cipher, data }).equals(bytes))
     throw invalid(what, 'is damaged; restore it from a backup')

@@ -37,7 +37,7 @@ export function tokenTool(environment: Record<string, string | undefined>, timeo
 /** What a person gave for a place. @throws USAGE_INVALID for an id that is not hexadecimal */
 export function parseTokenPlace(module: string, token: string, id: string): TokenPlace {
   const lower = id.toLowerCase()
-  if (new RegExp(TOKEN_KEY_ID).test(lower)) return { module, token, id: lower }
+  if (TOKEN_KEY_ID.test(lower)) return { module, token, id: lower }
   throw new GapferryError('USAGE_INVALID', `--key-id "${id}": expected the key's id in hexadecimal, as in 01`, {
     hint: `pkcs11-tool --module ${module} --token-label "${token}" --list-objects --login`,
   })

@@ -4,7 +4,8 @@
  */
 import { createCipheriv, createDecipheriv, pbkdf2, randomBytes } from 'node:crypto'
 import { promisify } from 'node:util'
-import { Type, type Schema, type Static } from '../../manifests/schema.ts'
+import * as v from 'valibot'
+import { strictObject } from '../../manifests/document.ts'
 import { GapferryError } from '../../manifests/errors.ts'
 import { canonicalJson } from '../../manifests/json.ts'
 
@@ -15,32 +16,28 @@ const TAG_BYTES = 16
 
 const derive = promisify(pbkdf2)
 
-export const Base64 = (maxLength: number): Schema<string> =>
-  Type.String({ maxLength, pattern: '^[A-Za-z0-9+/]*={0,2}$' })
+/** Base64 of so many characters at most. */
+export function base64(maxLength: number): v.GenericSchema<string> {
+  return v.pipe(v.string(), v.maxLength(maxLength), v.regex(/^[A-Za-z0-9+/]*={0,2}$/))
+}
 
 /** How the passphrase becomes a key; null without one. */
-export const Kdf = Type.Union([
-  Type.Null(),
-  Type.Object(
-    {
-      name: Type.Literal('PBKDF2-HMAC-SHA-256'),
-      iterations: Type.Literal(ITERATIONS),
-      salt: Base64(64),
-    },
-    { additionalProperties: false },
-  ),
-])
-const None = Type.Object({ name: Type.Literal('none') }, { additionalProperties: false })
-const Gcm = Type.Object(
-  { name: Type.Literal('AES-256-GCM'), iv: Base64(16), tag: Base64(24) },
-  { additionalProperties: false },
+export const Kdf = v.nullable(
+  strictObject({
+    name: v.literal('PBKDF2-HMAC-SHA-256'),
+    iterations: v.literal(ITERATIONS),
+    salt: base64(64),
+  }),
 )
+const None = v.strictObject({ name: v.literal('none') })
+const Gcm = v.strictObject({ name: v.literal('AES-256-GCM'), iv: base64(16), tag: base64(24) })
+/** How the secret is kept, told apart by `name`. */
 export const CIPHERS = [None, Gcm] as const
 
 /** As it stands in a file; `data` is base64. */
 export interface Sealed {
-  kdf: Static<typeof Kdf>
-  cipher: Static<typeof None> | Static<typeof Gcm>
+  kdf: v.InferInput<typeof Kdf>
+  cipher: v.InferInput<typeof None> | v.InferInput<typeof Gcm>
   data: string
 }
 
