@@ -3,75 +3,62 @@
  */
 import { readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
-import { Type, type Static } from '../manifests/schema.ts'
+import * as v from 'valibot'
+import { dictionary, strictObject } from '../manifests/document.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { parseSettings, parseSize } from '../manifests/settings.ts'
 import { parseName } from '../manifests/tree.ts'
 import { parseFilePath } from './file-path.ts'
 
-const Text = Type.String({ minLength: 1, maxLength: 2048 })
-const Globs = Type.Array(Text, { minItems: 1, maxItems: 10_000 })
+const Text = v.pipe(v.string(), v.minLength(1), v.maxLength(2048))
+const Path = v.pipe(v.string(), v.minLength(1))
+const Globs = v.pipe(v.array(Text), v.minLength(1), v.maxLength(10_000))
+const Variable = v.pipe(v.string(), v.regex(/^[A-Za-z0-9_]{1,64}$/))
 
 /** One yum repository. In a preset `id` and a place are given; in `gapferry.yaml` an entry with a preset's id overrides its fields. */
-const YumEntry = Type.Object(
-  {
-    id: Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$' }),
-    enabled: Type.Optional(Type.Boolean()),
-    baseurl: Type.Optional(Type.Array(Text, { minItems: 1, maxItems: 100 })),
-    mirrorlist: Type.Optional(Text),
-    metalink: Type.Optional(Text),
-    vars: Type.Optional(Type.Record(Type.String({ pattern: '^[A-Za-z0-9_]{1,64}$' }), Type.String({ maxLength: 256 }))),
-    gpgkey: Type.Optional(Text),
-    gpgcheck: Type.Optional(Type.Boolean()),
-    repoGpgcheck: Type.Optional(Type.Boolean()),
-    include: Type.Optional(Globs),
-    exclude: Type.Optional(Globs),
-    newest: Type.Optional(Type.Integer({ minimum: 1, maximum: 1000 })),
-  },
-  { additionalProperties: false },
-)
+const YumEntry = strictObject({
+  id: v.pipe(v.string(), v.regex(/^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$/)),
+  enabled: v.exactOptional(v.boolean()),
+  baseurl: v.exactOptional(v.pipe(v.array(Text), v.minLength(1), v.maxLength(100))),
+  mirrorlist: v.exactOptional(Text),
+  metalink: v.exactOptional(Text),
+  vars: v.exactOptional(dictionary(Variable, v.pipe(v.string(), v.maxLength(256)))),
+  gpgkey: v.exactOptional(Text),
+  gpgcheck: v.exactOptional(v.boolean()),
+  repoGpgcheck: v.exactOptional(v.boolean()),
+  include: v.exactOptional(Globs),
+  exclude: v.exactOptional(Globs),
+  newest: v.exactOptional(v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(1000))),
+})
 
-const FileEntry = Type.Object(
-  {
-    url: Text,
-    as: Text,
-    sha256: Type.Optional(Type.String({ pattern: '^[0-9a-f]{64}$' })),
-  },
-  { additionalProperties: false },
-)
+const FileEntry = strictObject({
+  url: Text,
+  as: Text,
+  sha256: v.exactOptional(v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/))),
+})
 
-const Group = Type.Object(
-  {
-    name: Text,
-    origin: Text,
-    preset: Type.Optional(Text),
-    yum: Type.Array(YumEntry, { default: [], maxItems: 200 }),
-    files: Type.Array(FileEntry, { default: [], maxItems: 10_000 }),
-    boxes: Type.Optional(Globs),
-  },
-  { additionalProperties: false },
-)
+const Group = strictObject({
+  name: Text,
+  origin: Text,
+  preset: v.exactOptional(Text),
+  yum: v.exactOptional(v.pipe(v.array(YumEntry), v.maxLength(200)), []),
+  files: v.exactOptional(v.pipe(v.array(FileEntry), v.maxLength(10_000)), []),
+  boxes: v.exactOptional(Globs),
+})
 
-const FleetSettings = Type.Object(
-  {
-    apiVersion: Type.Literal('gapferry/v1'),
-    kind: Type.Literal('Fleet'),
-    store: Type.String({ default: './store', minLength: 1 }),
-    keys: Type.String({ default: './keys', minLength: 1 }),
-    inventories: Type.String({ default: './inventories', minLength: 1 }),
-    budget: Type.String({ default: '600MB' }),
-    sites: Type.Array(
-      Type.Object(
-        { name: Text, groups: Type.Array(Group, { minItems: 1, maxItems: 100 }) },
-        { additionalProperties: false },
-      ),
-      { minItems: 1, maxItems: 1000 },
-    ),
-  },
-  { additionalProperties: false },
-)
+const Groups = v.pipe(v.array(Group), v.minLength(1), v.maxLength(100))
 
-const PresetSettings = Type.Object({ yum: Type.Array(YumEntry) }, { additionalProperties: false })
+const FleetSettings = strictObject({
+  apiVersion: v.literal('gapferry/v1'),
+  kind: v.literal('Fleet'),
+  store: v.exactOptional(Path, './store'),
+  keys: v.exactOptional(Path, './keys'),
+  inventories: v.exactOptional(Path, './inventories'),
+  budget: v.exactOptional(v.string(), '600MB'),
+  sites: v.pipe(v.array(strictObject({ name: Text, groups: Groups })), v.minLength(1), v.maxLength(1000)),
+})
+
+const PresetSettings = strictObject({ yum: v.array(YumEntry) })
 
 export interface YumRepo {
   id: string
@@ -91,7 +78,7 @@ export interface YumRepo {
   newest?: number
 }
 
-export type VendorFile = Static<typeof FileEntry>
+export type VendorFile = v.InferOutput<typeof FileEntry>
 
 export interface GroupPlan {
   name: string
@@ -150,7 +137,7 @@ export function parseFleet(text: string, file: string): Fleet {
 /** The names of the presets that ship. */
 export const PRESETS = ['pbxact-14', 'pbxact-15', 'pbxact-16'] as const
 
-function checkGroup(group: Static<typeof Group>, base: string, what: string): GroupPlan {
+function checkGroup(group: v.InferOutput<typeof Group>, base: string, what: string): GroupPlan {
   const merged = mergePreset(group, what).filter((entry) => entry.enabled !== false)
   refuseTwice(
     merged.map((entry) => entry.id),
@@ -169,7 +156,7 @@ function checkGroup(group: Static<typeof Group>, base: string, what: string): Gr
 }
 
 /** Entries of the preset first, each with the fields that the group's entry of the same id gives; then the group's own. */
-function mergePreset(group: Static<typeof Group>, what: string): Static<typeof YumEntry>[] {
+function mergePreset(group: v.InferOutput<typeof Group>, what: string): v.InferOutput<typeof YumEntry>[] {
   const preset = group.preset === undefined ? [] : loadPreset(group.preset, what)
   const merged = preset.map((entry) =>
     overrideYum(
@@ -181,9 +168,9 @@ function mergePreset(group: Static<typeof Group>, what: string): Static<typeof Y
 }
 
 function overrideYum(
-  entry: Static<typeof YumEntry>,
-  own: Static<typeof YumEntry> | undefined,
-): Static<typeof YumEntry> {
+  entry: v.InferOutput<typeof YumEntry>,
+  own: v.InferOutput<typeof YumEntry> | undefined,
+): v.InferOutput<typeof YumEntry> {
   if (own === undefined) return entry
   const kept = { ...entry }
   if ((own.baseurl ?? own.mirrorlist ?? own.metalink) !== undefined) {
@@ -195,7 +182,7 @@ function overrideYum(
   return { ...kept, enabled: true, ...own, vars: { ...entry.vars, ...own.vars } }
 }
 
-function loadPreset(name: string, what: string): Static<typeof YumEntry>[] {
+function loadPreset(name: string, what: string): v.InferOutput<typeof YumEntry>[] {
   if (!(PRESETS as readonly string[]).includes(name)) {
     throw new GapferryError('CONFIG_INVALID', `${what}: unknown preset "${name}"`, {
       hint: `known presets: ${PRESETS.join(', ')}`,
@@ -205,7 +192,7 @@ function loadPreset(name: string, what: string): Static<typeof YumEntry>[] {
   return parseSettings(PresetSettings, readFileSync(file, 'utf8'), `preset ${name}`).yum
 }
 
-function checkYum(entry: Static<typeof YumEntry>, base: string, what: string): YumRepo {
+function checkYum(entry: v.InferOutput<typeof YumEntry>, base: string, what: string): YumRepo {
   const places = [entry.baseurl, entry.mirrorlist, entry.metalink].filter((place) => place !== undefined)
   if (places.length !== 1) throw invalid(what, 'needs exactly one of baseurl, mirrorlist, metalink')
   for (const url of places.flat()) checkUrl(url.replaceAll('$', ''), what)

@@ -10,7 +10,7 @@ import type { TreeEntry, Verdict } from '../manifests/tree.ts'
 import type { BlobBatch, BlobStore } from '../storage/blobs.ts'
 import { ownEntry, type GroupContent, type RepositoryContent } from './compose.ts'
 import type { PlannedFile, PlannedGroup, PlannedPackage, PlannedRepository } from './plan.ts'
-import { composeRepodata, packagePath } from './repodata.ts'
+import { composeRepodata, packagePath } from './yum/repodata.ts'
 
 export interface FetchedBlob {
   sha256: Sha256

@@ -6,8 +6,8 @@ import { Option, type Command } from 'commander'
 import { append, examples, print, type GlobalOptions, type Surroundings } from '../manifests/program.ts'
 import { PRESETS } from './config.ts'
 import { initialize, type InitArguments } from './init.ts'
-import { parseNumber, pathsOf, secretOptions, tokenOptions } from './key-options.ts'
-import { recoverLaptop } from './recover-command.ts'
+import { parseNumber, pathsOf, secretOptions, tokenOptions } from './keys/key-options.ts'
+import { recoverLaptop } from './keys/recover-command.ts'
 
 interface InitOptions extends Omit<InitArguments, 'isAsked' | 'rootTo'> {
   rootTo?: string[]

@@ -10,12 +10,12 @@ import { talk, type Surroundings } from '../manifests/program.ts'
 import { fingerprintWords } from '../manifests/words.ts'
 import { replaceFile } from '../storage/durable.ts'
 import { loadFleet, parseFleet } from './config.ts'
-import { createSiteKeys } from './create-keys.ts'
-import { sameDisk, tokenKeyOf, type TokenOptions } from './key-options.ts'
-import { newRootPassphrases, passphraseSources, siteSecrets, type SecretOptions } from './key-secrets.ts'
-import { loadSite } from './keys.ts'
-import { readNewPassphrase } from './passphrase.ts'
-import { onSameDisk, parseThreshold, type RootOrder } from './root-keys.ts'
+import { createSiteKeys } from './keys/create-keys.ts'
+import { sameDisk, tokenKeyOf, type TokenOptions } from './keys/key-options.ts'
+import { newRootPassphrases, passphraseSources, siteSecrets, type SecretOptions } from './keys/key-secrets.ts'
+import { loadSite } from './keys/keys.ts'
+import { readNewPassphrase } from './keys/passphrase.ts'
+import { onSameDisk, parseThreshold, type RootOrder } from './keys/root-keys.ts'
 
 export interface InitArguments extends SecretOptions, TokenOptions {
   preset: string

@@ -4,7 +4,8 @@
  */
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { basename, join } from 'node:path'
-import { Check, Type, type Static } from '../manifests/schema.ts'
+import * as v from 'valibot'
+import { strictObject } from '../manifests/document.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { MAX_INVENTORY_BYTES } from '../manifests/inventory-lines.ts'
 import { parseInventory, type Inventory } from '../manifests/inventory.ts'
@@ -13,17 +14,14 @@ import { replaceFile } from '../storage/durable.ts'
 import type { Fleet } from './config.ts'
 
 /** What a person decided when the inventory was added. */
-const Choice = Type.Object(
-  {
-    /** by hand, over the rules of gapferry.yaml */
-    group: Type.Optional(Type.String({ pattern: '^[a-z0-9._-]{1,64}$' })),
-    /** taken from another box: a guess */
-    baseline: Type.Optional(Type.Boolean()),
-    addedAt: Type.String({ pattern: '^[0-9T:-]{19}Z$' }),
-  },
-  { additionalProperties: false },
-)
-export type Choice = Static<typeof Choice>
+const Choice = strictObject({
+  /** by hand, over the rules of gapferry.yaml */
+  group: v.exactOptional(v.pipe(v.string(), v.regex(/^[a-z0-9._-]{1,64}$/))),
+  /** taken from another box: a guess */
+  baseline: v.exactOptional(v.boolean()),
+  addedAt: v.pipe(v.string(), v.regex(/^[0-9T:-]{19}Z$/)),
+})
+export type Choice = v.InferInput<typeof Choice>
 
 export interface KnownBox {
   site: string
@@ -40,7 +38,7 @@ export interface KnownBox {
 
 type Site = Fleet['sites'][number]
 
-const BOX = /^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$/
+const BOX = /^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$/
 const ENDINGS = ['.gfi', '.rpms'] as const
 const FIRST_WORD = 'gapferry-inventory'
 
@@ -171,7 +169,7 @@ function readChoice(fleet: Fleet, site: string, name: string): Choice {
   if (!existsSync(file)) return { addedAt: '1970-01-01T00:00:00Z' }
   try {
     const choice: unknown = JSON.parse(readFileSync(file, 'utf8'))
-    if (Check(Choice, choice)) return choice
+    if (v.is(Choice, choice)) return choice
   } catch (cause) {
     if (!(cause instanceof SyntaxError)) throw cause
   }
@@ -182,7 +180,7 @@ function readChoice(fleet: Fleet, site: string, name: string): Choice {
 
 function checkName(name: string): void {
   if (BOX.test(name)) return
-  throw new GapferryError('USAGE_INVALID', `"${name}" is not a name for a box: a-z 0-9 . _ -, at most 63`, {
+  throw new GapferryError('USAGE_INVALID', `"${name}" is not a name for a box: a-z 0-9 . _ -, at most 64`, {
     hint: 'give it one: --name pbx1',
   })
 }

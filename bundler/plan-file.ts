@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { GapferryError } from '../manifests/errors.ts'
 import { replaceFile, systemCode } from '../storage/durable.ts'
 import type { Fleet } from './config.ts'
+import { boxesByGroup } from './inventories.ts'
 import { PLAN_FORMAT, settingsDigest, type Plan } from './plan.ts'
 
 const PLAN_FILE = 'plan.json'
@@ -21,7 +22,8 @@ export function keepPlan(fleet: Fleet, plan: Plan): void {
 
 /** The kept plan of every site of the settings, in their order.
  *  @param site  only this one
- *  @throws SITE_UNKNOWN; PLAN_UNFETCHED when one was not planned, or its settings have changed since */
+ *  @throws SITE_UNKNOWN; PLAN_UNFETCHED when one was not planned, or its settings or inventories have changed since;
+ *          BOX_UNGROUPED, INVENTORY_INVALID */
 export function keptPlan(fleet: Fleet, site: string | undefined): Plan {
   const kept = readPlan(fleet)
   const wanted = fleet.sites.filter((one) => site === undefined || one.name === site)
@@ -35,9 +37,30 @@ export function keptPlan(fleet: Fleet, site: string | undefined): Plan {
     if (planned.settings !== settingsDigest(settings)) {
       throw unplanned(`site ${settings.name}: ${fleet.file} has changed since it was planned`)
     }
+    if (boxesOfPlan(planned) !== boxesNow(fleet, settings.name)) {
+      throw unplanned(`site ${settings.name}: its inventories have changed since it was planned`)
+    }
     return planned
   })
   return { format: PLAN_FORMAT, createdAtMs: kept?.createdAtMs ?? 0, sites }
+}
+
+function boxesOfPlan({ groups }: Plan['sites'][number]): string {
+  return boxesText(groups.flatMap(({ name, boxes }) => boxes.map((box) => [name, box.name, box.inventory])))
+}
+
+function boxesNow(fleet: Fleet, site: string): string {
+  const groups = [...boxesByGroup(fleet, site)]
+  return boxesText(
+    groups.flatMap(([group, boxes]) => boxes.map(({ name, inventory }) => [group, name, inventory.digest])),
+  )
+}
+
+function boxesText(boxes: string[][]): string {
+  return boxes
+    .map((box) => box.join(' '))
+    .sort()
+    .join('\n')
 }
 
 /** Whatever was kept, whether the settings have changed since or not; undefined where there is none. */

@@ -1,8 +1,8 @@
 /** What a person reads of a group that is carried by its boxes' inventories. */
 import { formatBytes, formatTable, plural } from '../manifests/console.ts'
 import { redact } from '../manifests/errors.ts'
-import type { Because } from './closures.ts'
-import type { PlannedBox } from './plan-boxes.ts'
+import type { Because } from './yum/closures.ts'
+import type { PlannedBox } from './yum/plan-boxes.ts'
 import type { PlannedGroup, PlannedPackage } from './plan.ts'
 import type { Rule } from './resolve-yum.ts'
 
@@ -11,6 +11,7 @@ const SHOWN_REQUIREMENTS = 3
 const SHOWN_NAMES = 3
 const MAX_CHAIN = 50
 
+const LEAST = 'the newest that can be installed of what the boxes have'
 const MEANING: Record<Rule, string> = {
   newer: 'newer than what is installed',
   obsoleter: 'replace what they obsolete',
@@ -30,7 +31,7 @@ export function boxLines(group: PlannedGroup): string[] {
     formatTable(shown, { indent: '  ', right: [1, 2, 3] }),
     ...(more > 0 ? [`  and ${more} more ${more === 1 ? 'box' : 'boxes'}`] : []),
     ...(group.rules?.length === 0 ? [] : [formatTable(ruleRows(group), { indent: '    ', right: [0, 1] })]),
-    `  no update is smaller than ${formatBytes(group.leastBytes ?? 0)}: the newest that can be installed of what the boxes have`,
+    ...(group.leastBytes ? [`  no update is smaller than ${formatBytes(group.leastBytes)}: ${LEAST}`] : []),
   ]
 }
 
@@ -54,12 +55,13 @@ export function boxWarnings({ boxes, guessBytes = 0 }: PlannedGroup): string[] {
   return [
     ...perBoxes(boxes, (box) => box.warnings).map(([text, names]) => `${namesOf(names)}: ${text}`),
     ...unresolvedWarnings(boxes),
-    ...(guesses.length === 0
-      ? []
-      : [
-          `${namesOf(guesses)}: no inventory, only names of packages; ${formatBytes(guessBytes)} may be more than needed`,
-        ]),
+    ...(guesses.length === 0 ? [] : [guessWarning(guesses, guessBytes)]),
   ]
+}
+
+function guessWarning(boxes: readonly string[], surplus: number): string {
+  const more = surplus === 0 ? '' : `, and ${formatBytes(surplus)} may be more than needed`
+  return `${namesOf(boxes)}: no inventory, only names of packages: whether updates find all they require is not known${more}`
 }
 
 /** From a package down to what is installed on a box, a step on each line. */

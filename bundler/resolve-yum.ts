@@ -9,14 +9,16 @@
  *   provider   every provider of a requirement, of installed or chosen packages, that no installed package fulfils for
  *              sure: what may be updated or obsoleted may take its provides with it
  *   newest     the newest version, per architecture, of every name that came in: managers judge by it
+ * A version older than the installed one, or the same, is no provider of what the installed one fulfils: no update goes
+ * back for something that it has.
  * The set only grows, each package is looked at once, and a requirement again only when the installed package that
  * fulfilled it may go: so loops of requirements and of obsoletes end.
  */
 import type { PackageTable } from '../manifests/package-table.ts'
-import { relationOf, type Available } from './available.ts'
-import type { BoxRules } from './box-settings.ts'
-import { PackageIndex } from './package-index.ts'
-import { mayHold } from './requirements.ts'
+import { relationOf, type Available } from './yum/available.ts'
+import type { BoxRules } from './yum/box-settings.ts'
+import { PackageIndex } from './yum/package-index.ts'
+import { mayHold } from './yum/requirements.ts'
 
 export const RULES = ['newer', 'obsoleter', 'provider', 'newest', 'wanted'] as const
 export type Rule = (typeof RULES)[number]
@@ -104,7 +106,7 @@ class Growing {
     this.#requirement = new Int32Array(this.#table.count)
     this.#isBeside = findBeside(this.#present, available, rules)
     this.#mayGo = new Uint8Array(installed.count)
-    this.#supplementing = rules.takesWeak ? withRelations(this.#table.supplements.start, rules.isOffered) : []
+    this.#supplementing = rules.takesWeak ? withRelations(this.#table.supplements.start, this.#rules.isOffered) : []
   }
 
   start(): void {
@@ -165,16 +167,21 @@ class Growing {
     return [...found]
   }
 
-  #isUpdateOf(place: number, row: number): boolean {
-    const { pool, order } = this.#available
+  /** Of one name: a package of another architecture stands beside, one of none in its place. */
+  #canReplace(place: number, row: number): boolean {
+    const { pool } = this.#available
     const [arch, own] = [pool.text(this.#table.arch[place]!), pool.text(this.#installed.arch[row]!)]
-    const fits = arch === own || arch === 'noarch' || own === 'noarch'
+    return arch === own || arch === 'noarch' || own === 'noarch'
+  }
+
+  #isUpdateOf(place: number, row: number): boolean {
+    const { order } = this.#available
     const isLast =
       this.#isBeside[row] === 0 ||
       this.#present
         .named(this.#installed.name[row]!)
         .every((i) => order.compare(this.#installed, i, this.#installed, row) <= 0)
-    return fits && isLast && order.compare(this.#table, place, this.#installed, row) > 0
+    return this.#canReplace(place, row) && isLast && order.compare(this.#table, place, this.#installed, row) > 0
   }
 
   #isWhole(place: number): boolean {
@@ -248,8 +255,12 @@ class Growing {
 
   /** Lets the requirement lean on an installed package that stays, or takes all that fulfil it. */
   #fulfil(row: number): void {
+    const going: number[] = []
     const isKept = this.#present.findProviders(this.#available.requirements, row, (i) => {
-      if (this.#mayGo[i] === 1) return false
+      if (this.#mayGo[i] === 1) {
+        if (this.#isBeside[i] === 0) going.push(i)
+        return false
+      }
       const leaning = this.#leaningOn.get(i)
       if (leaning === undefined) this.#leaningOn.set(i, [row])
       else leaning.push(row)
@@ -257,7 +268,14 @@ class Growing {
     })
     if (isKept) return
     const by = this.#askedBy.get(row)!
-    for (const place of this.#available.providersOf(row)) this.#take(place, 'provider', by, row)
+    for (const place of this.#available.providersOf(row)) {
+      if (!going.some((i) => this.#wouldGoBack(place, i))) this.#take(place, 'provider', by, row)
+    }
+  }
+
+  #wouldGoBack(place: number, row: number): boolean {
+    if (this.#table.name[place] !== this.#installed.name[row] || !this.#canReplace(place, row)) return false
+    return this.#available.order.compare(this.#table, place, this.#installed, row) <= 0
   }
 
   #letGo(row: number): void {

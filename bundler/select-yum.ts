@@ -5,7 +5,7 @@ import { packageRow, type RepositoryTable } from '../manifests/package-columns.t
 import type { PackageRow } from '../manifests/package-xml.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { compareEvr, type Evr } from '../manifests/rpm-version.ts'
-import { compileGlob, namesOf, nevraAt } from './globs.ts'
+import { compileGlob, namesOf, nevraAt } from './yum/globs.ts'
 
 export interface YumWishes {
   /** name globs; everything when absent */

@@ -10,7 +10,7 @@ import {
   rootChain,
   verifySignatures,
 } from '../manifests/metadata.ts'
-import type { SiteSigner } from './keys.ts'
+import type { SiteSigner } from './keys/keys.ts'
 
 const DAY_MS = 86_400_000
 /** A spare stick in a safe must survive a half-year cycle and a late second one. */

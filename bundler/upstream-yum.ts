@@ -21,8 +21,8 @@ import type { Verdict } from '../manifests/tree.ts'
 import type { BlobStore } from '../storage/blobs.ts'
 import type { Fetched } from '../storage/ledger.ts'
 import { publicUrl, type Fetcher } from './fetch.ts'
-import { checkSecondary, readPrimary, type ListBlobs, type PackageList } from './yum-lists.ts'
-import { findPlaces, type YumPlace, type YumPlaces } from './yum-places.ts'
+import { checkSecondary, readPrimary, type ListBlobs, type PackageList } from './yum/yum-lists.ts'
+import { findPlaces, type YumPlace, type YumPlaces } from './yum/yum-places.ts'
 
 export type { PackageRow } from '../manifests/package-xml.ts'
 

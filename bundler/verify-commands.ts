@@ -75,7 +75,7 @@ async function ownRoots([file = '']: string[], { config }: Options, around: Surr
       hint: 'give --trust ROOT.json',
     })
   }
-  const [{ loadFleet }, { loadSite }] = await Promise.all([import('./config.ts'), import('./keys.ts')])
+  const [{ loadFleet }, { loadSite }] = await Promise.all([import('./config.ts'), import('./keys/keys.ts')])
   return loadSite(loadFleet(resolve(around.cwd, config ?? 'gapferry.yaml')).keysDir, site).roots
 }
 

@@ -80,7 +80,7 @@ const SECTIONS = ['box', 'file', 'settings', 'plugins', 'relations', 'packages',
 const RPM_SECTIONS = ['relations', 'packages', 'rpm-keys']
 const TIME = /^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$/
 /** A host name, which also names the box's files. */
-const BOX = /^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$/i
+const BOX = /^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$/i
 const FACT = /^([a-z][a-z0-9-]{0,59}) (.*)$/
 
 /** Reads what `gapferry-box inventory` wrote.
@@ -205,26 +205,39 @@ function fileTexts(sections: readonly Section[], what: string): Map<string, stri
 function freepbxOf(section: Section | undefined, what: string): FreepbxFacts | undefined {
   if (section === undefined) return undefined
   const facts: FreepbxFacts = { framework: undefined, modules: [], profile: new Map(), licenses: [], keys: [] }
-  section.lines.forEach((line, i) => {
-    const [kind = '', ...rest] = line.split(' ')
-    const words = rest.map((word) => unescapeText(word, true) ?? '')
-    if (!takeFreepbxFact(facts, kind, words)) throw unexpected(section, i, 'a fact of FreePBX', what)
+  textLines(section, what).forEach((line, i) => {
+    if (!takeFreepbxFact(facts, line)) throw unexpected(section, i, 'a fact of FreePBX', what)
   })
   return facts
 }
 
-function takeFreepbxFact(facts: FreepbxFacts, kind: string, words: string[]): boolean {
-  const [first = '', second = '', third = '', fourth = ''] = words
-  const rest = (from: number): string => words.slice(from).join(' ').trim()
-  if (first === '') return false
-  if (kind === 'framework' && words.length === 1 && facts.framework === undefined) facts.framework = first
-  else if (kind === 'module' && words.length === 4 && fourth !== '') {
+/** @returns false where the line is none */
+function takeFreepbxFact(facts: FreepbxFacts, line: string): boolean {
+  const [, kind, text = ''] = /^([a-z-]+) (.*)$/s.exec(line) ?? []
+  const words = text.split(' ').map((word) => unescapeText(word, true))
+  const [first, second, third, fourth] = words
+  const after = (count: number): string => text.split(' ').slice(count).join(' ').trim()
+  if (first === undefined) return false
+  if (kind === 'profile' && after(1) !== '') facts.profile.set(first, after(1))
+  else if (
+    kind === 'license-fact' &&
+    second !== undefined &&
+    after(2) !== '' &&
+    facts.licenses.at(-1)?.file === first
+  ) {
+    facts.licenses.at(-1)!.facts.set(second, after(2))
+  } else if (
+    kind === 'module' &&
+    second !== undefined &&
+    third !== undefined &&
+    fourth !== undefined &&
+    words.length === 4
+  ) {
     facts.modules.push({ name: first, version: second, state: third, license: fourth })
-  } else if (kind === 'profile' && rest(1) !== '') facts.profile.set(first, rest(1))
-  else if (kind === 'license' && words.length === 1) facts.licenses.push({ file: first, facts: new Map() })
-  else if (kind === 'license-fact' && rest(2) !== '' && facts.licenses.at(-1)?.file === first) {
-    facts.licenses.at(-1)!.facts.set(second, rest(2))
-  } else if (kind === 'key' && words.length === 1) facts.keys.push(first)
+  } else if (words.length !== 1) return false
+  else if (kind === 'framework' && facts.framework === undefined) facts.framework = first
+  else if (kind === 'license') facts.licenses.push({ file: first, facts: new Map() })
+  else if (kind === 'key') facts.keys.push(first)
   else return false
   return true
 }

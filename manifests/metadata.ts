@@ -8,8 +8,9 @@
  * Fields and limits: FORMAT.md#metadata.
  */
 import { Metadata, MetadataKind, type Root, type Snapshot, type Targets, type Timestamp } from '@tufjs/models'
-import { Check, Errors, type Static } from './schema.ts'
+import * as v from 'valibot'
 import { sha256Of, type Sha256 } from './digest.ts'
+import { describeFault } from './document.ts'
 import { GapferryError, isGapferryError } from './errors.ts'
 import { SCHEMAS, type NamedFile } from './metadata-schema.ts'
 import { keyIdOf, publicNumbers } from './role-key.ts'
@@ -29,6 +30,8 @@ export const MAX_METADATA_BYTES: Readonly<Record<RoleName, number>> = {
 /** How far ahead of now a bundle may be dated: half a year bridges a mirror whose clock stands still between two visits, and
  *  leaves a bundle that was made today good (400 days) after the clock was led so far astray. */
 export const MAX_AHEAD_MS = 180 * 86_400_000
+/** How long past its end a bundle may still be taken where a person answers for it: as long again as bundles are good. */
+export const MAX_EXPIRED_MS = 400 * 86_400_000
 
 /** What every metadata file says of itself. */
 interface RoleFile<R extends RoleName, S extends Root | Timestamp | Snapshot | Targets> {
@@ -210,7 +213,7 @@ export function formatTime(ms: number): string {
   return `${new Date(ms).toISOString().slice(0, 19)}Z`
 }
 
-type Doc<R extends RoleName> = Static<(typeof SCHEMAS)[R]>
+type Doc<R extends RoleName> = v.InferInput<(typeof SCHEMAS)[R]>
 
 function parseFile<R extends RoleName>(role: R, bytes: Buffer, what: string): Doc<R> {
   const max = MAX_METADATA_BYTES[role]
@@ -219,10 +222,8 @@ function parseFile<R extends RoleName>(role: R, bytes: Buffer, what: string): Do
   if (role === 'targets' && hasDelegations(doc)) {
     throw new GapferryError('ROLE_DELEGATED', `${what}: expected no delegations, found some`)
   }
-  if (!Check(SCHEMAS[role], doc)) {
-    const [error] = Errors(SCHEMAS[role], doc)
-    throw invalid(what, `${error?.instancePath.slice(0, 200) || '/'} ${error?.message}`)
-  }
+  const schema = SCHEMAS[role]
+  if (!v.is(schema, doc)) throw invalid(what, describeFault(schema, doc))
   if (!serializeMetadata(doc).equals(bytes)) throw invalid(what, 'is not spelled as gapferry spells it')
   // What @tufjs/models would refuse with an error of its own:
   parseTime(doc.signed.expires, what)

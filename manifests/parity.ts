@@ -44,7 +44,7 @@ export interface ParityResult {
 export const MAX_PARITY_BYTES = 4 * 1024 * 1024
 const MAX_SHOWN = 60
 const FIRST = 'gapferry-parity-result 1'
-const BOX = /^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$/
+const BOX = /^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$/
 const NEVRA = /^[!-~]{1,1024}$/
 const DIGEST = /^[0-9a-f]{64}$/
 const TIME = /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$/

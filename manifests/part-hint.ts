@@ -2,9 +2,10 @@
  * part.json: which part of a bundle holds which blobs. Nobody signs it: it serves messages only ("insert the stick with
  * …"), and nothing is decided by it. It is in every part, the same but for its own number. FORMAT.md#part-json.
  */
-import { Check, Type, type Static } from './schema.ts'
+import * as v from 'valibot'
 import { MAX_HINT_BYTES, partName } from './bundle.ts'
 import type { Sha256 } from './digest.ts'
+import { strictObject } from './document.ts'
 import { GapferryError } from './errors.ts'
 import { canonicalJson } from './json.ts'
 
@@ -25,32 +26,30 @@ export interface PartRange {
 export const MAX_PARTS = 256
 const FORMAT = 1
 
-const Digest = Type.String({ pattern: '^[0-9a-f]{64}$' })
-const Schema = Type.Object(
-  {
-    _type: Type.Literal('gapferry-part'),
-    format: Type.Literal(FORMAT),
-    site: Type.String({ pattern: '^[a-z0-9._-]{1,64}$' }),
-    number: Type.Integer({ minimum: 1, maximum: 2 ** 40 }),
-    part: Type.Integer({ minimum: 1, maximum: MAX_PARTS }),
-    parts: Type.Array(
-      Type.Union([Type.Null(), Type.Object({ first: Digest, last: Digest }, { additionalProperties: false })]),
-      { minItems: 1, maxItems: MAX_PARTS },
-    ),
-  },
-  { additionalProperties: false },
-)
+const Digest = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/))
+const Schema = strictObject({
+  _type: v.literal('gapferry-part'),
+  format: v.literal(FORMAT),
+  site: v.pipe(v.string(), v.regex(/^[a-z0-9._-]{1,64}$/)),
+  number: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(2 ** 40)),
+  part: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(MAX_PARTS)),
+  parts: v.pipe(
+    v.array(v.nullable(strictObject({ first: Digest, last: Digest }))),
+    v.minLength(1),
+    v.maxLength(MAX_PARTS),
+  ),
+})
 
 /** The bytes of part.json: canonical JSON. */
 export function serializePartHint(hint: PartHint): Buffer {
-  return canonicalJson({ _type: 'gapferry-part', format: FORMAT, ...hint } satisfies Static<typeof Schema>)
+  return canonicalJson({ _type: 'gapferry-part', format: FORMAT, ...hint } satisfies v.InferInput<typeof Schema>)
 }
 
 /** @throws BUNDLE_HINT_INVALID, also when the bytes are not the canonical spelling */
 export function parsePartHint(bytes: Buffer): PartHint {
   if (bytes.length > MAX_HINT_BYTES) throw invalid(`larger than ${MAX_HINT_BYTES} bytes`)
   const doc = parseJson(bytes)
-  if (!Check(Schema, doc)) throw invalid('its fields are not those of a part.json')
+  if (!v.is(Schema, doc)) throw invalid('its fields are not those of a part.json')
   if (!canonicalJson(doc).equals(bytes)) throw invalid('is not in canonical form')
   const { site, number, part, parts } = doc
   if (part > parts.length) throw invalid(`is part ${part} of ${parts.length}`)

@@ -1,28 +1,34 @@
 /**
  * Settings files are YAML, strict: what is not known is an error that names the nearest known key, never ignored.
  */
-import { LineCounter, parseDocument, type Document } from 'yaml'
+import * as v from 'valibot'
+import { isMap, isNode, LineCounter, parseDocument, type Document } from 'yaml'
+import { faultOf, type Fault } from './document.ts'
 import { GapferryError } from './errors.ts'
-import { Default, Errors, type Schema, type SchemaError, type Static } from './schema.ts'
 
 const MAX_SETTINGS_BYTES = 1024 * 1024
 
 /** The checked value of a settings file, with the schema's defaults filled in.
+ *  @param schema  of objects made by `strictObject`
  *  @param text  YAML 1.2, at most 1 MiB, one document, no aliases
  *  @param file  names the file in messages
  *  @throws CONFIG_KEY_UNKNOWN with the key, its line and the nearest known key; CONFIG_INVALID for everything else */
-export function parseSettings<S extends Schema>(schema: S, text: string, file: string): Static<S> {
+export function parseSettings<const S extends v.GenericSchema>(
+  schema: S,
+  text: string,
+  file: string,
+): v.InferOutput<S> {
   if (text.length > MAX_SETTINGS_BYTES) throw invalid(file, `larger than ${MAX_SETTINGS_BYTES} bytes`)
   const lines = new LineCounter()
   const doc = parseDocument(text, { lineCounter: lines, uniqueKeys: true, prettyErrors: false, merge: false })
   const problem = doc.errors[0] ?? doc.warnings[0]
   if (problem !== undefined) throw invalid(`${file}:${lines.linePos(problem.pos[0]).line}`, problem.message)
-  const value = Default(schema, toPlain(doc, file))
-  const [error] = mostTelling(Errors(schema, value))
-  if (error === undefined) return value as Static<S>
-  const where = `${file}:${lineOf(doc, lines, error.instancePath)}`
-  if (error.keyword === 'additionalProperties') throw unknownKey(schema, error, where)
-  throw invalid(where, `${dotted(error.instancePath) || 'the file'} ${error.message}`)
+  const result = v.safeParse(schema, toPlain(doc, file), { abortEarly: true })
+  if (result.success) return result.output
+  const { path, message, unknown } = faultOf(result.issues[0])
+  const where = `${file}:${lineOf(doc, lines, path, unknown?.key)}`
+  if (unknown !== undefined) throw unknownKey(unknown, path, where)
+  throw invalid(where, `${dotted(path) || 'the file'} ${message}`)
 }
 
 /** Bytes of a size as people write it: `600MB`, `4GB`, `512KiB`, `1000`. Decimal units are powers of 1000.
@@ -71,20 +77,9 @@ function toPlain(doc: Document, file: string): unknown {
   }
 }
 
-/** Unknown keys first (they explain the rest), then the deepest place. */
-function mostTelling(errors: SchemaError[]): SchemaError[] {
-  return errors.sort((a, b) => rankOf(b) - rankOf(a))
-}
-
-function rankOf({ keyword, instancePath }: SchemaError): number {
-  return (keyword === 'additionalProperties' ? 1000 : 0) + instancePath.length
-}
-
-function unknownKey(schema: Schema, error: SchemaError, where: string): GapferryError {
-  const [key = '?'] = error.additionalProperties ?? []
-  const known = knownKeys(schema, error.instancePath)
+function unknownKey({ key, known }: Fault['unknown'] & {}, path: Fault['path'], where: string): GapferryError {
   const near = nearest(key, known)
-  const place = dotted(error.instancePath)
+  const place = dotted(path)
   return new GapferryError(
     'CONFIG_KEY_UNKNOWN',
     `${where}: unknown key "${key}"${place === '' ? '' : ` in ${place}`}`,
@@ -94,17 +89,11 @@ function unknownKey(schema: Schema, error: SchemaError, where: string): Gapferry
   )
 }
 
-function knownKeys(schema: Schema, instancePath: string): string[] {
-  let at: unknown = schema
-  for (const segment of instancePath.split('/').slice(1)) {
-    const node = at as { properties?: Record<string, unknown>; items?: unknown }
-    at = node.properties?.[segment] ?? node.items
-  }
-  return Object.keys((at as { properties?: object } | undefined)?.properties ?? {})
-}
-
-function lineOf(doc: Document, lines: LineCounter, instancePath: string): number {
-  const path = instancePath.split('/').slice(1)
+/** @param key  where it is this key of the place that is meant */
+function lineOf(doc: Document, lines: LineCounter, path: Fault['path'], key?: string): number {
+  const map = doc.getIn(path, true)
+  const pair = isMap(map) ? map.items.find((one) => String(one.key) === key) : undefined
+  if (isNode(pair?.key) && pair.key.range != null) return lines.linePos(pair.key.range[0]).line
   for (let length = path.length; length >= 0; length--) {
     const node = doc.getIn(path.slice(0, length), true) as { range?: [number, number, number] } | undefined
     if (node?.range !== undefined) return lines.linePos(node.range[0]).line
@@ -112,12 +101,11 @@ function lineOf(doc: Document, lines: LineCounter, instancePath: string): number
   return 1
 }
 
-function dotted(instancePath: string): string {
-  return instancePath
-    .slice(1)
-    .replace(/\/(\d+)/g, '[$1]')
-    .replace(/^(\d+)/, '[$1]')
-    .replace(/\//g, '.')
+function dotted(path: Fault['path']): string {
+  return path
+    .map((step) => (typeof step === 'number' ? `[${step}]` : `.${step}`))
+    .join('')
+    .replace(/^\./, '')
 }
 
 function editDistance(a: string, b: string): number {

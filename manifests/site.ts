@@ -2,7 +2,8 @@
  * The site facts: what a mirror must know of its site beside the trees, target `site` of every bundle. Canonical JSON,
  * signed through its digest like a tree. FORMAT.md#site.
  */
-import { Check, Errors, Type, type Static } from './schema.ts'
+import * as v from 'valibot'
+import { describeFault, dictionary, distinct, strictObject } from './document.ts'
 import { GapferryError, isGapferryError } from './errors.ts'
 import { canonicalJson } from './json.ts'
 import { parseTreePath, type TreePath } from './path.ts'
@@ -30,31 +31,23 @@ const MAX_SITE_FACTS_BYTES = 1024 * 1024
 const FORMAT = 1
 const TIME = /^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$/
 
-const Group = Type.Object(
-  {
-    origin: Type.String({ maxLength: 300, pattern: '^https?://[a-z0-9._:[\\]-]+$' }),
-    yum: Type.Array(
-      Type.Object(
-        { id: Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$' }) },
-        { additionalProperties: false },
-      ),
-      { maxItems: 1000, uniqueItems: true },
-    ),
-    files: Type.Array(Type.String(), { maxItems: 10_000, uniqueItems: true }),
-  },
-  { additionalProperties: false },
-)
-const Schema = Type.Object(
-  {
-    _type: Type.Literal('gapferry-site'),
-    format: Type.Literal(FORMAT),
-    site: Type.String(),
-    number: Type.Integer({ minimum: 1, maximum: 2 ** 40 }),
-    createdAt: Type.String(),
-    groups: Type.Record(Type.String(), Group),
-  },
-  { additionalProperties: false },
-)
+const Group = strictObject({
+  origin: v.pipe(v.string(), v.maxLength(300), v.regex(/^https?:\/\/[a-z0-9._:[\]-]+$/)),
+  yum: v.pipe(
+    v.array(strictObject({ id: v.pipe(v.string(), v.regex(/^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$/)) })),
+    v.maxLength(1000),
+    distinct(),
+  ),
+  files: v.pipe(v.array(v.string()), v.maxLength(10_000), distinct()),
+})
+const Schema = strictObject({
+  _type: v.literal('gapferry-site'),
+  format: v.literal(FORMAT),
+  site: v.string(),
+  number: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(2 ** 40)),
+  createdAt: v.string(),
+  groups: dictionary(v.string(), Group),
+})
 
 /** The bytes of the site facts. @throws SITE_FACTS_INVALID where parseSiteFacts would refuse them */
 export function serializeSiteFacts({ site, number, createdAt, groups }: SiteFacts): Buffer {
@@ -65,7 +58,7 @@ export function serializeSiteFacts({ site, number, createdAt, groups }: SiteFact
     number,
     createdAt,
     groups: Object.fromEntries([...groups].map(([name, facts]) => [name, groupDocument(facts)])),
-  } satisfies Static<typeof Schema>)
+  } satisfies v.InferInput<typeof Schema>)
   parseSiteFacts(bytes)
   return bytes
 }
@@ -74,10 +67,7 @@ export function serializeSiteFacts({ site, number, createdAt, groups }: SiteFact
 export function parseSiteFacts(bytes: Buffer): SiteFacts {
   if (bytes.length > MAX_SITE_FACTS_BYTES) throw invalid(`larger than ${MAX_SITE_FACTS_BYTES} bytes`)
   const doc = parseJson(bytes)
-  if (!Check(Schema, doc)) {
-    const [error] = Errors(Schema, doc)
-    throw invalid(`${error?.instancePath.slice(0, 200) || '/'} ${error?.message}`)
-  }
+  if (!v.is(Schema, doc)) throw invalid(describeFault(Schema, doc))
   if (!canonicalJson(doc).equals(bytes)) throw invalid('is not in canonical form')
   if (!isTime(doc.createdAt)) throw invalid(`createdAt "${doc.createdAt.slice(0, 80)}" is not a time`)
   try {
@@ -91,11 +81,11 @@ export function parseSiteFacts(bytes: Buffer): SiteFacts {
   }
 }
 
-function groupDocument({ origin, yum, files }: GroupFacts): Static<typeof Group> {
+function groupDocument({ origin, yum, files }: GroupFacts): v.InferInput<typeof Group> {
   return { origin, yum: yum.map((id) => ({ id })), files }
 }
 
-function parseGroup({ origin, yum, files }: Static<typeof Group>): GroupFacts {
+function parseGroup({ origin, yum, files }: v.InferInput<typeof Group>): GroupFacts {
   // FreePBX takes a bare origin only, and one origin has one spelling: no default port, no trailing slash.
   if (!URL.canParse(origin) || new URL(origin).origin !== origin) throw invalid(`"${origin}" is not an origin`)
   return { origin, yum: yum.map(({ id }) => id), files: files.map((path) => parseTreePath(path, 'files')) }

@@ -6,7 +6,7 @@ import type { Command } from 'commander'
 import { formatBytes, plural } from '../manifests/console.ts'
 import { examples, print, talk, type GlobalOptions, type Surroundings } from '../manifests/program.ts'
 import { backUp, type BackedUp } from './backup.ts'
-import { restore, type Restored } from './restore.ts'
+import type { Restored } from './restore.ts'
 import type { StoreTools } from './store-commands.ts'
 import { openStoreForWriting } from './store.ts'
 
@@ -52,6 +52,7 @@ function addRestore(
     .addHelpText('after', examples(program, 'restore /media/safe/mirror.backup --replace'))
     .action(async (file: string, options: RestoreOptions, command: Command) => {
       const { config, json } = command.optsWithGlobals<GlobalOptions>()
+      const { restore } = await import('./restore.ts') // what checks signatures is not loaded to serve
       const made = await restore({
         file: resolve(around.cwd, file),
         configFile: configFile(around, config),

@@ -4,8 +4,9 @@
  */
 import { readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
-import { Type, type Static } from '../manifests/schema.ts'
+import * as v from 'valibot'
 import { sha256Of, type Sha256 } from '../manifests/digest.ts'
+import { strictObject } from '../manifests/document.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { parseListen, parseSettings } from '../manifests/settings.ts'
 import { parseName } from '../manifests/tree.ts'
@@ -17,26 +18,22 @@ export const MAX_CONFIG_BYTES = 1024 * 1024
 // A name or address, with a port only where boxes use another one than the listener's.
 const HOST = /^(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?$/
 
-const Listen = Type.String({ minLength: 1, maxLength: 300 })
-const Hosts = Type.Array(Type.String({ minLength: 1, maxLength: 253 }), { default: [], maxItems: 100 })
+const Path = v.pipe(v.string(), v.minLength(1))
+const Listen = v.pipe(v.string(), v.minLength(1), v.maxLength(300))
+const Host = v.pipe(v.string(), v.minLength(1), v.maxLength(253))
+const Hosts = v.exactOptional(v.pipe(v.array(Host), v.maxLength(100)), [])
 
-const MirrorSettings = Type.Object(
-  {
-    apiVersion: Type.Literal('gapferry/v1'),
-    kind: Type.Literal('Mirror'),
-    store: Type.String({ default: './store', minLength: 1 }),
-    admin: Type.Object(
-      { listen: Type.String({ default: '127.0.0.1:8480', minLength: 1, maxLength: 300 }), hosts: Hosts },
-      { additionalProperties: false, default: {} },
-    ),
-    origins: Type.Array(
-      Type.Object({ group: Type.String(), listen: Listen, hosts: Hosts }, { additionalProperties: false }),
-      { default: [], maxItems: 100 },
-    ),
-    keepPreviousHours: Type.Number({ default: 48, minimum: 0, maximum: 8784 }),
-  },
-  { additionalProperties: false },
-)
+const MirrorSettings = strictObject({
+  apiVersion: v.literal('gapferry/v1'),
+  kind: v.literal('Mirror'),
+  store: v.exactOptional(Path, './store'),
+  admin: v.exactOptional(strictObject({ listen: v.exactOptional(Listen, '127.0.0.1:8480'), hosts: Hosts }), {}),
+  origins: v.exactOptional(
+    v.pipe(v.array(strictObject({ group: v.string(), listen: Listen, hosts: Hosts })), v.maxLength(100)),
+    [],
+  ),
+  keepPreviousHours: v.exactOptional(v.pipe(v.number(), v.minValue(0), v.maxValue(8784)), 48),
+})
 
 /** A socket to listen on, and the further names under which it is reached. */
 export interface Listener {
@@ -140,7 +137,7 @@ function isAnyAddress(host: string): boolean {
   return host === '0.0.0.0' || host === '::'
 }
 
-type OriginSettings = Static<typeof MirrorSettings>['origins'][number]
+type OriginSettings = v.InferOutput<typeof MirrorSettings>['origins'][number]
 
 function parseOrigin(settings: OriginSettings, what: string): OriginListener {
   const group = parseGroup(settings.group, what)

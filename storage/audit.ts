@@ -5,7 +5,8 @@
  * Format: FORMAT.md#audit-trail. The table is part of the catalogue, so that a change and its row are one transaction.
  */
 import { createHash } from 'node:crypto'
-import { Check, Type, type Static } from '../manifests/schema.ts'
+import * as v from 'valibot'
+import { strictObject } from '../manifests/document.ts'
 import { GapferryError, redact } from '../manifests/errors.ts'
 import { canonicalJson } from '../manifests/json.ts'
 import { writeTransaction, type Database } from './database.ts'
@@ -21,27 +22,24 @@ export const AUDIT_MIGRATION = `CREATE TABLE audit (
      hash      TEXT NOT NULL CHECK (length(hash) = 64)
    ) STRICT;`
 
-const What = Type.Object(
-  {
-    command: Type.String(),
-    bundle: Type.Optional(Type.Integer()),
-    groups: Type.Optional(Type.Array(Type.String())),
-    files: Type.Optional(Type.Array(Type.String())),
-    reason: Type.Optional(Type.String()),
-    expired: Type.Optional(Type.String()),
-    roots: Type.Optional(Type.Array(Type.Integer())),
-    added: Type.Optional(Type.Array(Type.String())),
-    removed: Type.Optional(Type.Array(Type.String())),
-    changed: Type.Optional(Type.Array(Type.String())),
-    sha256: Type.Optional(Type.String()),
-    lost: Type.Optional(Type.String()),
-  },
-  { additionalProperties: false },
-)
+const What = strictObject({
+  command: v.string(),
+  bundle: v.exactOptional(v.pipe(v.number(), v.integer())),
+  groups: v.exactOptional(v.array(v.string())),
+  files: v.exactOptional(v.array(v.string())),
+  reason: v.exactOptional(v.string()),
+  expired: v.exactOptional(v.string()),
+  roots: v.exactOptional(v.array(v.pipe(v.number(), v.integer()))),
+  added: v.exactOptional(v.array(v.string())),
+  removed: v.exactOptional(v.array(v.string())),
+  changed: v.exactOptional(v.array(v.string())),
+  sha256: v.exactOptional(v.string()),
+  lost: v.exactOptional(v.string()),
+})
 
 /** What was asked for, or done: the command, a bundle's number, groups, file names without folders; further fields are
  *  those of FORMAT.md#audit-trail. */
-export type AuditWhat = Static<typeof What>
+export type AuditWhat = v.InferInput<typeof What>
 
 export interface AuditEntry {
   /** the time that was judged by, milliseconds since 1970, and what the system clock said */
@@ -178,7 +176,7 @@ function parseWhat(text: string): AuditWhat | null {
   } catch {
     return null
   }
-  return Check(What, what) && canonicalJson(what).toString() === text ? what : null
+  return v.is(What, what) && canonicalJson(what).toString() === text ? what : null
 }
 
 /** Fields that are undefined are left out. */

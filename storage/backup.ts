@@ -7,8 +7,9 @@ import { createHash } from 'node:crypto'
 import { closeSync, constants, existsSync, fstatSync, fsyncSync, openSync, readSync, renameSync, rmSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
-import { Check, Type, type Static } from '../manifests/schema.ts'
+import * as v from 'valibot'
 import { sha256Of, type Sha256 } from '../manifests/digest.ts'
+import { strictObject } from '../manifests/document.ts'
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import { noticeShortSpace, syncFolder, systemCode, writeAll } from './durable.ts'
 
@@ -18,31 +19,27 @@ const DIGEST_LINE_BYTES = 65
 const MAX_LIST_BYTES = 128 * 1024 * 1024
 const MAX_FILES = 1_000_000
 
-const Count = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
-const BackupHead = Type.Object(
-  {
-    _type: Type.Literal('gapferry-backup'),
-    format: Type.Literal(1),
-    site: Type.String({ maxLength: 64 }),
-    createdAt: Type.String({ maxLength: 32 }),
-    bundle: Type.Union([Count, Type.Null()]),
-    files: Type.Array(
-      Type.Object(
-        {
-          name: Type.String({ pattern: '^(?:state\\.json|catalog\\.db|mirror\\.yaml|blobs/[0-9a-f]{64})$' }),
-          bytes: Count,
-          sha256: Type.String({ pattern: '^[0-9a-f]{64}$' }),
-        },
-        { additionalProperties: false },
-      ),
-      { maxItems: MAX_FILES },
+const Count = v.pipe(v.number(), v.safeInteger(), v.minValue(0))
+const BackupHead = strictObject({
+  _type: v.literal('gapferry-backup'),
+  format: v.literal(1),
+  site: v.pipe(v.string(), v.maxLength(64)),
+  createdAt: v.pipe(v.string(), v.maxLength(32)),
+  bundle: v.nullable(Count),
+  files: v.pipe(
+    v.array(
+      strictObject({
+        name: v.pipe(v.string(), v.regex(/^(?:state\.json|catalog\.db|mirror\.yaml|blobs\/[0-9a-f]{64})$/)),
+        bytes: Count,
+        sha256: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
+      }),
     ),
-  },
-  { additionalProperties: false },
-)
+    v.maxLength(MAX_FILES),
+  ),
+})
 
 /** What a backup says of itself. */
-export type BackupHead = Static<typeof BackupHead>
+export type BackupHead = v.InferInput<typeof BackupHead>
 
 /** One file of a backup to be written. */
 export interface BackupSource {
@@ -159,7 +156,7 @@ function readHead(fd: number, file: string): { head: BackupHead; at: number } {
   if (line === undefined || sha256Of(line) !== first.trimEnd())
     throw damaged(file, 'its list is not what its digest says')
   const head: unknown = JSON.parse(line.toString('utf8'))
-  if (!Check(BackupHead, head)) throw invalid(file, 'is of a version that is not known here')
+  if (!v.is(BackupHead, head)) throw invalid(file, 'is of a version that is not known here')
   const at = DIGEST_LINE_BYTES + line.length
   const expected = head.files.reduce((total, { bytes }) => total + bytes, at)
   if (expected !== size) throw damaged(file, `expected ${expected} bytes, found ${size}`)

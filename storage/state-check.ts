@@ -6,7 +6,6 @@ import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import { parseRoot } from '../manifests/metadata.ts'
 import type { CatalogState, StateBundle } from './catalog-state.ts'
 import { serializeState } from './state-file.ts'
-import { verifyMetadata } from './trust.ts'
 
 /** A served group whose bundle cannot be believed. */
 export interface StateFault {
@@ -75,6 +74,7 @@ async function verifyBundle(
   if (targets !== undefined) offered.set(`${number}.targets.json`, targets)
   for (const root of roots.slice(1)) offered.set(`${parseRoot(root, 'root').version}.root.json`, root)
   const trusted = { roots: roots.slice(0, 1) }
+  const { verifyMetadata } = await import('./trust.ts') // hardly ever needed where a mirror only serves
   const found = await verifyMetadata({ trusted, offered, nowMs: createdAtMs, site, scratchDir })
   const isSame =
     found.targets.size === trees.length &&

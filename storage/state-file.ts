@@ -10,9 +10,11 @@
  */
 import { closeSync, constants, fstatSync, openSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { Type, type Static, Check } from '../manifests/schema.ts'
+import * as v from 'valibot'
 import { sha256Of, type Sha256 } from '../manifests/digest.ts'
+import { strictObject } from '../manifests/document.ts'
 import { GapferryError } from '../manifests/errors.ts'
+import { TREE_ROLES } from '../manifests/tree.ts'
 import { SIGNED_ROLES, type CatalogState, type SignedFiles } from './catalog-state.ts'
 import { syncFolder, systemCode, writeTemp } from './durable.ts'
 
@@ -22,42 +24,41 @@ const STATE_FILE = 'state.json'
 const DIGEST_LINE = /^[0-9a-f]{64}\n/
 const DIGEST_LINE_BYTES = 65
 
-const Count = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
-const Time = Type.Integer({ minimum: -8.64e15, maximum: 8.64e15 })
-const Name = Type.String({ maxLength: 256 })
-const Bytes64 = Type.String({ pattern: '^[A-Za-z0-9+/]*={0,2}$' })
-const Files = strict({
-  timestamp: Type.Optional(Bytes64),
-  snapshot: Type.Optional(Bytes64),
-  targets: Type.Optional(Bytes64),
+const Count = v.pipe(v.number(), v.safeInteger(), v.minValue(0))
+const Time = v.pipe(v.number(), v.integer(), v.minValue(-8.64e15), v.maxValue(8.64e15))
+const Name = v.pipe(v.string(), v.maxLength(256))
+const Bytes64 = v.pipe(v.string(), v.regex(/^[A-Za-z0-9+/]*={0,2}$/))
+const Files = strictObject({
+  timestamp: v.exactOptional(Bytes64),
+  snapshot: v.exactOptional(Bytes64),
+  targets: v.exactOptional(Bytes64),
 })
-const TreeRoleName = Type.Union([Type.Literal('current'), Type.Literal('previous'), Type.Literal('return')])
-const Sha = Type.String({ pattern: '^[0-9a-f]{64}$' })
-const StateDocument = strict({
-  _type: Type.Literal('gapferry-state'),
-  format: Type.Literal(1),
+const Sha = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/))
+const StateDocument = strictObject({
+  _type: v.literal('gapferry-state'),
+  format: v.literal(1),
   generation: Count,
   site: Name,
   pinnedAtMs: Time,
-  newest: Type.Union([Count, Type.Null()]),
-  roots: Type.Array(Bytes64, { minItems: 1 }),
+  newest: v.nullable(Count),
+  roots: v.pipe(v.array(Bytes64), v.minLength(1)),
   trusted: Files,
-  bundles: Type.Array(
-    strict({
+  bundles: v.array(
+    strictObject({
       number: Count,
       createdAtMs: Time,
       expiresAtMs: Time,
       bundler: Name,
       importedAtMs: Time,
-      isRevoked: Type.Boolean(),
-      expiredReason: Type.Union([Type.String(), Type.Null()]),
+      isRevoked: v.boolean(),
+      expiredReason: v.nullable(v.string()),
       roots: Count,
-      trees: Type.Array(strict({ target: Name, sha256: Sha, bytes: Count })),
+      trees: v.array(strictObject({ target: Name, sha256: Sha, bytes: Count })),
       metadata: Files,
     }),
   ),
-  releases: Type.Array(strict({ group: Name, role: TreeRoleName, number: Count, releasedAtMs: Time })),
-  stamps: Type.Array(strict({ group: Name, repository: Name, stamp: Count })),
+  releases: v.array(strictObject({ group: Name, role: v.picklist(TREE_ROLES), number: Count, releasedAtMs: Time })),
+  stamps: v.array(strictObject({ group: Name, repository: Name, stamp: Count })),
 })
 
 /** A file that is durable under a temporary name. */
@@ -71,7 +72,7 @@ export interface StagedState {
 /** The one spelling of a state: the SHA-256 of the rest as the first line, then one JSON document. */
 export function serializeState(state: CatalogState): Buffer {
   const { generation, site, pinnedAtMs, newest, roots, trusted, bundles, releases, stamps } = state
-  const document: Static<typeof StateDocument> = {
+  const document: v.InferInput<typeof StateDocument> = {
     _type: 'gapferry-state',
     format: 1,
     generation,
@@ -107,7 +108,7 @@ export function parseState(bytes: Buffer, what: string): CatalogState {
   if (!DIGEST_LINE.test(first)) throw damaged(what, 'does not begin with its digest')
   if (first.trimEnd() !== sha256Of(body)) throw damaged(what, 'is not what its digest says')
   const document = parseJson(body, what)
-  if (!Check(StateDocument, document)) throw damaged(what, 'is not a state that this version knows')
+  if (!v.is(StateDocument, document)) throw damaged(what, 'is not a state that this version knows')
   const { generation, site, pinnedAtMs, newest, roots, trusted, bundles, releases, stamps } = document
   return {
     generation,
@@ -165,11 +166,7 @@ export function stageStateFile(storeDir: string, state: CatalogState): StagedSta
   }
 }
 
-function strict<P extends Parameters<typeof Type.Object>[0]>(properties: P) {
-  return Type.Object(properties, { additionalProperties: false })
-}
-
-function textFiles(files: SignedFiles): Static<typeof Files> {
+function textFiles(files: SignedFiles): v.InferInput<typeof Files> {
   const there = SIGNED_ROLES.flatMap((role) => {
     const bytes = files[role]
     return bytes === undefined ? [] : [[role, bytes.toString('base64')] as const]
@@ -177,7 +174,7 @@ function textFiles(files: SignedFiles): Static<typeof Files> {
   return Object.fromEntries(there)
 }
 
-function binaryFiles(files: Static<typeof Files>): SignedFiles {
+function binaryFiles(files: v.InferInput<typeof Files>): SignedFiles {
   return Object.fromEntries(Object.entries(files).map(([role, text]) => [role, fromText(text)]))
 }
 

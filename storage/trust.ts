@@ -16,6 +16,7 @@ import {
   checkSite,
   formatTime,
   MAX_AHEAD_MS,
+  MAX_EXPIRED_MS,
   MAX_METADATA_BYTES,
   nextRoot,
   parseSnapshot,
@@ -55,9 +56,6 @@ export interface VerifiedMetadata {
   /** taken past its end, as the caller allowed; its root never is */
   isExpired: boolean
 }
-
-/** How long past its end a bundle may still be taken where a person answers for it: as long again as bundles are good. */
-export const MAX_EXPIRED_MS = 400 * 86_400_000
 
 /** @param args.offered  by the names in the archive, without folder: 'timestamp.json', '7.snapshot.json',
  *                       '7.targets.json', '1.root.json' … Roots up to the one in force are never read.

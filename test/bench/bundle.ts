@@ -1,8 +1,8 @@
 /** A signed bundle of the sample files, as `gapferry pack` would be given it, and a mirror that trusts its root. */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
-import { createSiteKeys } from '../../bundler/create-keys.ts'
-import { loadSite, unlockSite } from '../../bundler/keys.ts'
+import { createSiteKeys } from '../../bundler/keys/create-keys.ts'
+import { loadSite, unlockSite } from '../../bundler/keys/keys.ts'
 import { signBundle } from '../../bundler/sign.ts'
 import { sha256Of, type Sha256 } from '../../manifests/digest.ts'
 import { parseTreePath, type TreePath } from '../../manifests/path.ts'

@@ -12,8 +12,8 @@ import { logNormal, randomFrom } from './random.ts'
 const VERSION = 1
 const COUNT = 1500
 const TOTAL_BYTES = 600_000_000
-/** The same, about seven times. */
-const MANY = { count: 10_000, totalBytes: 4_000_000_000 }
+/** As many files, each larger: memory may grow with the paths, not with the bytes. */
+const LARGE = { count: COUNT, totalBytes: 4_000_000_000 }
 const LEAST_BYTES = 10_000
 const MOST_BYTES = 50_000_000
 const CHUNK = Buffer.alloc(1024 * 1024)
@@ -32,12 +32,12 @@ export async function sampleFiles(): Promise<{ root: string; blobs: SampleBlob[]
   return { root, blobs: JSON.parse(readFileSync(join(root, 'blobs.json'), 'utf8')) as SampleBlob[] }
 }
 
-/** 4 GB in 10,000 such files, made in `root` and not kept from run to run. */
-export async function manyFiles(root: string): Promise<{ root: string; blobs: SampleBlob[] }> {
-  return { root, blobs: await makeFiles(root, MANY) }
+/** 4 GB in 1500 such files, made in `root` and not kept from run to run. */
+export async function largeFiles(root: string): Promise<{ root: string; blobs: SampleBlob[] }> {
+  return { root, blobs: await makeFiles(root, LARGE) }
 }
 
-async function makeFiles(root: string, shape: typeof MANY): Promise<SampleBlob[]> {
+async function makeFiles(root: string, shape: typeof LARGE): Promise<SampleBlob[]> {
   const batch = new BlobStore(root).batch()
   const blobs: SampleBlob[] = []
   for (const [i, bytes] of sizes(shape).entries()) {
@@ -49,7 +49,7 @@ async function makeFiles(root: string, shape: typeof MANY): Promise<SampleBlob[]
 }
 
 /** Scaled until they add up, because cutting off at both ends moves the sum. */
-function sizes({ count, totalBytes }: typeof MANY): number[] {
+function sizes({ count, totalBytes }: typeof LARGE): number[] {
   const random = randomFrom(1)
   const shape = Array.from({ length: count }, () => logNormal(random, 1, 1.85))
   const scaled = (scale: number): number[] =>

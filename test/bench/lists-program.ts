@@ -1,7 +1,7 @@
 /** Works on package lists in a process of its own. argv: `parse` PRIMARY, or `cut` CARRIED PRIMARY [FILELISTS]. */
 import { readFileSync, statSync } from 'node:fs'
-import { composeRepodata, type CarriedPackage } from '../../bundler/repodata.ts'
-import { readPrimary } from '../../bundler/yum-lists.ts'
+import { composeRepodata, type CarriedPackage } from '../../bundler/yum/repodata.ts'
+import { readPrimary } from '../../bundler/yum/yum-lists.ts'
 import type { Sha256 } from '../../manifests/digest.ts'
 import { PACKAGES } from './repository-shape.ts'
 

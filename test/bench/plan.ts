@@ -27,7 +27,7 @@ import {
 } from './repository-shape.ts'
 
 /** Raise it with every change of what is made. */
-const VERSION = 1
+const VERSION = 2
 const VERSIONS = 3
 const INSTALLED = 1000
 /** Packages require what stands near them, so that an update stays in its neighbourhood. */
@@ -117,17 +117,20 @@ function makeData(folder: string): void {
   writeInstalled(folder, installed)
 }
 
-/** A version that rises with the row, and requirements of its block: of the base, of what is there, and for one package in
- *  ten of the newest versions one that is not. */
+/** A version that rises with the row, and requirements: of the base and, where it is installed, of its neighbours; the
+ *  newest version of one in ten needs something new, which brings one more. */
 function neighbourly(random: Random, index: number): Pick<SamplePackage, 'version' | 'href' | 'requires'> {
   const number = Math.floor(index / VERSIONS)
   const block = number - (number % BLOCK)
+  const near = number < INSTALLED ? between(random, 1, 8) : 1
   const requires = new Set(BASE.map((name) => `name="${name}"`))
-  for (let i = between(random, 1, 8); i > 0; i--) {
-    requires.add(`name="${nameOf(block + between(random, 0, BLOCK - 1))}" flags="GE" epoch="0" ver="2.0"`)
+  for (let i = 0; i < near; i++) {
+    const other = number < INSTALLED ? block + between(random, 0, BLOCK - 1) : block
+    requires.add(`name="${nameOf(other)}" flags="GE" epoch="0" ver="2.0"`)
   }
   const version = `2.${index % VERSIONS}`
-  if (index % VERSIONS === VERSIONS - 1 && number % 10 === 0) requires.add(`name="${nameOf(number + INSTALLED)}"`)
+  const isNewest = index % VERSIONS === VERSIONS - 1
+  if (isNewest && number < INSTALLED && number % 10 === 0) requires.add(`name="${nameOf(number + INSTALLED)}"`)
   return { version, href: `Packages/${nameOf(number)}-${version}-${index}.rpm`, requires: [...requires] }
 }
 

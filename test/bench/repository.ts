@@ -1,7 +1,7 @@
 /** The metadata of a repository of 30,000 packages: primary of 69 MB, filelists of 286 MB, as createrepo_c writes them. */
 import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
-import type { CarriedPackage } from '../../bundler/repodata.ts'
+import type { CarriedPackage } from '../../bundler/yum/repodata.ts'
 import { formatNevra } from '../../manifests/rpm-version.ts'
 import { generated } from './folders.ts'
 import { randomFrom } from './random.ts'

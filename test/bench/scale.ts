@@ -10,7 +10,7 @@ import {
   sampleBundle,
   type SampleBundle,
 } from './bundle.ts'
-import { manyFiles } from './files.ts'
+import { largeFiles } from './files.ts'
 import { remove } from './folders.ts'
 import { measure, round, type Metric } from './measure.ts'
 
@@ -21,7 +21,7 @@ export async function* scaleMetrics(work: string): AsyncGenerator<Metric> {
   const dir = join(work, 'large')
   mkdirSync(dir)
   try {
-    const large = await peaks(join(dir, 'peaks'), await makeBundle(dir, await manyFiles(join(dir, 'files'))))
+    const large = await peaks(join(dir, 'peaks'), await makeBundle(dir, await largeFiles(join(dir, 'files'))))
     for (const step of STEPS) {
       const [ours, peer] = [large[step], small[step]]
       const beside = { unit: 'MB', against: 'the same with 600 MB in 1500 files', pairs: 1 }

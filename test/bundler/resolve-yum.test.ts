@@ -85,6 +85,21 @@ t.test('carries a provider for what an installed package loses when another one 
   t.end()
 })
 
+t.test('takes an older version than the installed one only for what the installed one does not fulfil', (t) => {
+  const lib = (version: number): UniversePackage =>
+    one(`lib-${version}-1.x86_64`, { provides: ['lib.so', `cap${version}`] })
+  const app = one('app-1-1.x86_64', { requires: ['lib.so'] })
+  const universe = { installed: [lib(3), app], available: [lib(1), lib(2), lib(3), lib(4)] }
+  t.same(carriedFor(universe), ['lib-4-1.x86_64'])
+  const update = one('app-2-1.x86_64', { requires: ['cap2', 'lib.so'] })
+  t.same(carriedFor({ ...universe, available: [...universe.available, update] }), [
+    'app-2-1.x86_64',
+    'lib-2-1.x86_64',
+    'lib-4-1.x86_64',
+  ])
+  t.end()
+})
+
 t.test('follows chains of obsoletes, and leaves them where the box does not', (t) => {
   const universe = {
     installed: [one('old-1-1.noarch')],
@@ -151,12 +166,12 @@ t.test('kernels stand beside each other: only what is newer than the newest, and
     available: [kernel(1), kernel(2), kernel(3), kernel(4), kernel(5), kmod(5)],
   }
   t.same(resolveUniverse(universe).carried, ['kernel-5-1.x86_64', 'kmod-5-1.x86_64'])
-  // a limit of 2 lets the older one go when one comes; what leans on it would need it
+  // a limit of 2 lets the older one go when one comes, and nothing brings it back for what leans on it
   const mainOptions = new Map([['installonly_limit', '2']])
   const leaning = { ...universe, installed: [...universe.installed, kmod(1)] }
-  const { carried, reasons } = resolveUniverse(leaning, { mainOptions })
-  t.same(carried, ['kernel-1-1.x86_64', 'kernel-5-1.x86_64', 'kmod-5-1.x86_64'])
-  t.equal(reasons['kernel-1-1.x86_64'], 'provider kernel-uname-r = 1-1 by kmod-1-1.x86_64')
+  const { carried, unresolved } = resolveUniverse(leaning, { mainOptions })
+  t.same(carried, ['kernel-5-1.x86_64', 'kmod-5-1.x86_64'])
+  t.same(unresolved, [], 'kmod-1 goes itself')
   t.end()
 })
 

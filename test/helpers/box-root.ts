@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { makeRpmDatabase } from './rpm-database.ts'
 import type { PackageSpec } from './rpm-spec.ts'
@@ -7,6 +7,32 @@ import { run, type Outcome } from './process.ts'
 export const GAPFERRY_BOX = resolve(import.meta.dirname, '../../server/box/gapferry-box')
 /** Every shell the sh file is written for, as a command. bash stands for CentOS 7's /bin/sh, dash for Debian's. */
 export const SHELLS: [string, ...string[]][] = [['dash'], ['bash', '--posix'], ['bash'], ['busybox', 'sh']]
+
+/** Whose awk, sed and the like a box has: CentOS 7's awk is gawk, Debian's mawk; busybox has all of its own. */
+export const TOOLS = ['gawk', 'mawk', 'busybox'] as const
+const BUSYBOX = [
+  'awk',
+  'sed',
+  'tr',
+  'head',
+  'tail',
+  'sort',
+  'cut',
+  'sha256sum',
+  'date',
+  'basename',
+  'grep',
+  'id',
+  'uname',
+]
+
+/** A folder for `path` of runBox in which these tools are the named ones. */
+export function toolsFolder(dir: string, tools: (typeof TOOLS)[number]): string {
+  const folder = join(dir, tools)
+  mkdirSync(folder, { recursive: true })
+  for (const name of tools === 'busybox' ? BUSYBOX : ['awk']) symlinkSync(`/usr/bin/${tools}`, join(folder, name))
+  return folder
+}
 
 /** A box's system below `root`: an rpm database of these packages, `/usr/bin/yum` or dnf, and any other file. */
 export async function makeBoxRoot(

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
-import { Available } from '../../bundler/available.ts'
-import { rulesOf, type BoxSettings } from '../../bundler/box-settings.ts'
+import { Available } from '../../bundler/yum/available.ts'
+import { rulesOf, type BoxSettings } from '../../bundler/yum/box-settings.ts'
 import { resolveBox, type Reason } from '../../bundler/resolve-yum.ts'
 import { StringPool, tableOf, type PackageFacts } from '../../manifests/package-table.ts'
 import { formatNevra, parseNevra, type Relation } from '../../manifests/rpm-version.ts'

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { dataOfType, parseRepomd } from '../../manifests/repomd.ts'
-import { readPrimary, type ListBlobs } from '../../bundler/yum-lists.ts'
+import { readPrimary, type ListBlobs } from '../../bundler/yum/yum-lists.ts'
 import type { PackageRow } from '../../manifests/package-xml.ts'
 import { BlobStore } from '../../storage/blobs.ts'
 import { rowsOf } from './tables.ts'

@@ -2,6 +2,7 @@ import fc from 'fast-check'
 import t, { type Test } from 'tap'
 import { GapferryError } from '../../manifests/errors.ts'
 import { parseInventory, stateDigestOf, type Inventory } from '../../manifests/inventory.ts'
+import { parseStandIn } from '../../manifests/stand-in.ts'
 import { inventoryText, sealed, type InventoryParts } from '../helpers/inventory-text.ts'
 
 const GOOD = inventoryText()
@@ -116,6 +117,24 @@ t.test('facts of a section that are missing, doubled or senseless are refused', 
   t.end()
 })
 
+t.test('limits of pasted lists hold', (t) => {
+  const box = { name: 'x', createdAt: '2026-11-22T08:00:00Z' }
+  const read = (text: string) => parseStandIn(Buffer.from(text), box, 'rpms')
+  t.throws(() => read('a-1-1.noarch\n'.repeat(30_000)), { message: /expected at most 30000 lines/ })
+  t.throws(() => read('x'.repeat(4 * 1024 * 1024 + 1)), { message: /expected at most 4194304 bytes/ })
+  t.throws(() => read('| a b | 1 | 2 | 3 |'), { message: /line 1: / })
+  t.match(read('dnf-4.14-1.noarch\nyum-4.14-1.noarch\na-1-1.i686\nb-1-1.x86_64\nc-1-1.x86_64'), {
+    manager: 'dnf',
+    arch: 'x86_64',
+  })
+  t.match(read('rocky-release-8.9-1.noarch'), {
+    manager: 'yum',
+    arch: 'x86_64',
+    distribution: { id: 'rocky', version: '8.9' },
+  })
+  t.end()
+})
+
 t.test('limits hold', (t) => {
   const many = Array.from({ length: 20_001 }, (_, i) => `p${i} 0 1 1 noarch`)
   refused(t, inventoryText({ sections: { packages: many } }), /expected at most 20000 packages, found 20001/)
@@ -188,13 +207,25 @@ t.test('whatever the bytes are, it is read or refused', (t) => {
     }),
     { numRuns: 500 },
   )
+  const pasted = fc.array(
+    fc.oneof(fc.constantFrom('bash-4.2-1.noarch', '| core | 16 | Enabled | GPL |', '+--+'), fc.string()),
+  )
+  fc.assert(
+    fc.property(pasted, (rows) => {
+      const box = { name: 'x', createdAt: '2026-11-22T08:00:00Z' }
+      return isReadOrRefused(Buffer.from(rows.join('\n')), (bytes) => parseStandIn(bytes, box, 'rpms'))
+    }),
+  )
   t.pass('only GapferryErrors')
   t.end()
 })
 
-function isReadOrRefused(bytes: Buffer): boolean {
+function isReadOrRefused(
+  bytes: Buffer,
+  read: (bytes: Buffer) => Inventory = (all) => parseInventory(all, 'box.gfi'),
+): boolean {
   try {
-    parseInventory(bytes, 'box.gfi')
+    read(bytes)
     return true
   } catch (error) {
     return error instanceof GapferryError && error.code === 'INVENTORY_INVALID'

@@ -1,16 +1,14 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { Type } from '../../manifests/schema.ts'
+import * as v from 'valibot'
+import { strictObject } from '../../manifests/document.ts'
 import { nearest, parseListen, parseSettings, parseSize } from '../../manifests/settings.ts'
 
-const Schema = Type.Object(
-  {
-    name: Type.String({ minLength: 1 }),
-    depth: Type.Integer({ minimum: 1, default: 3 }),
-    list: Type.Array(Type.Object({ key: Type.String() }, { additionalProperties: false }), { default: [] }),
-  },
-  { additionalProperties: false },
-)
+const Schema = strictObject({
+  name: v.pipe(v.string(), v.minLength(1)),
+  depth: v.exactOptional(v.pipe(v.number(), v.integer(), v.minValue(1)), 3),
+  list: v.exactOptional(v.array(strictObject({ key: v.string() })), []),
+})
 
 t.test('fills in defaults', (t) => {
   t.strictSame(parseSettings(Schema, 'name: a\n', 'f.yaml'), { name: 'a', depth: 3, list: [] })
@@ -20,14 +18,37 @@ t.test('fills in defaults', (t) => {
 t.test('names an unknown key, its line and the nearest known one', (t) => {
   t.throws(() => parseSettings(Schema, 'name: a\ndeph: 2\n', 'f.yaml'), {
     code: 'CONFIG_KEY_UNKNOWN',
-    message: 'f.yaml:1: unknown key "deph"',
+    message: 'f.yaml:2: unknown key "deph"',
     hint: 'did you mean "depth"?',
   })
   t.throws(() => parseSettings(Schema, 'name: a\nlist:\n  - key: x\n    kye: y\n', 'f.yaml'), {
     code: 'CONFIG_KEY_UNKNOWN',
-    message: 'f.yaml:3: unknown key "kye" in list[0]',
+    message: 'f.yaml:4: unknown key "kye" in list[0]',
     hint: 'did you mean "key"?',
   })
+  t.throws(() => parseSettings(Schema, 'nmae: a\n', 'f.yaml'), {
+    message: 'f.yaml:1: unknown key "nmae"',
+    hint: 'did you mean "name"?',
+  })
+  for (const key of ['__proto__', 'constructor', 'toString']) {
+    t.throws(() => parseSettings(Schema, `name: a\n${key}: {}\n`, 'f.yaml'), { code: 'CONFIG_KEY_UNKNOWN' }, key)
+  }
+  t.end()
+})
+
+t.test('says what a value must be, and its line', (t) => {
+  const said = [
+    ['name: 1', 'f.yaml:1: name must be a string'],
+    ['depth: 1', 'f.yaml:1: the file must have "name"'],
+    ['name: a\ndepth: 0', 'f.yaml:2: depth must be at least 1'],
+    ['name: a\nlist: {}', 'f.yaml:2: list must be a list'],
+    ['name: a\nlist:\n- key: x\n- 1', 'f.yaml:4: list[1] must be an object'],
+    ['name: a\nlist:\n- key: x\n- key:', 'f.yaml:4: list[1].key must be a string'],
+    ['[]', 'f.yaml:1: the file must be an object'],
+    [`name: a\nlist:\n${'- 1\n'.repeat(100_000)}`, 'f.yaml:3: list[0] must be an object'],
+  ] as const
+  for (const [text, message] of said)
+    t.throws(() => parseSettings(Schema, text, 'f.yaml'), { code: 'CONFIG_INVALID', message })
   t.end()
 })
 

@@ -22,6 +22,13 @@ t.test('reads back what it writes', (t) => {
   t.end()
 })
 
+t.test('a group may be called like what every object has', (t) => {
+  const group = { origin: 'http://a', yum: [], files: [] }
+  const groups = new Map(['constructor', 'prototype'].map((name) => [name, group]))
+  t.strictSame([...parseSiteFacts(serializeSiteFacts({ ...facts, groups })).groups], [...groups])
+  t.end()
+})
+
 t.test('writes the document of FORMAT.md', (t) => {
   t.strictSame(JSON.parse(serializeSiteFacts(facts).toString()), {
     _type: 'gapferry-site',

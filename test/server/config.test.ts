@@ -48,6 +48,9 @@ t.test('refuses values that no mirror could work with', async (t) => {
     'origins: [{ group: a, listen: "0.0.0.0:1", hosts: ["a b"] }]',
     'keepPreviousHours: -1',
     'kind: Fleet',
+    'admin: []',
+    'origins: {}',
+    'store:',
   ]) {
     t.throws(() => parse(text), { code: 'CONFIG_INVALID' }, text)
   }

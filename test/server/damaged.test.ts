@@ -14,6 +14,7 @@ import SqliteDatabase from 'better-sqlite3'
 import t, { type Test } from 'tap'
 import { request } from 'undici'
 import { Catalog } from '../../storage/catalog.ts'
+import { sha256Of } from '../../manifests/digest.ts'
 import { isGapferryError } from '../../manifests/errors.ts'
 import { runMirror } from '../../server/program.ts'
 import { openStore, openStoreForWriting, openStoreToServe } from '../../server/store.ts'
@@ -261,6 +262,27 @@ t.test('a crash between commit and rename leaves state.json one behind; the next
   await run(0, 'prune')
   t.same(readFileSync(file), after)
   t.notOk(existsSync(`${file}.part`))
+})
+
+t.test('a state of another shape is none, whatever its digest says', async (t) => {
+  const { storeDir } = await mirror(t)
+  const { parseState, serializeState } = await import('../../storage/state-file.ts')
+  const text = readFileSync(join(storeDir, 'state.json'), 'utf8')
+  const good = JSON.parse(text.slice(text.indexOf('\n'))) as Record<string, unknown>
+  const made = (doc: unknown): Buffer => {
+    const body = Buffer.from(`${JSON.stringify(doc)}\n`)
+    return Buffer.concat([Buffer.from(`${sha256Of(body)}\n`), body])
+  }
+  t.same(serializeState(parseState(made(good), 'state')), made(good))
+  const wrong = Object.keys(good).flatMap((key) => [
+    { ...good, [key]: undefined },
+    { ...good, [key]: true },
+    { ...good, [key]: 0.5 },
+  ])
+  const others = [[], null, { ...good, more: 1 }, { ...good, trusted: [] }, { ...good, trusted: { root: '' } }]
+  for (const doc of [...wrong, ...others, { ...good, roots: [] }, { ...good, bundles: [{}] }]) {
+    t.throws(() => parseState(made(doc), 'state'), { code: 'STORE_DAMAGED' }, JSON.stringify(doc).slice(0, 200))
+  }
 })
 
 t.test('what cannot be verified from the pinned root on is not served', async (t) => {

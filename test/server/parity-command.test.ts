@@ -1,8 +1,10 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import fc from 'fast-check'
 import t, { type Test } from 'tap'
 import { sha256Of } from '../../manifests/digest.ts'
-import { serializeParity } from '../../manifests/parity.ts'
+import { isGapferryError } from '../../manifests/errors.ts'
+import { parseParityResult, serializeParity } from '../../manifests/parity.ts'
 import { fingerprintWords } from '../../manifests/words.ts'
 import { runMirror } from '../../server/program.ts'
 import { inside } from '../helpers/inside.ts'
@@ -154,5 +156,32 @@ t.test('a plan whose names a shell could not read is not written', (t) => {
   )
   t.throws(() => serializeParity({ ...plan, candidates: ['a\nb'], unresolved: [] }), { code: 'PARITY_INVALID' })
   t.throws(() => serializeParity({ ...plan, box: 'A B', candidates: [], unresolved: [] }), { code: 'PARITY_INVALID' })
+  t.end()
+})
+
+t.test('whatever the bytes are, a result is read or refused', (t) => {
+  const lines = resultText({ differences: ['unplanned b-1-1.noarch'] })
+    .trimEnd()
+    .split('\n')
+    .slice(0, -1)
+  const word = fc.oneof(fc.constantFrom(...lines, 'end 1 00'), fc.string({ maxLength: 20 }))
+  const edit = fc.tuple(fc.nat(lines.length), fc.nat(2), fc.array(word, { maxLength: 3 }))
+  const isReadOrRefused = (bytes: Buffer): boolean => {
+    try {
+      return parseParityResult(bytes, 'box.parity').box !== ''
+    } catch (error) {
+      return isGapferryError(error, 'PARITY_INVALID')
+    }
+  }
+  fc.assert(fc.property(fc.uint8Array({ maxLength: 1000 }), (bytes) => isReadOrRefused(Buffer.from(bytes))))
+  fc.assert(
+    fc.property(fc.array(edit, { maxLength: 4 }), (edits) => {
+      const changed = [...lines]
+      for (const [at, count, added] of edits) changed.splice(at, count, ...added)
+      return isReadOrRefused(Buffer.from(sealed(changed), 'latin1'))
+    }),
+    { numRuns: 500 },
+  )
+  t.pass('only PARITY_INVALID')
   t.end()
 })

@@ -1,8 +1,8 @@
 import { existsSync, mkdirSync, readdirSync, rmSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import t from 'tap'
-import { listKeys } from '../../bundler/key-list.ts'
-import { loadRoots } from '../../bundler/key-folder.ts'
+import { listKeys } from '../../bundler/keys/key-list.ts'
+import { loadRoots } from '../../bundler/keys/key-folder.ts'
 import { run, type Outcome } from '../helpers/process.ts'
 
 const MAIN = resolve(import.meta.dirname, '../../bundler/main.ts')

@@ -1,9 +1,9 @@
-import { mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { parseInventory, type Inventory } from '../../../manifests/inventory.ts'
 import { formatNevra, formatRelation } from '../../../manifests/rpm-version.ts'
-import { GAPFERRY_BOX, makeBoxRoot, manyPackages, runBox, SHELLS } from '../../helpers/box-root.ts'
+import { GAPFERRY_BOX, makeBoxRoot, manyPackages, runBox, SHELLS, TOOLS, toolsFolder } from '../../helpers/box-root.ts'
 import { mustRun, report, run } from '../../helpers/process.ts'
 import type { PackageSpec } from '../../helpers/rpm-spec.ts'
 
@@ -76,16 +76,21 @@ t.test('the sh file is clean for shellcheck, as sh and as each of its shells', a
   t.equal(statSync(GAPFERRY_BOX).mode & 0o111, 0o111, 'it can be run')
 })
 
-t.test('every shell says the same, and all that rpm says', async (t) => {
+t.test('every shell, with every awk, says the same, and all that rpm says', async (t) => {
   const root = t.testdir()
   await makeBoxRoot(root, PACKAGES, YUM_FILES)
   symlinkSync('usr/bin', join(root, 'bin'))
-  const outcomes = await Promise.all(SHELLS.map((shell) => runBox(['inventory', '--root', root], { shell })))
+  const ways = [
+    ...SHELLS.map((shell) => ({ shell })),
+    ...TOOLS.map((tools) => ({ path: toolsFolder(join(root, '..', 'tools'), tools) })),
+  ]
+  t.teardown(() => rmSync(join(root, '..', 'tools'), { recursive: true }))
+  const outcomes = await Promise.all(ways.map((way) => runBox(['inventory', '--root', root], way)))
   const texts = outcomes.map(({ stdout }) => stdout.replace(/^created .*$/m, '').replace(/^end .*$/m, ''))
   for (const [i, outcome] of outcomes.entries()) {
     t.equal(outcome.status, 0, report(outcome))
     t.equal(outcome.stderr, '')
-    t.equal(texts[i], texts[0], SHELLS[i]!.join(' '))
+    t.equal(texts[i], texts[0], JSON.stringify(ways[i]))
     t.match(outcome.stdout, /^[ -~\n]*$/, 'printable ASCII')
   }
   const { packages } = parseInventory(Buffer.from(outcomes[0]!.stdout), 'box.gfi')
@@ -146,6 +151,22 @@ t.test('odd but legal configuration means what yum takes it for, without passwor
   )
 })
 
+t.test('a box that is pointed to the mirror keeps its state; an exclude or another package changes it', async (t) => {
+  const root = t.testdir()
+  await makeBoxRoot(root, PACKAGES, {
+    '/etc/yum.repos.d/v.repo': '[b]\nmirrorlist=http://v/\ngpgcheck=0\n[a]\nmirrorlist=http://v/\n',
+  })
+  const vendor = (await inventory(root)).stateDigest
+  writeFileSync(join(root, 'etc/yum.repos.d/v.repo'), '[b]\nenabled=0\n[a]\nenabled = no\n')
+  const mirror = '[a]\nbaseurl=http://m/yum/a/\nenabled=1\nrepo_gpgcheck=1\n[b]\nbaseurl=http://m/yum/b/\n'
+  writeFileSync(join(root, 'etc/yum.repos.d/gapferry-g.repo'), mirror)
+  t.not((await inventory(root)).stateDigest, vendor, 'a repository of one id twice is off where the first is')
+  writeFileSync(join(root, 'etc/yum.repos.d/v.repo'), '')
+  t.equal((await inventory(root)).stateDigest, vendor)
+  writeFileSync(join(root, 'etc/yum.conf'), '[main]\nexclude=x\n')
+  t.not((await inventory(root)).stateDigest, vendor)
+})
+
 t.test('dnf’s own reader finds the same settings in its files', async (t) => {
   const root = t.testdir()
   await makeBoxRoot(
@@ -167,7 +188,7 @@ t.test('dnf’s own reader finds the same settings in its files', async (t) => {
     'print(json.dumps({"main": [list(base.conf.excludepkgs), base.conf.best, base.conf.installonly_limit],',
     '  "repos": [[r.id, list(r.baseurl), bool(r.enabled), r.priority, list(r.excludepkgs)] for r in base.repos.values()]}))',
   ].join('\n')
-  const { stdout } = await mustRun('/usr/bin/python3', ['-c', script, root])
+  const { stdout } = await mustRun('/usr/bin/python3', ['-c', script, root], { env: { HOME: root } })
   const theirs = JSON.parse(stdout) as { main: unknown[]; repos: unknown[][] }
   const list = (text: string | undefined): string[] => (text ?? '').split(/[\s,]+/).filter((word) => word !== '')
   t.strictSame(theirs.main, [
@@ -203,8 +224,9 @@ t.test('of FreePBX: modules, fields, names and dates of licenses; never their co
     '/etc/schmooze/schmooze.zl':
       'Product-Name = PBXact\r\ndeploymentid = 12345678\nsysadmin_exp = 2027-01-31\nkey = TOPSECRET\nhostid = SECRETHOST\nx_exp = 12 $(SECRET)\n',
     '/etc/sangoma/license.txt': 'binary\0SECRET',
+    '/etc/sangoma/license of 5% x.zl': 'a_exp = 31-Jan-2027\n',
     '/web/admin/modules/core/module.xml':
-      '<module>\n<rawname>core</rawname><version>16.0.68.26</version><license>GPLv3+</license>\n</module>',
+      '<module>\n<rawname>core</rawname><version>16.0.68.26</version><license>GPL v3 or 100% later</license>\n</module>',
     '/web/admin/modules/endpoint/module.xml':
       '<module>\n <rawname>endpoint</rawname>\n <version>16.0.2</version>\n <license>Commercial</license>\n <depends><version>13.0</version></depends>\n</module>',
     '/web/admin/modules/new/module.xml': '<module><rawname>new</rawname>\n<version>1.0</version></module>',
@@ -242,7 +264,7 @@ t.test('of FreePBX: modules, fields, names and dates of licenses; never their co
   t.strictSame(
     freepbx?.modules.map((one) => Object.values(one).join(' ')),
     [
-      'core 16.0.68.26 enabled GPLv3+',
+      'core 16.0.68.26 enabled GPL v3 or 100% later',
       'endpoint 16.0.1 needs-upgrade Commercial',
       'gone 1.2 broken ?',
       'new 1.0 not-installed ?',
@@ -252,6 +274,7 @@ t.test('of FreePBX: modules, fields, names and dates of licenses; never their co
     freepbx?.licenses.map(({ file, facts }) => [file, Object.fromEntries(facts)]),
     [
       ['/etc/schmooze/schmooze.zl', { 'Product-Name': 'PBXact', deploymentid: '12345678', sysadmin_exp: '2027-01-31' }],
+      ['/etc/sangoma/license of 5% x.zl', { a_exp: '31-Jan-2027' }],
       ['/etc/sangoma/license.txt', {}],
     ],
   )
@@ -324,6 +347,30 @@ t.test('what cannot be read whole is no inventory', async (t) => {
   mkdirSync(join(root, 'var/run'), { recursive: true })
   writeFileSync(join(root, 'var/run/yum.pid'), `${process.pid}\n`)
   t.match(await refusal(), /^7 gapferry-box: .*another program is changing packages/)
+})
+
+t.test('a Debian 12 box tells everything but its packages, passwords taken out', async (t) => {
+  const root = t.testdir()
+  await makeBoxRoot(
+    root,
+    [],
+    {
+      '/usr/bin/apt-get': '',
+      '/var/lib/dpkg/status': '',
+      '/etc/os-release': 'ID=debian\nVERSION_ID="12"\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n',
+      '/etc/debian_version': '12.11\n',
+      '/etc/apt/sources.list': 'deb http://me:secret@deb.lan/freepbx17-prod bookworm main\n',
+      '/etc/apt/preferences.d/99sangoma': 'Package: *\nPin: origin deb.freepbx.org\n',
+      '/etc/machine-id': 'abc\n',
+    },
+    'dnf',
+  )
+  const { stdout } = await runBox(['inventory', '--root', root])
+  t.notOk(stdout.includes('secret'))
+  const box = parseInventory(Buffer.from(stdout), 'box.gfi')
+  t.match(box, { manager: 'apt', packages: [], distribution: { id: 'debian', version: '12' }, freepbx: undefined })
+  t.match(box.machine, /^[0-9a-f]{64}$/)
+  t.match(await runBox(['parity', '--root', root, 'http://x']), { status: 2, stderr: /parity is for yum and dnf/ })
 })
 
 t.test('an empty package database is refused, not reported as a box without packages', async (t) => {

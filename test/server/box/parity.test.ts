@@ -9,7 +9,7 @@ import {
   type ParityPlan,
   type ParityResult,
 } from '../../../manifests/parity.ts'
-import { makeBoxRoot, runBox, SHELLS } from '../../helpers/box-root.ts'
+import { makeBoxRoot, runBox, SHELLS, TOOLS, toolsFolder } from '../../helpers/box-root.ts'
 import { makeLab, type Lab } from '../../helpers/lab.ts'
 import { report, type Outcome } from '../../helpers/process.ts'
 import type { PackageSpec } from '../../helpers/rpm-spec.ts'
@@ -98,11 +98,12 @@ async function makeSite(t: Test, offered: PackageSpec[], installed = INSTALLED):
   return { lab, root, plan, publish, check }
 }
 
-t.test('holds where dnf chooses from the candidates, in every shell', async (t) => {
+t.test('holds where dnf chooses from the candidates, in every shell and with every awk', async (t) => {
   const { lab, publish, check, plan } = await makeSite(t, OFFERED)
   publish()
-  for (const shell of SHELLS) {
-    const { outcome, result } = await check([], { shell })
+  const ways = [...SHELLS.map((shell) => ({ shell })), ...TOOLS.map((tools) => ({ path: toolsFolder(lab.dir, tools) }))]
+  for (const way of ways) {
+    const { outcome, result } = await check([], way)
     t.equal(outcome.status, 0, report(outcome))
     t.match(outcome.stderr, 'gapferry-box: parity holds; 4 packages would be installed\n')
     t.strictSame(result, {
@@ -145,7 +146,7 @@ t.test('a failure is as planned or a difference, and an unreachable repository i
   t.equal(expected.outcome.status, 0, report(expected.outcome))
   t.match(expected.result.expectedFailure, 'nowhere >= 3')
   writeFileSync(join(lab.www, 'yum/pkgs/repodata/repomd.xml'), 'x')
-  t.match((await check()).result.differences, [/^failure RepoError: /])
+  t.match((await check()).result.differences, [/^failure RepoError; /])
 })
 
 t.test('yum is asked through its own python, and its transaction read there', async (t) => {
