@@ -10,6 +10,7 @@ import { MAX_TREE_BYTES, parseTree, type Tree } from '../../manifests/tree.ts'
 import type { StringPool } from '../../manifests/string-pool.ts'
 import type { BlobStore } from '../../storage/blobs.ts'
 import type { SignedBundle } from '../../storage/ledger.ts'
+import { ifSound } from '../signed-tree.ts'
 import { nevraAt } from './globs.ts'
 import { packagePath } from './repodata.ts'
 import { readPrimary, type ListBlobs } from './yum-lists.ts'
@@ -29,7 +30,7 @@ export interface EarlierReader {
 
 /** The repositories of a group as the last bundle has them, by id.
  *  @param last  undefined before a site's first bundle
- *  @returns nothing for what the store has lost: the upstream is asked again then */
+ *  @returns nothing for what the store has lost, or has damaged: the upstream is asked again then */
 export async function carriedBefore(
   last: SignedBundle | undefined,
   group: string,
@@ -38,13 +39,16 @@ export async function carriedBefore(
   const { store } = reader
   const found = new Map<string, EarlierRepository>()
   const sha256 = last?.trees.get(`${group}/current`)
-  if (sha256 === undefined || !store.has(sha256)) return found
-  const tree = parseTree(store.read(sha256, MAX_TREE_BYTES), `${group}/current`)
+  if (sha256 === undefined) return found
+  const bytes = ifSound(() => store.read(sha256, MAX_TREE_BYTES))
+  if (bytes === undefined) return found
+  const tree = parseTree(bytes, `${group}/current`)
   for (const id of tree.stamps.keys()) {
     try {
       found.set(id, await readEarlier(tree, id, reader))
     } catch (error) {
-      if (!isGapferryError(error, 'BLOB_MISSING')) throw error
+      // It was sound when it was signed here: whatever is wrong with it now, the disk did it.
+      if (!isGapferryError(error)) throw error
     }
   }
   return found

@@ -9,7 +9,9 @@ import { openLaptop } from '../../bundler/laptop.ts'
 import type { Plan, PlannedGroup } from '../../bundler/plan.ts'
 import { runGapferry } from '../../bundler/program.ts'
 import { findPaths } from '../../bundler/yum/yum-tables.ts'
+import type { Sha256 } from '../../manifests/digest.ts'
 import { StringPool } from '../../manifests/string-pool.ts'
+import { MAX_TREE_BYTES, parseTree } from '../../manifests/tree.ts'
 import { inventoryText } from '../helpers/inventory-text.ts'
 import { inside } from '../helpers/inside.ts'
 import { makeLab } from '../helpers/lab.ts'
@@ -52,6 +54,38 @@ t.test('a package that the upstream dropped stays while a box needs it, with its
   const stale = await inside(runGapferry, dir, ['pack', '--to', dir])
   t.match(stale, { status: 4, stderr: /inventories have changed since it was planned/ })
   t.same(nevras(await carry(dir)), [], 'what no box needs any more is not carried on')
+})
+
+t.test('what rotted of the last bundle stops no plan: the upstream is asked again', async (t) => {
+  const lab = await makeLab(t)
+  const dir = lab.folder('laptop')
+  await lab.publish('p', [{ name: 'app', version: '2' }], { signed: false })
+  writeFileSync(join(dir, 'gapferry.yaml'), settings(`${lab.url}/p/`))
+  t.equal((await inside(runGapferry, dir, ['init', '--no-passphrase'])).status, 0)
+  await addBox(dir, ['app 1'])
+  await carry(dir)
+  let number = 1
+  const rot = (pathOf: (sha256: Sha256) => string, sha256: Sha256): void => {
+    const bytes = readFileSync(pathOf(sha256))
+    bytes[bytes.length >> 1]! ^= 1
+    writeFileSync(pathOf(sha256), bytes)
+  }
+  const targets: [string, (path: string) => boolean][] = [
+    ['the tree', () => false],
+    ['repomd.xml', (path) => path.endsWith('repomd.xml')],
+    ['primary', (path) => path.includes('-primary.xml')],
+  ]
+  for (const [what, isIt] of targets) {
+    await withLaptop(dir, async ({ store, ledger }) => {
+      const tree = ledger.lastBundle('hq')!.trees.get('x/current')!
+      const { entries } = parseTree(store.read(tree, MAX_TREE_BYTES), 'x/current')
+      const path = [...entries.keys()].find(isIt)
+      rot((sha256) => store.pathOf(sha256), path === undefined ? tree : entries.get(path)!.sha256)
+    })
+    t.same(nevras(await carry(dir)), ['app-2-1.noarch'], what)
+    if (what !== 'primary') number += 1 // lists are made again as they were
+    await withLaptop(dir, async ({ ledger }) => t.equal(ledger.lastBundle('hq')!.number, number, what))
+  }
 })
 
 t.test('reads the advisories of an upstream, and goes on without those that it cannot read', async (t) => {
