@@ -21,10 +21,10 @@ import type { Fetcher } from './fetch.ts'
 import type { SiteSigner } from './keys/keys.ts'
 import { downloadsOf, makePlan, type Download, type Plan, type PlannedFile, type PlannedPackage } from './plan.ts'
 import type { Progress } from '../manifests/progress.ts'
-import { MEND } from './pack.ts'
 import { keepPlan } from './plan-file.ts'
+import { ifSound, MEND } from './rot.ts'
 import { signBundle } from './sign.ts'
-import { ifSound, signedTree } from './signed-tree.ts'
+import { signedTree } from './signed-tree.ts'
 import { fetchedSize, fetchFile } from './upstream-files.ts'
 
 export interface Laptop {

@@ -32,6 +32,7 @@ import { withCode } from '../manifests/system-error.ts'
 import type { BlobStore } from '../storage/blobs.ts'
 import { noticeShortSpace, replaceFile, syncFolder, writeAll } from '../storage/durable.ts'
 import { composePart, frameOf } from './part-bytes.ts'
+import { MEND } from './rot.ts'
 import { splitIntoParts, type BundleContent, type PlannedPart } from './split.ts'
 
 export interface PackOptions extends BundleContent {
@@ -133,8 +134,6 @@ function checkStore({ wanted, blobs }: PackOptions): void {
 }
 
 const PULL_HINT = { hint: 'gapferry pull' }
-/** A damaged file of the store is named by `verify`, removed, and fetched again. */
-export const MEND = { hint: 'gapferry store verify --mend, then gapferry pull' }
 
 /** @returns the digest of the part when a file of its name holds exactly its bytes */
 async function digestIfThere(folder: string, part: PlannedPart, options: PackOptions): Promise<Sha256 | undefined> {

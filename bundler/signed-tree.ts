@@ -2,9 +2,9 @@
  * Trees of bundles that this laptop signed, and the documents in them that nobody else could make again.
  */
 import type { Sha256 } from '../manifests/digest.ts'
-import { isGapferryError } from '../manifests/errors.ts'
 import { isPointer, MAX_TREE_BYTES, parseTree, type Tree, type TreeEntry } from '../manifests/tree.ts'
 import type { BlobStore } from '../storage/blobs.ts'
+import { ifSound } from './rot.ts'
 
 /** @returns undefined where the tree, or a document in it, is not in the store any more or not what it was */
 export function signedTree(store: BlobStore, sha256: Sha256, target: string): Tree | undefined {
@@ -18,21 +18,4 @@ export function signedTree(store: BlobStore, sha256: Sha256, target: string): Tr
 /** Made and signed here: no upstream has it. */
 export function isDocument(entry: TreeEntry): boolean {
   return isPointer(entry) && entry.verdict === undefined
-}
-
-/** @returns undefined where `read` finds that the store has lost a blob, or has it with other bytes */
-export function ifSound<T>(read: () => T): T | undefined {
-  try {
-    return read()
-  } catch (error) {
-    const isLost = isGapferryError(
-      error,
-      'BLOB_MISSING',
-      'BLOB_UNREADABLE',
-      'BLOB_DIGEST_MISMATCH',
-      'BLOB_SIZE_MISMATCH',
-    )
-    if (!isLost) throw error
-    return undefined
-  }
 }

@@ -3,9 +3,9 @@
  * handed on package by package. The largest is 300 MB unpacked and never stands in memory.
  */
 import { createHash } from 'node:crypto'
-import { existsSync } from 'node:fs'
+import { createReadStream, existsSync } from 'node:fs'
 import type { Sha256 } from '../../manifests/digest.ts'
-import { GapferryError } from '../../manifests/errors.ts'
+import { GapferryError, isGapferryError } from '../../manifests/errors.ts'
 import type { RepositoryTable } from '../../manifests/package-columns.ts'
 import { FileFinder } from '../../manifests/package-files.ts'
 import { PackageScanner, type PackageListType, type ScannedList } from '../../manifests/package-scan.ts'
@@ -14,6 +14,7 @@ import { findPackageId, readPackageId } from '../../manifests/package-xml.ts'
 import type { RepomdData } from '../../manifests/repomd.ts'
 import { StringPool } from '../../manifests/string-pool.ts'
 import type { BlobStore } from '../../storage/blobs.ts'
+import { MEND } from '../rot.ts'
 import { decompress } from './decompress.ts'
 
 /** The blobs of a repository's metadata, as the upstream sent them. */
@@ -40,7 +41,8 @@ const MAX_PACKAGES = 500_000
 
 /** Calls `onPackage` with each element, whose bytes are only valid during the call.
  *  @param onBytes  gets the unpacked bytes
- *  @throws BLOB_MISSING, DECOMPRESS_*, XML_INVALID, REPODATA_INVALID, the signal's reason, what `onPackage` throws */
+ *  @throws BLOB_MISSING, DECOMPRESS_*, XML_INVALID, REPODATA_INVALID, the signal's reason, what `onPackage` throws;
+ *          BLOB_DIGEST_MISMATCH instead of any of them where the store's file is not what it was */
 export async function readList(
   { type, blob, what }: PackageList,
   { store, signal }: ListReader,
@@ -56,12 +58,31 @@ export async function readList(
     if (++count > MAX_PACKAGES) throw invalid(what, `more than ${MAX_PACKAGES} packages`)
     onPackage(element)
   })
-  for await (const chunk of decompress(file, what)) {
-    signal?.throwIfAborted()
-    onBytes(chunk)
-    scanner.write(chunk)
+  return explained({ blob, what }, store, async () => {
+    for await (const chunk of decompress(file, what)) {
+      signal?.throwIfAborted()
+      onBytes(chunk)
+      scanner.write(chunk)
+    }
+    return scanner.end()
+  })
+}
+
+type Located = Pick<PackageList, 'blob' | 'what'>
+
+/** Says whose fault it is that a list cannot be read, the upstream's or this disk's. */
+async function explained<T>({ blob, what }: Located, store: ListReader['store'], work: () => Promise<T>): Promise<T> {
+  try {
+    return await work()
+  } catch (cause) {
+    if (!isGapferryError(cause) || cause.code === 'BLOB_DIGEST_MISMATCH') throw cause
+    const hash = createHash('sha256')
+    for await (const chunk of createReadStream(store.pathOf(blob))) hash.update(chunk as Buffer)
+    const found = hash.digest('hex')
+    if (found === blob) throw cause
+    const message = `${what}: its copy in the store is damaged: expected sha256 ${blob}, found ${found}`
+    throw new GapferryError('BLOB_DIGEST_MISMATCH', message, { ...MEND, cause })
   }
-  return scanner.end()
 }
 
 /** The packages of a primary that is what repomd.xml declares.
@@ -125,17 +146,19 @@ async function readDeclared(
 ): Promise<void> {
   const hash = createHash(openChecksum?.algorithm ?? 'sha256')
   let length = 0
-  await readList(list, reader, onPackage, (bytes) => {
-    hash.update(bytes)
-    length += bytes.length
+  await explained(list, reader.store, async () => {
+    await readList(list, reader, onPackage, (bytes) => {
+      hash.update(bytes)
+      length += bytes.length
+    })
+    if (openBytes !== undefined && length !== openBytes) {
+      throw mixed(list.what, `expected ${openBytes} bytes when unpacked, found ${length}`)
+    }
+    const hex = hash.digest('hex')
+    if (openChecksum !== undefined && hex !== openChecksum.hex) {
+      throw mixed(list.what, `expected ${openChecksum.algorithm} ${openChecksum.hex} when unpacked, found ${hex}`)
+    }
   })
-  if (openBytes !== undefined && length !== openBytes) {
-    throw mixed(list.what, `expected ${openBytes} bytes when unpacked, found ${length}`)
-  }
-  const hex = hash.digest('hex')
-  if (openChecksum !== undefined && hex !== openChecksum.hex) {
-    throw mixed(list.what, `expected ${openChecksum.algorithm} ${openChecksum.hex} when unpacked, found ${hex}`)
-  }
 }
 
 function mixed(what: string, why: string): GapferryError {

@@ -187,6 +187,24 @@ t.test('what was cut short, is no file or is gone is never signed; pull brings i
   t.match(await lap.json(0, 'pack', '--to', 'stick'), { bundles: [{ number: 1, isNew: false }] })
 })
 
+t.test('a list of an upstream that rotted in the store is not the upstream’s fault', async (t) => {
+  const lap = await laptop(t)
+  const { data } = JSON.parse(readFileSync(join(lap.dir, 'store/plan.json'), 'utf8')).sites[0].groups[0].yum[0]
+  for (const type of ['primary', 'filelists', 'other']) {
+    const bytes = readFileSync(lap.file(data[type]))
+    bytes[bytes.length >> 1]! ^= 1
+    writeFileSync(lap.file(data[type]), bytes)
+    for (const words of [['pull'], ['pack', '--to', 'stick', '--renew']]) {
+      const { error } = await lap.json(3, ...words)
+      const hint = 'gapferry store verify --mend, then gapferry pull'
+      t.match(error, { code: 'BLOB_DIGEST_MISMATCH', message: new RegExp(`${type}.*in the store is damaged`), hint })
+    }
+    t.match(await lap.json(0, 'store', 'verify', '--mend'), { removed: 1 })
+    await lap.json(0, 'pull')
+  }
+  t.match(await lap.json(0, 'pack', '--to', 'stick'), { bundles: [{ number: 1, isNew: false }] })
+})
+
 t.test('a file whose size nobody remembers is read before it is signed', async (t) => {
   const lap = await laptop(t)
   const settings = join(lap.dir, 'gapferry.yaml')
