@@ -131,13 +131,14 @@ export interface ComposedBundle {
 
 /** Composes and signs a site's bundle from the kept plan and the store; no network. The bundle that is the site's newest is
  *  returned again where nothing changed, because a bundle is signed once.
- *  @param unlock  asks for the keys, and only when something has to be signed
+ *  @param unlock    asks for the keys, and only when something has to be signed
+ *  @param onSigned  called in the transaction that keeps the bundle
  *  @throws PLAN_UNFETCHED, PATH_CHANGED, PATH_CONFLICT, KEY_* */
 export async function composeBundle(
   laptop: Laptop,
   site: Plan['sites'][number],
   keys: { roots: Buffer[]; siteKeyArmored: string; unlock: () => Promise<SiteSigner> },
-  options: { renew: boolean; bundler: string },
+  options: { renew: boolean; bundler: string; onSigned: (bundle: SignedBundle) => void },
 ): Promise<ComposedBundle> {
   const { store, ledger } = laptop
   const nowMs = laptop.nowMs()
@@ -183,7 +184,10 @@ export async function composeBundle(
   })
   const trees = new Map([...targets].map(([name, { sha256 }]) => [name, sha256]))
   const bundle: SignedBundle = { site: site.name, number, createdAtMs, content, metadata, trees }
-  ledger.rememberBundle(bundle, composed.promises)
+  ledger.write(() => {
+    ledger.rememberBundle(bundle, composed.promises)
+    options.onSigned(bundle)
+  })
   return describe(store, bundle, true)
 }
 

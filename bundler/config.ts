@@ -4,9 +4,10 @@
 import { readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import * as v from 'valibot'
+import type { Sha256 } from '../manifests/digest.ts'
 import { dictionary, strictObject } from '../manifests/document.ts'
 import { GapferryError } from '../manifests/errors.ts'
-import { parseSettings, parseSize } from '../manifests/settings.ts'
+import { digestSettings, parseSettings, parseSize } from '../manifests/settings.ts'
 import { parseName } from '../manifests/tree.ts'
 import { parseFilePath } from './file-path.ts'
 
@@ -106,7 +107,13 @@ export function loadFleet(file: string): Fleet {
   return parseFleet(readSettings(file), file)
 }
 
-/** The same for settings that are not in their file yet. */
+/** `digestSettings` of what `file` says. @throws as loadFleet */
+export function settingsDigests(file: string): Map<string, Sha256> {
+  const text = readSettings(file)
+  return digestSettings(text, parseSettings(FleetSettings, text, file))
+}
+
+/** The same as loadFleet for settings that are not in their file yet. */
 export function parseFleet(text: string, file: string): Fleet {
   const settings = parseSettings(FleetSettings, text, file)
   const base = dirname(resolve(file))

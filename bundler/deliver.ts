@@ -3,15 +3,20 @@
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { sha256Of } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { parseTimestamp } from '../manifests/metadata.ts'
 import type { Surroundings } from '../manifests/program.ts'
 import { fingerprintWords } from '../manifests/words.ts'
+import type { AuditWhat } from '../storage/audit.ts'
 import { systemCode } from '../storage/durable.ts'
+import type { SignedBundle } from '../storage/ledger.ts'
+import { appendDone, auditedOnLaptop } from './audit.ts'
 import { composeBundle, type Laptop } from './carry.ts'
 import { siteSecrets } from './keys/key-secrets.ts'
 import { loadSite, unlockSite, type SiteSigner } from './keys/keys.ts'
-import { pack } from './pack.ts'
+import { parseSiteKey } from './keys/site-key.ts'
+import { pack, type PackOptions } from './pack.ts'
 import type { Plan } from './plan.ts'
 import type { ProgressStep } from '../manifests/progress.ts'
 import type { PackedBundle } from './render.ts'
@@ -65,7 +70,11 @@ async function packSite(
     laptop,
     site,
     { roots, siteKeyArmored, unlock },
-    { renew: options.renew, bundler: `gapferry/${around.version}` },
+    {
+      renew: options.renew,
+      bundler: `gapferry/${around.version}`,
+      onSigned: (bundle) => appendDone(laptop.ledger, around, signedRow(bundle, siteKeyArmored)),
+    },
   )
   const { bundle, documents, wanted } = composed
   const judge = {
@@ -78,7 +87,9 @@ async function packSite(
   const carriedBytes = [...wanted.values()].reduce((total, bytes) => total + bytes, 0)
   let step: ProgressStep | undefined
   try {
-    const { files } = await pack({
+    const asked = { command: 'pack', site: site.name, bundle: bundle.number }
+    const done = ({ files }: Awaited<ReturnType<typeof pack>>) => ({ ...asked, files: files.map(({ name }) => name) })
+    const parts: PackOptions = {
       site: site.name,
       number: bundle.number,
       metadata: bundle.metadata,
@@ -93,7 +104,8 @@ async function packSite(
       verify: (file) => verifyPart(file, judge),
       onProgress: (bytes, totalBytes) => (step ??= laptop.progress.step(`pack ${site.name}`, totalBytes)).add(bytes),
       ...(options.partSizeBytes === undefined ? {} : { partSizeBytes: options.partSizeBytes }),
-    })
+    }
+    const { files } = await auditedOnLaptop(laptop.ledger, around, asked, () => pack(parts), done)
     return {
       site: site.name,
       number: bundle.number,
@@ -110,4 +122,15 @@ async function packSite(
   } finally {
     step?.end()
   }
+}
+
+/** Which bundle, by the digest that tells its state, and which keys signed it. */
+function signedRow({ site, number, metadata }: SignedBundle, siteKeyArmored: string): AuditWhat {
+  const { signatures } = JSON.parse(metadata.get('timestamp.json')!.toString('utf8')) as {
+    signatures: { keyid: string }[]
+  }
+  const keys = signatures.map(({ keyid }) => `bundle ${keyid}`)
+  const [openpgp] = parseSiteKey(siteKeyArmored, 'site.asc')
+  const sha256 = sha256Of(metadata.get(`${number}.targets.json`)!)
+  return { command: 'sign', site, bundle: number, sha256, keys: [...keys, `openpgp ${openpgp!.fingerprint}`] }
 }

@@ -9,6 +9,7 @@ import { yamlText } from '../manifests/settings.ts'
 import { talk, type Surroundings } from '../manifests/program.ts'
 import { fingerprintWords } from '../manifests/words.ts'
 import { replaceFile } from '../storage/durable.ts'
+import { auditedKeys } from './audit.ts'
 import { loadFleet, parseFleet } from './config.ts'
 import { createSiteKeys } from './keys/create-keys.ts'
 import { sameDisk, tokenKeyOf, type TokenOptions } from './keys/key-options.ts'
@@ -59,7 +60,11 @@ export async function initialize(dir: string, given: InitArguments, around: Surr
   const missing = fleet.sites.filter((site) => !existsSync(join(fleet.keysDir, site.name)))
   const passphrase = missing.length === 0 ? null : await choosePassphrase(given, around)
   const rootKeys = new Map<string, string[]>()
-  for (const { name } of missing) rootKeys.set(name, await createKeys(fleet.keysDir, name, given, passphrase, around))
+  for (const { name } of missing) {
+    await auditedKeys(fleet, around, { command: 'init', site: name }, async () => {
+      rootKeys.set(name, await createKeys(fleet.keysDir, name, given, passphrase, around))
+    })
+  }
   const sites = fleet.sites.map(({ name }) => ({
     name,
     isNew: missing.some((site) => site.name === name),

@@ -9,6 +9,7 @@ import { GapferryError } from '../manifests/errors.ts'
 import { examples, print, type GlobalOptions, type Surroundings } from '../manifests/program.ts'
 import { judgeReadiness, type ReadinessRow } from '../manifests/readiness.ts'
 import { Ledger } from '../storage/ledger.ts'
+import { auditedOnLaptop, withLedger } from './audit.ts'
 import { loadFleet, type Fleet } from './config.ts'
 import {
   isInventory,
@@ -61,7 +62,7 @@ function addAdd(inventory: Command, program: Command, around: Surroundings): voi
       'after',
       examples(program, 'inventory add pbx1.gfi pbx2.gfi', 'inventory add rpm-qa.txt modules.txt --name pbx3'),
     )
-    .action((files: string[], options: AddOptions, command: Command) => {
+    .action(async (files: string[], options: AddOptions, command: Command) => {
       const { fleet, json } = openFleet(command, around)
       const site = siteOf(fleet, oneSite(fleet, options.site))
       const addedAt = `${new Date(around.nowMs()).toISOString().slice(0, 19)}Z`
@@ -73,10 +74,14 @@ function addAdd(inventory: Command, program: Command, around: Surroundings): voi
       // All are read before the first is kept: a mistake in the last one leaves everything as it was.
       const offered = readAll(files, options, addedAt, around)
       const isForced = options.force === true
-      const added = offered.map((one) => {
-        const outcome = keepInventory(fleet, site, { ...one, choice, isForced })
-        return { outcome, box: loadBox(fleet, site, one.name) }
-      })
+      const boxes = offered.map(({ name, inventory }) => `${name} ${inventory.digest}`)
+      const keepAll = async () =>
+        offered.map((one) => {
+          const outcome = keepInventory(fleet, site, { ...one, choice, isForced })
+          return { outcome, box: loadBox(fleet, site, one.name) }
+        })
+      const asked = { command: 'inventory add', site: site.name, boxes }
+      const added = await withLedger(fleet, around, (ledger) => auditedOnLaptop(ledger, around, asked, keepAll))
       if (json)
         return print(around, JSON.stringify({ boxes: added.map(({ box, outcome }) => ({ ...summary(box), outcome })) }))
       for (const { box, outcome } of added) print(around, `${outcome}: ${sentence(box)}`)
@@ -132,10 +137,12 @@ function addRemove(inventory: Command, program: Command, around: Surroundings): 
     .argument('<BOX...>', 'names in the list')
     .option('--site <NAME>', 'their site, where there are several')
     .addHelpText('after', examples(program, 'inventory remove pbx1'))
-    .action((names: string[], options: { site?: string }, command: Command) => {
+    .action(async (names: string[], options: { site?: string }, command: Command) => {
       const { fleet, json } = openFleet(command, around)
       const site = oneSite(fleet, options.site)
-      for (const name of names) removeBox(fleet, site, name.toLowerCase())
+      const asked = { command: 'inventory remove', site, boxes: names.map((name) => name.toLowerCase()) }
+      const removeAll = async () => asked.boxes.forEach((name) => removeBox(fleet, site, name))
+      await withLedger(fleet, around, (ledger) => auditedOnLaptop(ledger, around, asked, removeAll))
       print(around, json ? JSON.stringify({ site, removed: names }) : `removed: ${names.join(', ')} of ${site}`)
     })
 }

@@ -9,6 +9,7 @@ import { BlobStore } from '../storage/blobs.ts'
 import { StringPool } from '../manifests/string-pool.ts'
 import { lockStore } from '../storage/database.ts'
 import { Ledger } from '../storage/ledger.ts'
+import { noteLaptop } from './audit.ts'
 import { lookAdvisories } from './yum/advisories.ts'
 import { carriedBefore } from './yum/carried-before.ts'
 import type { Laptop } from './carry.ts'
@@ -50,6 +51,7 @@ export function openLaptop(fleet: Fleet, around: Surroundings): { laptop: Laptop
     const store = new BlobStore(fleet.storeDir)
     store.sweep()
     const ledger = new Ledger(join(fleet.storeDir, 'ledger.db'))
+    noteLaptop(fleet, ledger, around)
     const dispatcher = makeDispatcher({ connections: CONNECTIONS, proxy: proxyOf(around.environment) })
     const fetcher = new Fetcher({ dispatcher, userAgent: `gapferry/${around.version}` })
     const progress = makeProgress(around)

@@ -3,6 +3,7 @@
  */
 import { readFileSync } from 'node:fs'
 import { resolve } from 'node:path'
+import { whoRuns } from '../storage/who.ts'
 import { runGapferry } from './program.ts'
 
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
@@ -18,6 +19,7 @@ process.exitCode = await runGapferry(process.argv.slice(2), {
   // npm changes the directory to the project's; INIT_CWD is where the person stands.
   cwd: resolve(process.env['INIT_CWD'] ?? process.cwd()),
   environment: process.env,
+  user: whoRuns(process.getuid?.()),
   stdin: process.stdin,
   stdout: process.stdout,
   stderr: process.stderr,

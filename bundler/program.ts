@@ -19,6 +19,7 @@ export const GAPFERRY: ProgramShape = {
       load: async () => (await import('./inventory-commands.ts')).addInventoryCommands,
     },
     { names: ['store'], load: async () => (await import('./store-commands.ts')).addStoreCommands },
+    { names: ['audit'], load: async () => (await import('./audit-command.ts')).addAuditCommands },
     { names: ['keys'], load: async () => (await import('./keys/key-commands.ts')).addKeyCommands },
     { names: ['verify', 'inspect'], load: async () => (await import('./verify-commands.ts')).addVerifyCommands },
   ],

@@ -13,7 +13,7 @@ export interface Surroundings {
   /** where the person stands */
   cwd: string
   environment: Record<string, string | undefined>
-  /** who runs this, as `name (uid)`: told by the mirror's, for its audit trail */
+  /** who runs this, as `name (uid)`, for the audit trail */
   user?: string
   stdin: NodeJS.ReadableStream & { isTTY?: boolean }
   stdout: NodeJS.WritableStream

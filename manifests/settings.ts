@@ -3,6 +3,7 @@
  */
 import * as v from 'valibot'
 import { isMap, isNode, LineCounter, parseDocument, type Document } from 'yaml'
+import { sha256Of, type Sha256 } from './digest.ts'
 import { faultOf, type Fault } from './document.ts'
 import { GapferryError } from './errors.ts'
 
@@ -29,6 +30,34 @@ export function parseSettings<const S extends v.GenericSchema>(
   const where = `${file}:${lineOf(doc, lines, path, unknown?.key)}`
   if (unknown !== undefined) throw unknownKey(unknown, path, where)
   throw invalid(where, `${dotted(path) || 'the file'} ${message}`)
+}
+
+/** What a settings file says, for telling later that it was changed and where: the name of each setting, as in
+ *  `origins.GROUP.listen`, with the SHA-256 of its value; '' with that of the whole file. Values may be nobody's business,
+ *  so they are not kept. Entries of a list go by what names them, else by their place.
+ *  @param settings  what `parseSettings` made of `text` */
+export function digestSettings(text: string, settings: unknown): Map<string, Sha256> {
+  return new Map([['', sha256Of(text)], ...leavesOf('', settings)])
+}
+
+const NAMING_KEYS = ['group', 'name', 'id', 'as'] as const
+
+function leavesOf(name: string, value: unknown): [string, Sha256][] {
+  if (typeof value !== 'object' || value === null) return [[name, sha256Of(JSON.stringify(value))]]
+  if (Array.isArray(value) && value.every((one) => typeof one !== 'object')) {
+    return [[name, sha256Of(JSON.stringify(value))]]
+  }
+  return Object.entries(value).flatMap(([key, one]: [string, unknown]) => {
+    const own = Array.isArray(value) ? (nameOf(one) ?? key) : key
+    return leavesOf(name === '' ? own : `${name}.${own}`, one)
+  })
+}
+
+function nameOf(entry: unknown): string | undefined {
+  if (typeof entry !== 'object' || entry === null) return undefined
+  const named = entry as Partial<Record<string, unknown>>
+  const key = NAMING_KEYS.find((one) => typeof named[one] === 'string')
+  return key === undefined ? undefined : String(named[key])
 }
 
 /** Bytes of a size as people write it: `600MB`, `4GB`, `512KiB`, `1000`. Decimal units are powers of 1000.

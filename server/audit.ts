@@ -1,20 +1,24 @@
 /**
- * Writing the audit trail: a change and its row are one transaction; what was refused leaves its row after the refusal.
+ * The rows that the mirror's changes leave; how they are written: storage/audited.ts.
  */
 import { basename } from 'node:path'
-import { GapferryError, isGapferryError } from '../manifests/errors.ts'
+import { GapferryError } from '../manifests/errors.ts'
 import { formatTime, parseRoot, type RootFile } from '../manifests/metadata.ts'
-import { withCode } from '../manifests/system-error.ts'
-import { talk, type Surroundings } from '../manifests/program.ts'
 import type { AuditWhat } from '../storage/audit.ts'
+import {
+  appendRow,
+  audited as auditedIn,
+  noteSettings as noteSettingsIn,
+  recordFailure,
+  type Actor,
+  type AuditedStore,
+  type NotedSettings,
+} from '../storage/audited.ts'
 import type { Catalog } from '../storage/catalog.ts'
 import type { ReleaseResult, Releases, RollbackResult } from '../storage/releases.ts'
 import { settingsDigests, type MirrorConfig } from './config.ts'
 import type { ImportHooks } from './import.ts'
 import { judgeClock, type MirrorStore } from './store.ts'
-
-/** Who runs the command, by which clock, and where a warning is said. */
-export type Actor = Pick<Surroundings, 'user' | 'nowMs' | 'signal' | 'stderr'>
 
 /** `Releases.release`, with its row.
  *  @param args.number  default: the bundle that was imported last
@@ -54,46 +58,17 @@ export function auditedRollback(
   return audited({ catalog, by, asked: { command, ...groupsOf(args) }, done }, () => releases.rollback(args))
 }
 
-/** Runs `change` with its rows in one transaction; when it throws, a row says so.
- *  @param asked   what the row says of a change that failed
- *  @param change  writes through `catalog` only
- *  @param done    what was done, a row for each; default: what was asked
- *  @throws what `change` throws */
+/** `audited` of storage/audited.ts. @param args.catalog  `change` writes through it only */
 export function audited<T>(
-  args: { catalog: Catalog; by: Actor; asked: AuditWhat; done?: (result: T) => AuditWhat[] },
+  { catalog, ...args }: { catalog: Catalog } & Omit<Parameters<typeof auditedIn<T>>[0], 'store'>,
   change: () => T,
 ): T {
-  const { catalog, by, asked, done } = args
-  try {
-    return catalog.write(() => {
-      const result = change()
-      for (const what of done?.(result) ?? [asked]) append(catalog, by, what, 'ok')
-      return result
-    })
-  } catch (error) {
-    recordFailure(catalog, by, asked, error)
-    throw error
-  }
+  return auditedIn({ store: storeOf(catalog), ...args }, change)
 }
 
-/** A row where mirror.yaml has other content than when a run looked last; the first run only looks. A store that cannot take
- *  the row only adds a warning: `serve` must not fall over for it. */
+/** A row where mirror.yaml has other content than when a run looked last: `noteSettings` of storage/audited.ts. */
 export function noteSettings(catalog: Catalog, { file }: Pick<MirrorConfig, 'file'>, by: Actor): void {
-  const now = settingsDigests(file)
-  try {
-    const before = catalog.notedSettings()
-    if (before.get('') === now.get('')) return
-    const keys = [...new Set([...before.keys(), ...now.keys()])].filter((key) => key !== '')
-    const changed = keys.filter((key) => before.get(key) !== now.get(key)).sort()
-    catalog.write(() => {
-      catalog.noteSettings(now)
-      const what = { command: 'settings', files: [basename(file)], sha256: now.get('')!, changed }
-      if (before.size > 0) append(catalog, by, what, 'ok')
-    })
-  } catch (error) {
-    if (!isGapferryError(error)) throw error
-    talk(by, `warning: the audit trail could not be written: ${error.message}`)
-  }
+  noteSettingsIn(storeOf(catalog), file, settingsDigests(file), by)
 }
 
 /** The rows of one import: one for each part that is kept, and one for what ended it early.
@@ -104,6 +79,7 @@ export function importAudit(
   inputs: string[],
   expiredReason: string | undefined,
 ): { hooks: ImportHooks; failed: (error: unknown) => void } {
+  const store = storeOf(catalog)
   let files = inputs.map((input) => basename(input))
   const reason = expiredReason === undefined ? {} : { reason: expiredReason }
   const what = (more: Omit<AuditWhat, 'command' | 'files'> = {}): AuditWhat => ({
@@ -119,11 +95,11 @@ export function importAudit(
         const { number, isExpired, expiresAtMs, state } = metadata
         const expired = isExpired ? { expired: formatTime(expiresAtMs) } : {}
         const bundle = { bundle: number, groups: [...facts.groups.keys()].sort(), ...expired }
-        append(catalog, by, what(bundle), isComplete ? 'ok' : 'BUNDLE_INCOMPLETE')
-        if (state.roots.length > rootsBefore) append(catalog, by, keyChange(state.roots, rootsBefore), 'ok')
+        appendRow(store, by, what(bundle), isComplete ? 'ok' : 'BUNDLE_INCOMPLETE')
+        if (state.roots.length > rootsBefore) appendRow(store, by, keyChange(state.roots, rootsBefore), 'ok')
       },
     },
-    failed: (error) => recordFailure(catalog, by, what(), error),
+    failed: (error) => recordFailure(store, by, what(), error),
   }
 }
 
@@ -147,24 +123,13 @@ function groupsOf({ groups }: { groups?: string[] }): { groups?: string[] } {
   return groups === undefined ? {} : { groups }
 }
 
-function append(catalog: Catalog, by: Actor, what: AuditWhat, result: string): void {
-  const systemAtMs = by.nowMs()
-  const { nowMs: atMs } = judgeClock(catalog, systemAtMs)
-  catalog.audit.append({ atMs, systemAtMs, who: by.user ?? 'unknown', what, result })
-}
-
-/** The failure itself is what a person has to hear: a store that cannot take the row either only adds a warning. */
-function recordFailure(catalog: Catalog, by: Actor, what: AuditWhat, failure: unknown): void {
-  try {
-    append(catalog, by, what, resultOf(failure, by))
-  } catch (error) {
-    if (!isGapferryError(error)) throw error
-    talk(by, `warning: the audit trail could not be written: ${error.message}`)
+/** Rows have the time that the mirror judges by. */
+function storeOf(catalog: Catalog): AuditedStore & NotedSettings {
+  return {
+    audit: catalog.audit,
+    write: (work) => catalog.write(work),
+    judgeMs: (systemAtMs) => judgeClock(catalog, systemAtMs).nowMs,
+    notedSettings: () => catalog.notedSettings(),
+    noteSettings: (settings) => catalog.noteSettings(settings),
   }
-}
-
-function resultOf(failure: unknown, by: Actor): string {
-  const coded = withCode(failure)
-  if (isGapferryError(coded)) return coded.code
-  return by.signal.aborted ? 'interrupted' : 'INTERNAL'
 }

@@ -5,10 +5,11 @@ import { closeSync, openSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { sha256Of, type Sha256 } from '../manifests/digest.ts'
 import { parseTree } from '../manifests/tree.ts'
+import type { Actor } from '../storage/audited.ts'
 import { writeBackup, type BackupSource } from '../storage/backup.ts'
 import { CHECK_BUFFER_BYTES, digestOf } from '../storage/blob-check.ts'
 import { serializeState } from '../storage/state-file.ts'
-import { audited, type Actor } from './audit.ts'
+import { audited } from './audit.ts'
 import type { MirrorStore } from './store.ts'
 
 export interface BackedUp {

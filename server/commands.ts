@@ -6,7 +6,7 @@ import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import { GapferryError } from '../manifests/errors.ts'
-import { addAudit } from './audit-command.ts'
+import { addAudit } from '../storage/audit-command.ts'
 import { auditedRelease, auditedRollback, noteSettings } from './audit.ts'
 import { addBackupCommands } from './backup-commands.ts'
 import { loadMirrorConfig, type MirrorConfig } from './config.ts'
@@ -34,8 +34,10 @@ export function addCommands(program: Command, around: Surroundings): void {
   addParity(program, around, (command, open, work) =>
     withStore(around, command, open, (store, _, json) => work(store, json)),
   )
-  addAudit(program, around, (command, work) =>
-    withStore(around, command, openStore, (store, _, json) => work(store, json)),
+  addAudit(program, around, 'this mirror', (command, work) =>
+    withStore(around, command, openStore, async ({ site, catalog }, _, json) =>
+      work({ trail: catalog.audit, title: `site ${site}`, facts: { site } }, json),
+    ),
   )
 }
 

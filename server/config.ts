@@ -5,10 +5,10 @@
 import { readFileSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import * as v from 'valibot'
-import { sha256Of, type Sha256 } from '../manifests/digest.ts'
+import type { Sha256 } from '../manifests/digest.ts'
 import { strictObject } from '../manifests/document.ts'
 import { GapferryError } from '../manifests/errors.ts'
-import { parseListen, parseSettings } from '../manifests/settings.ts'
+import { digestSettings, parseListen, parseSettings } from '../manifests/settings.ts'
 import { parseName } from '../manifests/tree.ts'
 import { systemCode } from '../storage/durable.ts'
 
@@ -89,24 +89,10 @@ export function parseMirrorConfig(text: string, file: string): MirrorConfig {
   return config
 }
 
-/** What `file` says, for telling later that it was changed and where: the name of each setting, `origins.GROUP.listen`, with
- *  the SHA-256 of its value; '' with that of the whole file. Values may be nobody's business, so they are not kept.
- *  @throws as loadMirrorConfig */
+/** `digestSettings` of what `file` says. @throws as loadMirrorConfig */
 export function settingsDigests(file: string): Map<string, Sha256> {
   const text = readFileSync(file, 'utf8')
-  const settings = parseSettings(MirrorSettings, text, file)
-  return new Map([['', sha256Of(text)], ...leavesOf('', settings)])
-}
-
-function leavesOf(name: string, value: unknown): [string, Sha256][] {
-  if (typeof value !== 'object' || value === null) return [[name, sha256Of(JSON.stringify(value))]]
-  if (Array.isArray(value) && value.every((one) => typeof one !== 'object')) {
-    return [[name, sha256Of(JSON.stringify(value))]]
-  }
-  return Object.entries(value).flatMap(([key, one]) => {
-    const own = typeof one === 'object' && one !== null && 'group' in one ? String(one.group) : key
-    return leavesOf(name === '' ? own : `${name}.${own}`, one)
-  })
+  return digestSettings(text, parseSettings(MirrorSettings, text, file))
 }
 
 /** One origin as `init --origin GROUP=HOST:PORT` gives it. @throws USAGE_INVALID */

@@ -8,6 +8,7 @@ import { GapferryError } from '../manifests/errors.ts'
 import { MAX_METADATA_BYTES, pinRoot, type PinnedRoot } from '../manifests/metadata.ts'
 import { parseListen, yamlText } from '../manifests/settings.ts'
 import { parseFingerprint } from '../manifests/words.ts'
+import type { Actor } from '../storage/audited.ts'
 import { BlobStore } from '../storage/blobs.ts'
 import type { CatalogState } from '../storage/catalog-state.ts'
 import { Catalog } from '../storage/catalog.ts'
@@ -23,7 +24,7 @@ import {
   type MirrorConfig,
   type OriginListener,
 } from './config.ts'
-import { audited, noteSettings, type Actor } from './audit.ts'
+import { audited, noteSettings } from './audit.ts'
 import { catalogFile, STAGING, stateBeside } from './store.ts'
 
 export interface InitRequest {

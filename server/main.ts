@@ -2,8 +2,8 @@
  * The program `gapferry-mirror`, for the isolated side. Reads arguments, environment and clock; everything below is told.
  */
 import { readFileSync } from 'node:fs'
-import { userInfo } from 'node:os'
 import { resolve } from 'node:path'
+import { whoRuns } from '../storage/who.ts'
 import { runMirror } from './program.ts'
 
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as { version: string }
@@ -19,20 +19,10 @@ process.exitCode = await runMirror(process.argv.slice(2), {
   // npm changes the directory to the project's; INIT_CWD is where the person stands.
   cwd: resolve(process.env['INIT_CWD'] ?? process.cwd()),
   environment: process.env,
-  user: whoRunsThis(),
+  user: whoRuns(process.getuid?.()),
   stdin: process.stdin,
   stdout: process.stdout,
   stderr: process.stderr,
   nowMs: Date.now,
   signal: stop.signal,
 })
-
-/** A user without an entry in passwd, as in a container, has a number only. */
-function whoRunsThis(): string {
-  try {
-    const { username, uid } = userInfo()
-    return `${username} (${uid})`
-  } catch {
-    return `? (${process.getuid?.() ?? '?'})`
-  }
-}

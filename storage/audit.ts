@@ -1,13 +1,13 @@
 /**
- * The audit trail: who did what to the mirror, when, and how it ended, as rows of which each holds the hash of the one
+ * The audit trail: who did what to the store, when, and how it ended, as rows of which each holds the hash of the one
  * before. A row that was changed, taken out, put in or moved breaks the chain. That rows are missing at the end, or that
  * all was written anew, the chain alone cannot show: an auditor notes its head and gives it to the next check.
- * Format: FORMAT.md#audit-trail. The table is part of the catalogue, so that a change and its row are one transaction.
+ * Format: FORMAT.md#audit-trail. The table is part of the store's database, so that a change and its row are one transaction.
  */
 import { createHash } from 'node:crypto'
 import * as v from 'valibot'
 import { strictObject } from '../manifests/document.ts'
-import { GapferryError, redact } from '../manifests/errors.ts'
+import { GapferryError, isGapferryError, redact } from '../manifests/errors.ts'
 import { canonicalJson } from '../manifests/json.ts'
 import { writeTransaction, type Database } from './database.ts'
 
@@ -24,6 +24,7 @@ export const AUDIT_MIGRATION = `CREATE TABLE audit (
 
 const What = strictObject({
   command: v.string(),
+  site: v.exactOptional(v.string()),
   bundle: v.exactOptional(v.pipe(v.number(), v.integer())),
   groups: v.exactOptional(v.array(v.string())),
   files: v.exactOptional(v.array(v.string())),
@@ -32,6 +33,8 @@ const What = strictObject({
   roots: v.exactOptional(v.array(v.pipe(v.number(), v.integer()))),
   added: v.exactOptional(v.array(v.string())),
   removed: v.exactOptional(v.array(v.string())),
+  keys: v.exactOptional(v.array(v.string())),
+  boxes: v.exactOptional(v.array(v.string())),
   changed: v.exactOptional(v.array(v.string())),
   sha256: v.exactOptional(v.string()),
   lost: v.exactOptional(v.string()),
@@ -79,11 +82,14 @@ const MAX_NAME_CHARS = 255
 
 export class AuditTrail {
   readonly #db: Database
+  readonly #program: string
   readonly #sql: ReturnType<typeof prepareStatements>
 
-  /** @param db  with the table of AUDIT_MIGRATION */
-  constructor(db: Database) {
+  /** @param db       with the table of AUDIT_MIGRATION
+   *  @param program  whose `audit` shows this trail, for hints */
+  constructor(db: Database, program: string) {
     this.#db = db
+    this.#program = program
     this.#sql = prepareStatements(db)
   }
 
@@ -110,6 +116,11 @@ export class AuditTrail {
     return (this.#sql.head.get() as AuditHead | undefined) ?? { seq: 0, hash: NO_HASH }
   }
 
+  /** True where this very row is there; so is the one before the first. */
+  has({ seq, hash }: AuditHead): boolean {
+    return seq === 0 || this.#sql.one.get(seq, hash) !== undefined
+  }
+
   /** Oldest first.
    *  @param last  only so many, the newest; default: all */
   rows(last = Number.MAX_SAFE_INTEGER): AuditRow[] {
@@ -122,6 +133,16 @@ export class AuditTrail {
    *  @returns the head, to be noted
    *  @throws AUDIT_BROKEN naming the first row that is wrong or missing */
   verify(noted?: AuditHead): AuditHead {
+    try {
+      return this.#check(noted)
+    } catch (error) {
+      if (!isGapferryError(error, 'AUDIT_BROKEN')) throw error
+      const hint = `compare with what was noted elsewhere: ${this.#program} audit --json`
+      throw new GapferryError('AUDIT_BROKEN', error.message, { hint, cause: error })
+    }
+  }
+
+  #check(noted: AuditHead | undefined): AuditHead {
     let head: AuditHead = { seq: 0, hash: NO_HASH }
     for (const row of this.#sql.all.iterate() as IterableIterator<StoredRow>) {
       head = checkRow(row, head)
@@ -136,6 +157,7 @@ function prepareStatements(db: Database) {
   const columns = 'seq, at, system_at AS systemAt, who, what, result, previous, hash'
   return {
     head: db.prepare('SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1'),
+    one: db.prepare('SELECT 1 FROM audit WHERE seq = ? AND hash = ?'),
     all: db.prepare(`SELECT ${columns} FROM audit ORDER BY seq`),
     newest: db.prepare(`SELECT ${columns} FROM audit ORDER BY seq DESC LIMIT ?`),
     insert: db.prepare(
@@ -207,7 +229,5 @@ function formatSeconds(ms: number): string {
 }
 
 function broken(seq: number, why: string): GapferryError {
-  return new GapferryError('AUDIT_BROKEN', `audit row ${seq} ${why}`, {
-    hint: 'compare with what was noted elsewhere: gapferry-mirror audit --json',
-  })
+  return new GapferryError('AUDIT_BROKEN', `audit row ${seq} ${why}`)
 }

@@ -64,7 +64,7 @@ export class Catalog {
     this.#db = openDatabase(file, CATALOG_MIGRATIONS)
     try {
       this.#sql = soundly(this.#db, () => prepareStatements(this.#db))
-      this.audit = soundly(this.#db, () => new AuditTrail(this.#db))
+      this.audit = soundly(this.#db, () => new AuditTrail(this.#db, 'gapferry-mirror'))
     } catch (error) {
       this.#db.close()
       throw error

@@ -4,6 +4,7 @@
  */
 import type { Sha256 } from '../manifests/digest.ts'
 import type { Verdict } from '../manifests/tree.ts'
+import { AUDIT_MIGRATION, AuditTrail } from './audit.ts'
 import { openDatabase, writeTransaction, type Database } from './database.ts'
 
 const MIGRATIONS = [
@@ -62,6 +63,13 @@ const MIGRATIONS = [
      site   TEXT PRIMARY KEY,
      number INTEGER NOT NULL CHECK (number > 0)
    ) STRICT, WITHOUT ROWID;`,
+  AUDIT_MIGRATION,
+  `CREATE TABLE noted (
+     kind  TEXT NOT NULL,
+     name  TEXT NOT NULL,
+     value TEXT NOT NULL,
+     PRIMARY KEY (kind, name)
+   ) STRICT, WITHOUT ROWID;`,
 ]
 
 /** A blob that came from an upstream, and what was found out about the signature inside it. */
@@ -101,10 +109,36 @@ export interface Promises {
 
 export class Ledger {
   readonly #db: Database
+  /** who did what to this laptop's sites */
+  readonly audit: AuditTrail
 
   /** @throws STORE_VERSION when a newer program wrote it */
   constructor(file: string) {
     this.#db = openDatabase(file, MIGRATIONS)
+    this.audit = new AuditTrail(this.#db, 'gapferry')
+  }
+
+  /** Runs `work` in one transaction. */
+  write<T>(work: () => T): T {
+    return writeTransaction(this.#db, work)
+  }
+
+  /** What was seen when a run looked last: name → value. Empty before the first `note`. */
+  noted(kind: string): Map<string, string> {
+    const rows = this.#db.prepare('SELECT name, value FROM noted WHERE kind = ?').all(kind) as {
+      name: string
+      value: string
+    }[]
+    return new Map(rows.map(({ name, value }) => [name, value]))
+  }
+
+  /** Remembers it instead of what was seen before. */
+  note(kind: string, values: ReadonlyMap<string, string>): void {
+    this.write(() => {
+      this.#db.prepare('DELETE FROM noted WHERE kind = ?').run(kind)
+      const put = this.#db.prepare('INSERT INTO noted (kind, name, value) VALUES (?, ?, ?)')
+      for (const [name, value] of values) put.run(kind, name, value)
+    })
   }
 
   close(): void {

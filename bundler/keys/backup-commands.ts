@@ -2,13 +2,14 @@
  * `gapferry keys backup` and `gapferry keys restore`.
  */
 import { existsSync, mkdirSync, readFileSync } from 'node:fs'
-import { join, resolve } from 'node:path'
+import { basename, resolve } from 'node:path'
 import type { Command } from 'commander'
 import { plural } from '../../manifests/console.ts'
+import { sha256Of } from '../../manifests/digest.ts'
 import { GapferryError } from '../../manifests/errors.ts'
 import { examples, print, talk, type GlobalOptions, type Surroundings } from '../../manifests/program.ts'
 import { replaceFile, systemCode } from '../../storage/durable.ts'
-import { Ledger } from '../../storage/ledger.ts'
+import { auditedKeys } from '../audit.ts'
 import { loadFleet, parseFleet, type Fleet } from '../config.ts'
 import { collectBackup, openBackup, refuseOverwrite, restoreBackup, sealBackup, type KeyBackup } from './key-backup.ts'
 import { fleetOf, locked, oneSite, parseNumber } from './key-options.ts'
@@ -50,18 +51,19 @@ async function backup(around: Surroundings, options: BackupOptions): Promise<voi
   const file = resolve(around.cwd, options.to)
   refuseOverwrite(file)
   const sources = passphraseSources(around, options.passphraseFd)
-  const kept = await locked(fleet, () =>
-    withLedger(fleet, async (ledger) =>
-      collectBackup({
-        dir: fleet.keysDir,
-        site,
-        ledger,
-        settings: readFileSync(fleet.file, 'utf8'),
-        nowMs: around.nowMs(),
-      }),
-    ),
+  await locked(fleet, () =>
+    auditedKeys(fleet, around, { command: 'keys backup', site, files: [basename(file)] }, async (ledger) => {
+      const settings = readFileSync(fleet.file, 'utf8')
+      const kept = collectBackup({ dir: fleet.keysDir, site, ledger, settings, nowMs: around.nowMs() })
+      const bytes = await sealBackup(kept, await readNewPassphrase(sources, 'new passphrase for the backup'))
+      replaceFile(file, bytes, 0o600)
+      sayBackup(around, options, kept, file)
+      return { sha256: sha256Of(bytes) }
+    }),
   )
-  replaceFile(file, await sealBackup(kept, await readNewPassphrase(sources, 'new passphrase for the backup')), 0o600)
+}
+
+function sayBackup(around: Surroundings, options: BackupOptions, { site, ...kept }: KeyBackup, file: string): void {
   const text = [
     `backup of ${site}: ${plural(kept.files.size, 'file')} of keys and roots, numbers up to ${kept.usedNumber}`,
     `  ${file}`,
@@ -78,9 +80,8 @@ async function backup(around: Surroundings, options: BackupOptions): Promise<voi
 async function restore(around: Surroundings, name: string, options: RestoreOptions): Promise<void> {
   const sources = passphraseSources(around, options.passphraseFd)
   const above = options.numberAbove === undefined ? 0 : parseNumber(options.numberAbove)
-  const backupFile = await openBackup(readBackup(resolve(around.cwd, name)), name, () =>
-    readPassphrase(sources, `passphrase of ${name}`),
-  )
+  const bytes = readBackup(resolve(around.cwd, name))
+  const backupFile = await openBackup(bytes, name, () => readPassphrase(sources, `passphrase of ${name}`))
   const config = resolve(around.cwd, options.config ?? 'gapferry.yaml')
   const isNew = !existsSync(config)
   const fleet = isNew ? fleetOfBackup(backupFile, config) : loadFleet(config)
@@ -88,14 +89,17 @@ async function restore(around: Surroundings, name: string, options: RestoreOptio
     talk(around, `warning: ${config} has no site ${backupFile.site} yet; add it`)
   }
   mkdirSync(fleet.storeDir, { recursive: true, mode: 0o700 })
-  const next = await locked(fleet, () =>
-    withLedger(fleet, async (ledger) => {
+  const { site, createdAt, trail } = backupFile
+  const asked = { command: 'keys restore', site, files: [basename(name)], sha256: sha256Of(bytes) }
+  let next = 0
+  await locked(fleet, () =>
+    auditedKeys(fleet, around, asked, async (ledger) => {
       restoreBackup({ ...backupFile, usedNumber: Math.max(backupFile.usedNumber, above) }, fleet.keysDir, ledger)
-      return ledger.nextNumber(backupFile.site)
+      next = ledger.nextNumber(site)
+      if (isNew) replaceFile(config, Buffer.from(backupFile.settings))
+      return trail === undefined || ledger.audit.has(trail) ? {} : { lost: `${trail.seq}:${trail.hash}` }
     }),
   )
-  if (isNew) replaceFile(config, Buffer.from(backupFile.settings))
-  const { site, createdAt } = backupFile
   const text = [
     `keys of ${site} are back, as of ${createdAt}`,
     `  settings     ${config}${isNew ? ', from the backup' : ', as they were'}`,
@@ -113,15 +117,6 @@ async function restore(around: Surroundings, name: string, options: RestoreOptio
 /** Settings name vendors' keys by files that are not here yet. */
 function fleetOfBackup({ settings }: KeyBackup, config: string): Fleet {
   return parseFleet(settings.replace(/^( *)gpgkey:/gm, '$1# gpgkey:'), config)
-}
-
-async function withLedger<T>({ storeDir }: Fleet, work: (ledger: Ledger) => Promise<T>): Promise<T> {
-  const ledger = new Ledger(join(storeDir, 'ledger.db'))
-  try {
-    return await work(ledger)
-  } finally {
-    ledger.close()
-  }
 }
 
 function readBackup(file: string): Buffer {

@@ -11,6 +11,7 @@ import { GapferryError } from '../../manifests/errors.ts'
 import { canonicalJson } from '../../manifests/json.ts'
 import { checkSite, rootChain } from '../../manifests/metadata.ts'
 import { parseName } from '../../manifests/tree.ts'
+import type { AuditHead } from '../../storage/audit.ts'
 import type { Ledger, Promises, SignedBundle } from '../../storage/ledger.ts'
 import { loadRoots, readSiteFile, refuseExisting, siteFolder, writeNewFolder } from './key-folder.ts'
 import { base64, CIPHERS, Kdf, seal, unseal } from './sealed.ts'
@@ -47,6 +48,7 @@ const Content = strictObject({
       trees: dictionary(Text, Hex256),
     }),
   ),
+  trail: v.exactOptional(strictObject({ seq: Count, hash: Hex256 })),
   promises: v.pipe(
     v.array(strictObject({ group: Text, stamps: dictionary(Text, Count), immutable: dictionary(Text, Hex256) })),
     v.maxLength(1000),
@@ -65,6 +67,8 @@ export interface KeyBackup {
   usedNumber: number
   bundle?: SignedBundle
   promises: Promises[]
+  /** the head of the laptop's audit trail */
+  trail?: AuditHead
 }
 
 /** Everything that a backup of the site holds now.
@@ -89,6 +93,7 @@ export function collectBackup(args: {
     usedNumber: ledger.nextNumber(site) - 1,
     ...(bundle === undefined ? {} : { bundle }),
     promises: ledger.allPromises(site),
+    trail: ledger.audit.head(),
   }
 }
 
@@ -115,6 +120,7 @@ export async function sealBackup(backup: KeyBackup, passphrase: string): Promise
             metadata: textFiles(bundle.metadata),
             trees: Object.fromEntries(bundle.trees),
           },
+    ...(backup.trail === undefined ? {} : { trail: backup.trail }),
     promises: backup.promises.map(({ group, stamps, immutable }) => ({
       group,
       stamps: Object.fromEntries(stamps),
@@ -143,13 +149,14 @@ export async function openBackup(bytes: Buffer, what: string, passphrase: () => 
   const site = parseName(doc.site, what)
   const files = buffers(content.files)
   checkSite(rootChain(rootsOf(files, what), what), site)
-  const { bundle, promises } = content
+  const { bundle, promises, trail } = content
   return {
     site,
     createdAt,
     files,
     settings: content.settings,
     usedNumber: content.usedNumber,
+    ...(trail === undefined ? {} : { trail }),
     ...(bundle === null ? {} : { bundle: bundleOf(site, bundle) }),
     promises: promises.map(({ group, stamps, immutable }) => ({
       group,

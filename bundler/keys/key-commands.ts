@@ -16,6 +16,7 @@ import {
   type Surroundings,
 } from '../../manifests/program.ts'
 import { replaceFile } from '../../storage/durable.ts'
+import { auditedKeys } from '../audit.ts'
 import { addBackupCommands } from './backup-commands.ts'
 import type { Fleet } from '../config.ts'
 import { listKeys, renderKeys } from './key-list.ts'
@@ -122,10 +123,14 @@ function addRotate(keys: Command, around: Surroundings, program: Command): void 
       const options = self.optsWithGlobals<RotateOptions>()
       const fleet = fleetOf(options, around)
       const site = oneSite(fleet, options.site)
-      await locked(fleet, async () => {
-        if (options.discard === true) return sayDiscarded(around, options, discardPending(fleet.keysDir, site), site)
-        await rotate(around, fleet, site, what, options)
-      })
+      const words = ['keys rotate', what, options.discard === true ? '--discard' : undefined]
+      const asked = { command: words.filter((word) => word !== undefined).join(' '), site }
+      await locked(fleet, () =>
+        auditedKeys(fleet, around, asked, async () => {
+          if (options.discard === true) return sayDiscarded(around, options, discardPending(fleet.keysDir, site), site)
+          await rotate(around, fleet, site, what, options)
+        }),
+      )
     })
 }
 
@@ -175,14 +180,18 @@ function addSign(keys: Command, around: Surroundings, program: Command): void {
       if (options.pending !== undefined) return signCopy(around, options, options.pending)
       const fleet = fleetOf(options, around)
       const site = oneSite(fleet, options.site)
-      await locked(fleet, async () => {
-        const progress = takeOver(fleet, site, pathsOf(around, options.copy))
-        if (progress?.isInForce === true) return say(around, options, progress)
-        const secrets = rootSecrets(around, options, siteSecrets(around, options, site))
-        const rootKeyFiles = pathsOf(around, options.rootKey)
-        say(around, options, await signPendingRoot({ dir: fleet.keysDir, site, rootKeyFiles, rootSecrets: secrets }))
-      })
+      await locked(fleet, () =>
+        auditedKeys(fleet, around, { command: 'keys sign', site }, () => sign(around, fleet, site, options)),
+      )
     })
+}
+
+async function sign(around: Surroundings, fleet: Fleet, site: string, options: SignOptions): Promise<void> {
+  const progress = takeOver(fleet, site, pathsOf(around, options.copy))
+  if (progress?.isInForce === true) return say(around, options, progress)
+  const secrets = rootSecrets(around, options, siteSecrets(around, options, site))
+  const rootKeyFiles = pathsOf(around, options.rootKey)
+  say(around, options, await signPendingRoot({ dir: fleet.keysDir, site, rootKeyFiles, rootSecrets: secrets }))
 }
 
 async function signCopy(around: Surroundings, options: SignOptions, pending: string): Promise<void> {

@@ -2,7 +2,7 @@
  * `gapferry init --from BUNDLE`: a new laptop in the place of a lost one.
  */
 import { existsSync, mkdirSync } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { createInterface } from 'node:readline/promises'
 import { errorObject, formatTime } from '../../manifests/console.ts'
 import { GapferryError } from '../../manifests/errors.ts'
@@ -12,7 +12,7 @@ import { MAX_BLOB_BYTES } from '../../manifests/tree.ts'
 import { parseFingerprint } from '../../manifests/words.ts'
 import { BlobStore } from '../../storage/blobs.ts'
 import { replaceFile } from '../../storage/durable.ts'
-import { Ledger } from '../../storage/ledger.ts'
+import { auditedKeys } from '../audit.ts'
 import { bundleFiles } from './bundle-files.ts'
 import { loadFleet, parseFleet, type Fleet } from '../config.ts'
 import { refuseExisting, siteFolder } from './key-folder.ts'
@@ -50,15 +50,20 @@ export async function recoverLaptop(dir: string, options: RecoverOptions, around
   refuseExisting(siteFolder(fleet.keysDir, found.site))
   const passphrase = await choosePassphrase(options, around)
   mkdirSync(fleet.storeDir, { recursive: true, mode: 0o700 })
-  const progress = await locked(fleet, async () => {
-    const store = new BlobStore(fleet.storeDir)
-    store.sweep()
-    await keepContent(found, files, store, join(fleet.storeDir, 'staging'), around.signal)
-    remember(fleet, found, options.numberAbove)
-    if (isNew) writeSkeleton(dir, skeleton, config, store)
-    return makeKeys(fleet, found, options, passphrase, around)
-  })
-  sayRecovered(found, { config, isNew, fleet, progress, options }, around)
+  const { number } = found.bundle.metadata
+  const names = files.map((file) => basename(file))
+  const asked = { command: 'init --from', site: found.site, bundle: number, files: names }
+  await locked(fleet, () =>
+    auditedKeys(fleet, around, asked, async (ledger) => {
+      const store = new BlobStore(fleet.storeDir)
+      store.sweep()
+      await keepContent(found, files, store, join(fleet.storeDir, 'staging'), around.signal)
+      rememberBundle(found, ledger, options.numberAbove)
+      if (isNew) writeSkeleton(dir, skeleton, config, store)
+      const progress = await makeKeys(fleet, found, options, passphrase, around)
+      sayRecovered(found, { config, isNew, fleet, progress, options }, around)
+    }),
+  )
 }
 
 async function makeKeys(
@@ -125,15 +130,6 @@ async function choosePassphrase(options: RecoverOptions, around: Surroundings): 
 /** The settings as they will be; a vendor's key that is not written yet cannot be read. */
 function planned({ text }: Skeleton, config: string): Fleet {
   return parseFleet(text.replace(/^ *gpg(?:key|check): .*\n/gm, ''), config)
-}
-
-function remember({ storeDir }: Fleet, found: FoundBundle, numberAbove: number): void {
-  const ledger = new Ledger(join(storeDir, 'ledger.db'))
-  try {
-    rememberBundle(found, ledger, numberAbove)
-  } finally {
-    ledger.close()
-  }
 }
 
 function writeSkeleton(dir: string, { text, vendorKeys }: Skeleton, config: string, store: BlobStore): void {

@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { loadFleet } from '../../bundler/config.ts'
@@ -181,7 +181,6 @@ t.test('of several sites one is to be named', async (t) => {
 t.test('a bundle that was signed later makes an inventory stale', async (t) => {
   const { dir, run, put } = laptop(t, ONE)
   await run('add', put('1.gfi', {}), put('2.gfi', { box: 'pbx2', created: '2026-11-22T10:00:00Z' }))
-  mkdirSync(join(dir, 'store'))
   const ledger = new Ledger(join(dir, 'store/ledger.db'))
   const createdAtMs = Date.parse('2026-11-22T09:00:00Z')
   ledger.rememberBundle(
