@@ -12,11 +12,11 @@ import type { AuditWhat } from '../storage/audit.ts'
 import { systemCode } from '../storage/durable.ts'
 import type { SignedBundle } from '../storage/ledger.ts'
 import { appendDone, auditedOnLaptop } from './audit.ts'
-import { composeBundle, type Laptop } from './carry.ts'
+import { composeBundle, type ComposedBundle, type Laptop } from './carry.ts'
 import { siteSecrets } from './keys/key-secrets.ts'
 import { loadSite, unlockSite, type SiteSigner } from './keys/keys.ts'
 import { parseSiteKey } from './keys/site-key.ts'
-import { pack, type PackOptions } from './pack.ts'
+import { pack, type PackedFile, type PackOptions } from './pack.ts'
 import type { Plan } from './plan.ts'
 import type { ProgressStep } from '../manifests/progress.ts'
 import type { PackedBundle } from './render.ts'
@@ -85,6 +85,7 @@ async function packSite(
     signal: laptop.signal,
   }
   const carriedBytes = [...wanted.values()].reduce((total, bytes) => total + bytes, 0)
+  const placed = (file: PackedFile) => ({ ...file, path: join(options.toDir, 'gapferry', site.name, file.name) })
   let step: ProgressStep | undefined
   try {
     const asked = { command: 'pack', site: site.name, bundle: bundle.number }
@@ -106,22 +107,21 @@ async function packSite(
       ...(options.partSizeBytes === undefined ? {} : { partSizeBytes: options.partSizeBytes }),
     }
     const { files } = await auditedOnLaptop(laptop.ledger, around, asked, () => pack(parts), done)
-    return {
-      site: site.name,
-      number: bundle.number,
-      isNew: composed.isNew,
-      createdAtMs: bundle.createdAtMs,
-      expiresAtMs: parseTimestamp(bundle.metadata.get('timestamp.json')!, 'timestamp.json').expiresAtMs,
-      files: files.map((file) => ({ ...file, path: join(options.toDir, 'gapferry', site.name, file.name) })),
-      carriedBytes,
-      paths: composed.paths,
-      fingerprint: fingerprintWords(roots[0]!),
-    }
+    return { ...describePacked(composed, roots), site: site.name, files: files.map(placed), carriedBytes }
   } catch (error) {
     throw explainMedium(options.toDir, error)
   } finally {
     step?.end()
   }
+}
+
+function describePacked(
+  { bundle, isNew, paths }: ComposedBundle,
+  roots: Buffer[],
+): Omit<PackedBundle, 'site' | 'files' | 'carriedBytes'> {
+  const { number, createdAtMs } = bundle
+  const { expiresAtMs } = parseTimestamp(bundle.metadata.get('timestamp.json')!, 'timestamp.json')
+  return { number, isNew, createdAtMs, expiresAtMs, paths, fingerprint: fingerprintWords(roots[0]!) }
 }
 
 /** Which bundle, by the digest that tells its state, and which keys signed it. */

@@ -11,6 +11,7 @@ import { MAX_INVENTORY_BYTES } from '../manifests/inventory-lines.ts'
 import { parseInventory, type Inventory } from '../manifests/inventory.ts'
 import { parseStandIn } from '../manifests/stand-in.ts'
 import { replaceFile } from '../storage/durable.ts'
+import type { Ledger } from '../storage/ledger.ts'
 import type { Fleet } from './config.ts'
 
 /** What a person decided when the inventory was added. */
@@ -36,6 +37,13 @@ export interface KnownBox {
   inventory: Inventory
 }
 
+/** A bundle that a box's inventory does not know of. */
+export interface LaterBundle {
+  number: number
+  /** RFC 3339 */
+  createdAt: string
+}
+
 type Site = Fleet['sites'][number]
 
 const BOX = /^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$/
@@ -55,6 +63,17 @@ export function boxesByGroup(fleet: Fleet, site: string): Map<string, KnownBox[]
   const boxes = loadBoxes(fleet, site)
   for (const box of boxes) if (box.group === undefined) throw ungrouped(box.name, siteOf(fleet, site))
   return Map.groupBy(boxes, (box) => box.group!)
+}
+
+/** The site's last bundle, where it was signed after the box told what it has: the box may have been updated since. */
+export function laterBundle(
+  ledger: Ledger,
+  site: string,
+  { createdAt }: Pick<Inventory, 'createdAt'>,
+): LaterBundle | null {
+  const bundle = ledger.lastBundle(site)
+  if (bundle === undefined || bundle.createdAtMs <= Date.parse(createdAt)) return null
+  return { number: bundle.number, createdAt: `${new Date(bundle.createdAtMs).toISOString().slice(0, 19)}Z` }
 }
 
 /** One box's inventory, as it is kept. @throws BOX_UNKNOWN, INVENTORY_INVALID */

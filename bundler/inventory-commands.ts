@@ -14,6 +14,7 @@ import { loadFleet, type Fleet } from './config.ts'
 import {
   isInventory,
   keepInventory,
+  laterBundle,
   loadBox,
   loadBoxes,
   readInventory,
@@ -21,6 +22,7 @@ import {
   removeBox,
   siteOf,
   type KnownBox,
+  type LaterBundle,
 } from './inventories.ts'
 
 interface AddOptions {
@@ -29,12 +31,6 @@ interface AddOptions {
   name?: string
   baseline?: boolean
   force?: boolean
-}
-
-/** A bundle that a box's inventory does not know of. */
-interface LaterBundle {
-  number: number
-  createdAt: string
 }
 
 export function addInventoryCommands(program: Command, around: Surroundings): void {
@@ -173,7 +169,7 @@ function readAll(
   return [{ name, bytes, inventory: readInventory(bytes, { name, createdAt }, what) }]
 }
 
-/** What the laptop signed after a box told what it has: it may have been updated since. */
+/** Boxes whose inventory is stale. */
 function laterBundles(fleet: Fleet, boxes: readonly KnownBox[]): Map<KnownBox, LaterBundle> {
   const later = new Map<KnownBox, LaterBundle>()
   const file = join(fleet.storeDir, 'ledger.db')
@@ -181,12 +177,8 @@ function laterBundles(fleet: Fleet, boxes: readonly KnownBox[]): Map<KnownBox, L
   const ledger = new Ledger(file)
   try {
     for (const box of boxes) {
-      const bundle = ledger.lastBundle(box.site)
-      if (bundle === undefined || bundle.createdAtMs <= Date.parse(box.inventory.createdAt)) continue
-      later.set(box, {
-        number: bundle.number,
-        createdAt: `${new Date(bundle.createdAtMs).toISOString().slice(0, 19)}Z`,
-      })
+      const bundle = laterBundle(ledger, box.site, box.inventory)
+      if (bundle !== null) later.set(box, bundle)
     }
   } finally {
     ledger.close()

@@ -15,7 +15,7 @@ import { carriedBefore } from './yum/carried-before.ts'
 import type { Laptop } from './carry.ts'
 import { loadFleet, type Fleet } from './config.ts'
 import { Fetcher, makeDispatcher } from './fetch.ts'
-import { boxesByGroup } from './inventories.ts'
+import { boxesByGroup, laterBundle } from './inventories.ts'
 import { verifySignature } from './keys/openpgp.ts'
 import type { PlanSources } from './plan.ts'
 import { makeProgress } from '../manifests/progress.ts'
@@ -84,7 +84,11 @@ export function planSources({ fleet, store, ledger, fetcher, signal, nowMs }: La
     lookFile: (file) => lookFile(file, { fetcher, store, memory: ledger, signal }),
     findUnprovided: (parts) => findUnprovided(parts, { store, signal }),
     boxesOf: (site, group) =>
-      (boxesByGroup(fleet, site).get(group) ?? []).map(({ name, inventory }) => ({ ...inventory, box: name })),
+      (boxesByGroup(fleet, site).get(group) ?? []).map(({ name, inventory }) => ({
+        ...inventory,
+        box: name,
+        stale: laterBundle(ledger, site, inventory),
+      })),
     carriedBefore: (site, group) => carriedBefore(ledger.lastBundle(site), group, { store, signal, pool }),
     findPaths: (repository, wanted) => findPaths(repository, wanted, { store, signal }),
     nowMs: nowMs(),

@@ -52,7 +52,7 @@ export interface PackOptions extends BundleContent {
   onProgress?: (bytes: number, totalBytes: number) => void
 }
 
-interface PackedFile {
+export interface PackedFile {
   name: string
   bytes: number
   sha256: Sha256

@@ -54,9 +54,21 @@ export function boxWarnings({ boxes, guessBytes = 0 }: PlannedGroup): string[] {
   const guesses = boxes.filter(({ isGuess }) => isGuess).map(({ name }) => name)
   return [
     ...perBoxes(boxes, (box) => box.warnings).map(([text, names]) => `${namesOf(names)}: ${text}`),
+    ...staleWarnings(boxes),
     ...unresolvedWarnings(boxes),
     ...(guesses.length === 0 ? [] : [guessWarning(guesses, guessBytes)]),
   ]
+}
+
+function staleWarnings(boxes: readonly PlannedBox[]): string[] {
+  const byBundle = Map.groupBy(
+    boxes.filter(({ stale }) => stale),
+    ({ stale }) => stale!.number,
+  )
+  return [...byBundle].map(
+    ([number, stale]) =>
+      `${namesOf(stale.map(({ name }) => name))}: stale: bundle ${number} was signed since the inventory; take a new one`,
+  )
 }
 
 function guessWarning(boxes: readonly string[], surplus: number): string {
@@ -91,7 +103,7 @@ function boxRow(box: PlannedBox): string[] {
     plural(box.candidates.length, 'candidate'),
     formatBytes(box.candidateBytes),
     `for ${plural(box.installed, 'package')}`,
-    box.isGuess ? 'a stand-in' : `inventory of ${day}`,
+    `${box.isGuess ? 'a stand-in' : `inventory of ${day}`}${box.stale ? ', stale' : ''}`,
   ]
 }
 

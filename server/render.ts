@@ -78,8 +78,11 @@ export function renderRollback({ role, groups }: RollbackResult): string {
 
 export function renderStatus(status: SiteStatus, nowMs: number): string {
   const alarms = status.alarms.map(({ name, text }) => redact(`ALARM ${name}: ${text}`))
-  const { site, bundle, ageSeconds, expiresAt, imported, origins, withoutOrigin, store } = status
-  const rows = [['site', site]]
+  const { site, fingerprint, bundle, ageSeconds, expiresAt, imported, origins, withoutOrigin, store } = status
+  const rows = [
+    ['site', site],
+    ['fingerprint', fingerprint],
+  ]
   if (bundle === null) rows.push(['bundle', 'none is released yet'])
   else {
     const isOver = expiresAt !== null && Date.parse(expiresAt) <= nowMs

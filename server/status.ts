@@ -5,6 +5,7 @@
 import { statfsSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { parseSiteFacts, type SiteFacts } from '../manifests/site.ts'
+import { fingerprintWords } from '../manifests/words.ts'
 import type { BundleRow, Catalog } from '../storage/catalog.ts'
 import { missingBytes, missingPaths, readTrees } from '../storage/completeness.ts'
 import type { Releases, ServedGroup, ServedTree } from '../storage/releases.ts'
@@ -21,6 +22,8 @@ export interface Alarm {
 
 export interface SiteStatus {
   site: string
+  /** of the root that was pinned, in words: whoever sets up a lost laptop compares them */
+  fingerprint: string
   alarms: Alarm[]
   /** the highest number that any group is served from; null before the first release */
   bundle: number | null
@@ -80,6 +83,7 @@ export function siteStatus(args: {
   const { bavail, bsize } = statfsSync(store.dir)
   return {
     site: store.site,
+    fingerprint: fingerprintWords(store.catalog.trusted().roots[0]!),
     alarms: alarmsOf(store),
     bundle: newest?.number ?? null,
     ageSeconds: newest === undefined ? null : Math.max(0, Math.floor((nowMs - newest.createdAtMs) / 1000)),

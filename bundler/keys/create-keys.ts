@@ -11,6 +11,7 @@ import { createOpenpgpKey } from './openpgp.ts'
 import { firstRoot } from './root-change.ts'
 import { checkRootOrder, makeRootKeys, type RootOrder } from './root-keys.ts'
 import { createSigningKey, type NewKey } from './signing-key.ts'
+import { siteKeyText, type PublishedKey } from './site-key.ts'
 
 export interface CreatedKeys {
   rootFile: string
@@ -67,19 +68,25 @@ export async function createSiteKeys(args: {
   }
 }
 
-/** The files of a new OpenPGP key: the key's and `site.asc`. */
+/** The files of a new OpenPGP key: the key's and `site.asc`.
+ *  @param others  keys that stay published beside it */
 export async function newOpenpgpFiles(
   site: string,
   passphrase: string | null,
   nowMs: number,
+  others: readonly Pick<PublishedKey, 'armored'>[] = [],
 ): Promise<Record<string, Uint8Array>> {
+  const [name, bytes, armored] = await newOpenpgpFile(site, passphrase, nowMs)
+  return { [name]: bytes, 'site.asc': Buffer.from(siteKeyText([{ armored }, ...others])) }
+}
+
+/** @returns name and bytes of the key's file, and the public key, armored */
+export async function newOpenpgpFile(
+  site: string,
+  passphrase: string | null,
+  nowMs: number,
+): Promise<[name: string, bytes: Buffer, armored: string]> {
   const { fingerprint, armored, secret } = await createOpenpgpKey(site, nowMs)
-  return {
-    [keyFileName('openpgp', fingerprint)]: await sealKey(
-      { role: 'openpgp', keyid: fingerprint, public: armored },
-      secret,
-      passphrase,
-    ),
-    'site.asc': Buffer.from(armored),
-  }
+  const header = { role: 'openpgp' as const, keyid: fingerprint, public: armored }
+  return [keyFileName('openpgp', fingerprint), await sealKey(header, secret, passphrase), armored]
 }

@@ -50,13 +50,14 @@ import {
   pendingError,
   type RootProgress,
 } from './pending-root.ts'
+import { rotateOpenpgp, type OpenpgpOptions } from './openpgp-command.ts'
 import { onSameDisk, parseThreshold } from './root-keys.ts'
 import type { KeySecrets } from './signing-key.ts'
 
 interface SiteOptions extends GlobalOptions {
   site?: string
 }
-interface RotateOptions extends SiteOptions, SecretOptions, TokenOptions {
+interface RotateOptions extends SiteOptions, SecretOptions, TokenOptions, OpenpgpOptions {
   rootKey?: string[]
   root?: string
   rootTo?: string[]
@@ -100,8 +101,8 @@ function addList(keys: Command, around: Surroundings, program: Command): void {
 function addRotate(keys: Command, around: Surroundings, program: Command): void {
   const command = keys
     .command('rotate')
-    .description('write the next root: with a new bundle key, with new root keys, or with nothing but a new expiry')
-    .argument('[WHAT]', 'bundle or root; default: neither, only the root’s expiry is renewed')
+    .description('change keys: the next root, with a new bundle key, new root keys or a new expiry; or the OpenPGP key')
+    .argument('[WHAT]', 'bundle, root or openpgp; default: none, only the root’s expiry is renewed')
     .option('--site <NAME>', 'which site; needed where there are several')
     .option('--root-key <FILE>', 'a root key that signs (repeat)', append)
     .option('--keep-old', 'bundle: the old bundle keys stay in force (a second laptop)')
@@ -109,6 +110,8 @@ function addRotate(keys: Command, around: Surroundings, program: Command): void 
     .option('--root-to <DIR>', 'root: where a new root key goes (repeat)', append)
     .option('--replace <KEYID>', 'root: only this key goes (repeat)', append)
     .option('--no-passphrase', 'root: keep new root keys unencrypted (a lab only)')
+    .option('--now', 'openpgp: the key that was published beforehand signs from now on')
+    .option('--remove <ID>', 'openpgp: this key is no longer published')
     .option('--discard', 'forget a root that waits for signatures')
   secretOptions(tokenOptions(command))
     .addHelpText(
@@ -117,16 +120,21 @@ function addRotate(keys: Command, around: Surroundings, program: Command): void 
         program,
         'keys rotate bundle --root-key /media/safe/gapferry-hq-root-1a2b3c4d.key',
         'keys rotate root --root 2/3 --root-to /media/a --root-to /media/b --root-to /media/c',
+        'keys rotate openpgp --now',
       ),
     )
     .action(async (what: string | undefined, _options: object, self: Command) => {
       const options = self.optsWithGlobals<RotateOptions>()
       const fleet = fleetOf(options, around)
       const site = oneSite(fleet, options.site)
-      const words = ['keys rotate', what, options.discard === true ? '--discard' : undefined]
+      const step = options.now === true ? '--now' : options.remove === undefined ? undefined : '--remove'
+      if (step !== undefined && what !== 'openpgp')
+        throw new GapferryError('USAGE_INVALID', `${step} is for: gapferry keys rotate openpgp`)
+      const words = ['keys rotate', what, step, options.discard === true ? '--discard' : undefined]
       const asked = { command: words.filter((word) => word !== undefined).join(' '), site }
       await locked(fleet, () =>
-        auditedKeys(fleet, around, asked, async () => {
+        auditedKeys(fleet, around, asked, async (ledger) => {
+          if (what === 'openpgp') return rotateOpenpgp(around, fleet, site, ledger, options)
           if (options.discard === true) return sayDiscarded(around, options, discardPending(fleet.keysDir, site), site)
           await rotate(around, fleet, site, what, options)
         }),
@@ -237,7 +245,7 @@ function rotationOf(
   if (what === 'bundle') return { what, keepOld: options.keepOld === true, ...(newKey === undefined ? {} : { newKey }) }
   if (what === undefined) return { what: 'renew' }
   if (what !== 'root') {
-    throw new GapferryError('USAGE_INVALID', `"${what}": expected bundle or root`, {
+    throw new GapferryError('USAGE_INVALID', `"${what}": expected bundle, root or openpgp`, {
       hint: 'gapferry keys rotate --help',
     })
   }

@@ -1,26 +1,18 @@
 /**
  * What keys a site has, as a person asks it: which count, where they are, how they are protected, what is missing.
  */
-import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { formatTable, formatTime, plural } from '../../manifests/console.ts'
 import { parseRoot, type RootFile } from '../../manifests/metadata.ts'
 import { fingerprintWords } from '../../manifests/words.ts'
 import type { KeyFile } from './keyfile.ts'
-import {
-  BUNDLE_ROLES,
-  listKeyFiles,
-  loadRoots,
-  readSiteFile,
-  signsBundles,
-  siteFolder,
-  type NamedKeyFile,
-} from './key-folder.ts'
+import { BUNDLE_ROLES, listKeyFiles, loadRoots, signsBundles, siteFolder, type NamedKeyFile } from './key-folder.ts'
 import { describeLacks, readPending } from './pending-root.ts'
 import { keysOf, quorums } from './root-change.ts'
+import { publishedKeys, renderPublished, type PublishedKey } from './site-key.ts'
 
-/** `in force`: the newest root (or site.asc) names it; `waiting`: a root that lacks signatures does; `retired`: an older
- *  root did; `unused`: none ever */
+/** `in force`: the newest root names it, or it is the first in site.asc; `waiting`: a root that lacks signatures does, or
+ *  site.asc, for later; `retired`: an older root did; `unused`: none ever */
 type KeyState = 'in force' | 'waiting' | 'retired' | 'unused'
 
 export interface ListedKey {
@@ -44,6 +36,8 @@ export interface ListedSite {
     bundleKeys: number
   }
   keys: ListedKey[]
+  /** of site.asc, the one that signs first */
+  openpgp: Pick<PublishedKey, 'fingerprint' | 'state'>[]
   /** a root that waits for signatures, in words */
   pending: string[]
   warnings: string[]
@@ -57,10 +51,14 @@ export function listKeys(dir: string, site: string, nowMs: number): ListedSite {
   const pending = readPending(dir, root)
   const files = listKeyFiles(dir, site)
   const older = roots.slice(0, -1).map((bytes) => parseRoot(bytes, 'older root'))
-  const siteKey = join(siteFolder(dir, site), 'site.asc')
-  const armored = existsSync(siteKey) ? readSiteFile(siteKey).toString('latin1') : undefined
-  const here = files.map((one) => listed(dir, site, one, stateOf(one.file, { root, pending, older, armored })))
-  const keys = [...here, ...elsewhere(root, 'in force', here), ...(pending ? elsewhere(pending, 'waiting', here) : [])]
+  const published = publishedKeys(dir, site)
+  const here = files.map((one) => listed(dir, site, one, stateOf(one.file, { root, pending, older, published })))
+  const keys = [
+    ...here,
+    ...elsewhere(root, 'in force', here),
+    ...(pending ? elsewhere(pending, 'waiting', here) : []),
+    ...publishedElsewhere(published, here),
+  ]
   const unique = keys.filter((one, i) => keys.findIndex((other) => other.keyid === one.keyid) === i)
   return {
     site,
@@ -73,13 +71,14 @@ export function listKeys(dir: string, site: string, nowMs: number): ListedSite {
       bundleKeys: keysOf(root, 'targets').keyids.length,
     },
     keys: unique,
+    openpgp: published.map(({ fingerprint, state }) => ({ fingerprint, state })),
     pending: pending === undefined ? [] : [`root ${pending.version}`, ...describeLacks(quorums(root, pending))],
-    warnings: warningsOf(root, unique, nowMs, site),
+    warnings: [...warningsOf(root, unique, nowMs, site), ...waitingWarnings(published, site)],
   }
 }
 
 /** For a person. */
-export function renderKeys({ site, root, keys, pending, warnings }: ListedSite): string {
+export function renderKeys({ site, root, keys, openpgp, pending, warnings }: ListedSite): string {
   const rows = keys.map((key) => [
     key.role,
     key.keyid.slice(0, 8),
@@ -93,6 +92,9 @@ export function renderKeys({ site, root, keys, pending, warnings }: ListedSite):
     `  fingerprint  ${root.fingerprint}`,
     `  a new root needs ${root.threshold} of ${plural(root.keys, 'root key')}; bundles are signed by ${plural(root.bundleKeys, 'bundle key')}`,
     formatTable(rows, { indent: '  ' }),
+    ...(openpgp.length === 0
+      ? []
+      : ['  OpenPGP keys that boxes find in keys/site.asc:', renderPublished(openpgp).replace(/^/gm, '  ')]),
     ...(waiting === undefined
       ? []
       : [
@@ -109,10 +111,10 @@ function stateOf(
     root,
     pending,
     older,
-    armored,
-  }: { root: RootFile; pending: RootFile | undefined; older: RootFile[]; armored: string | undefined },
+    published,
+  }: { root: RootFile; pending: RootFile | undefined; older: RootFile[]; published: PublishedKey[] },
 ): KeyState {
-  if (file.role === 'openpgp') return file.public === armored ? 'in force' : 'retired'
+  if (file.role === 'openpgp') return published.find(({ armored }) => file.public === armored)?.state ?? 'retired'
   const names = (by: RootFile): boolean =>
     file.role === 'root' ? keysOf(by, 'root').keyids.includes(file.keyid) : signsBundles(by, file.keyid)
   if (names(root)) return 'in force'
@@ -140,6 +142,23 @@ function elsewhere(root: RootFile, state: KeyState, here: ListedKey[]): ListedKe
   return all
     .filter(({ keyid }) => !here.some((key) => key.keyid === keyid))
     .map((key) => ({ ...key, state, file: undefined, protection: 'elsewhere' as const }))
+}
+
+function publishedElsewhere(published: PublishedKey[], here: ListedKey[]): ListedKey[] {
+  return published
+    .filter(({ fingerprint }) => !here.some(({ keyid }) => keyid === fingerprint))
+    .map(({ fingerprint, state }) => {
+      return { role: 'openpgp', keyid: fingerprint, state, file: undefined, protection: 'elsewhere' }
+    })
+}
+
+function waitingWarnings(published: PublishedKey[], site: string): string[] {
+  return published
+    .filter(({ state }) => state === 'waiting')
+    .map(
+      ({ fingerprint }) =>
+        `OpenPGP key ${fingerprint.slice(0, 8)} waits until the boxes have it: gapferry keys rotate openpgp --site ${site} --now`,
+    )
 }
 
 function warningsOf(root: RootFile, keys: ListedKey[], nowMs: number, site: string): string[] {

@@ -20,6 +20,7 @@ import {
 import { signDetached } from './openpgp.ts'
 import { tokenTool } from './pkcs11.ts'
 import { openSigningKey, passphraseFor, type KeySecrets, type SigningKey } from './signing-key.ts'
+import { publishedKeys } from './site-key.ts'
 
 /** Signs for one site, with the keys that its newest root names. */
 export interface SiteSigner {
@@ -46,11 +47,12 @@ export async function unlockSite(args: {
   passphrase: string | null | KeySecrets
 }): Promise<SiteSigner> {
   const { dir, site } = args
-  const { siteKeyArmored } = loadSite(dir, site)
+  loadSite(dir, site)
   const { root } = loadRoots(dir, site)
   const keys = listKeyFiles(dir, site)
   const bundle = keys.filter(({ file }) => file.role === 'bundle' && signsBundles(root, file.keyid))
-  const openpgp = keys.find(({ file }) => file.role === 'openpgp' && file.public === siteKeyArmored)
+  const [signing] = publishedKeys(dir, site)
+  const openpgp = keys.find(({ file }) => file.role === 'openpgp' && file.public === signing?.armored)
   if (bundle.length === 0) throw noBundleKey(siteFolder(dir, site), root)
   if (openpgp === undefined)
     throw missing(join(dir, site), 'no OpenPGP key that belongs to site.asc', undefined, RESTORE)

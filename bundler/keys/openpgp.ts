@@ -20,7 +20,7 @@ import { GapferryError } from '../../manifests/errors.ts'
 
 const RSA_BITS = 3072
 /** Boxes whose clocks are behind must not meet a key from the future. */
-const BACKDATE_MS = 24 * 3600 * 1000
+export const BACKDATE_MS = 24 * 3600 * 1000
 const MAX_KEYS_LENGTH = 1024 * 1024
 const KEY_BLOCK = /^-----BEGIN PGP PUBLIC KEY BLOCK-----[^]*?^-----END PGP PUBLIC KEY BLOCK-----/gm
 const MAX_SIGNATURE_BYTES = 100 * 1024 // yum reads no more of a repomd.xml.asc

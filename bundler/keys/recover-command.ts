@@ -60,7 +60,13 @@ export async function recoverLaptop(dir: string, options: RecoverOptions, around
       await keepContent(found, files, store, join(fleet.storeDir, 'staging'), around.signal)
       rememberBundle(found, ledger, options.numberAbove)
       if (isNew) writeSkeleton(dir, skeleton, config, store)
-      const progress = await makeKeys(fleet, found, options, passphrase, around)
+      const progress = await makeKeys(
+        fleet,
+        found,
+        { ...options, siteKey: siteKeyOf(found, store) },
+        passphrase,
+        around,
+      )
       sayRecovered(found, { config, isNew, fleet, progress, options }, around)
     }),
   )
@@ -69,7 +75,7 @@ export async function recoverLaptop(dir: string, options: RecoverOptions, around
 async function makeKeys(
   fleet: Fleet,
   found: FoundBundle,
-  options: RecoverOptions,
+  options: RecoverOptions & { siteKey: string | undefined },
   passphrase: string | null,
   around: Surroundings,
 ): Promise<RootProgress> {
@@ -88,9 +94,20 @@ async function makeKeys(
     rootSecrets: rootSecrets(around, options, main),
     passphrase,
     keepOld: options.keepOld === true,
+    siteKey: options.siteKey,
     nowMs: around.nowMs(),
     ...(bundleKey === undefined ? {} : { bundleKey }),
   })
+}
+
+/** What boxes know the site's metadata by; absent where the parts at hand do not have it. */
+function siteKeyOf({ bundle }: FoundBundle, store: BlobStore): string | undefined {
+  for (const [target, tree] of bundle.trees) {
+    const entry = [...tree.entries].find(([path]) => path === 'keys/site.asc')?.[1]
+    if (target.endsWith('/current') && entry !== undefined && store.has(entry.sha256))
+      return store.read(entry.sha256, MAX_BLOB_BYTES).toString('latin1')
+  }
+  return undefined
 }
 
 async function confirm(root: PinnedRoot, { fingerprint, yes }: RecoverOptions, around: Surroundings): Promise<void> {

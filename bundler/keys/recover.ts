@@ -14,9 +14,11 @@ import { readPart, type PartBundle } from '../../storage/parts.ts'
 import { verifyMetadata } from '../../storage/trust.ts'
 import { newOpenpgpFiles } from './create-keys.ts'
 import { keyFileName, siteFolder, writeNewFolder } from './key-folder.ts'
+import { youngerThan } from './openpgp-rotate.ts'
 import type { RootProgress } from './pending-root.ts'
 import { draftRoot, isMet, keysOf, quorums, signRoot } from './root-change.ts'
 import { openRootKeys } from './root-keys.ts'
+import { MAX_PUBLISHED, parseSiteKey } from './site-key.ts'
 import { createSigningKey, type KeySecrets, type NewKey } from './signing-key.ts'
 
 /** A bundle as its given parts tell it. */
@@ -113,6 +115,8 @@ export async function recoverKeys(args: {
   bundleKey?: () => Promise<NewKey>
   /** the lost laptop is not lost: its bundle key stays in force */
   keepOld: boolean
+  /** of the bundle, where its parts had it: its keys stay published beside the new one */
+  siteKey: string | undefined
   nowMs: number
 }): Promise<RootProgress> {
   const { dir, found, rootKeyFiles, rootSecrets, passphrase, keepOld, nowMs } = args
@@ -125,11 +129,13 @@ export async function recoverKeys(args: {
   const isInForce = sides.every(isMet)
   const name = isInForce ? `${root.version}.root.json` : 'pending.root.json'
   const folder = siteFolder(dir, found.site)
+  const others =
+    args.siteKey === undefined ? [] : parseSiteKey(args.siteKey, 'keys/site.asc').slice(0, MAX_PUBLISHED - 1)
   writeNewFolder(folder, {
     ...Object.fromEntries(found.roots.map((bytes, i) => [`${i + 1}.root.json`, bytes])),
     [name]: root.bytes,
     [keyFileName('bundle', key.keyid)]: key.fileBytes,
-    ...(await newOpenpgpFiles(found.site, passphrase, nowMs)),
+    ...(await newOpenpgpFiles(found.site, passphrase, youngerThan(others, nowMs), others)),
   })
   const { site, version, expiresAtMs } = root
   return { site, version, expiresAtMs, isInForce, quorums: sides, file: join(folder, name) }

@@ -6,6 +6,7 @@
 import { createHash } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
+import { formatTable } from '../../manifests/console.ts'
 import { GapferryError } from '../../manifests/errors.ts'
 import { readSiteFile, siteFolder } from './key-folder.ts'
 
@@ -49,8 +50,16 @@ export function siteKeyText(keys: readonly Pick<PublishedKey, 'armored'>[]): str
   return keys.map(({ armored }) => (armored.endsWith('\n') ? armored : `${armored}\n`)).join('')
 }
 
+/** For a person, two spaces in. */
+export function renderPublished(keys: readonly Pick<PublishedKey, 'fingerprint' | 'state'>[]): string {
+  return formatTable(
+    keys.map(({ fingerprint, state }) => [state, spacedFingerprint(fingerprint)]),
+    { indent: '  ' },
+  )
+}
+
 /** As gpg shows it, for a person who compares: ten groups of four. */
-export function spacedFingerprint(fingerprint: string): string {
+function spacedFingerprint(fingerprint: string): string {
   const groups = fingerprint.toUpperCase().match(/.{4}/g)!
   return `${groups.slice(0, 5).join(' ')}  ${groups.slice(5).join(' ')}`
 }

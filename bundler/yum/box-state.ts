@@ -27,6 +27,8 @@ export interface BoxInventory extends Omit<BoxSettings, 'manager'> {
   packages: readonly PackageFacts[]
   /** stands in for an inventory: what installed packages provide and require is not known */
   isGuess: boolean
+  /** the site's bundle that was signed since */
+  stale?: { number: number; createdAt: string } | null
 }
 
 export type YumInventory = BoxInventory & { manager: 'yum' | 'dnf' }

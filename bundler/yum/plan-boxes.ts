@@ -29,6 +29,8 @@ export interface PlannedBox {
   inventory: Sha256
   state: Sha256
   createdAt: string
+  /** the site's bundle that was signed since, if one was: the box may have been updated; null where none was */
+  stale: { number: number; createdAt: string } | null
   manager: 'yum' | 'dnf'
   isGuess: boolean
   /** how many packages it has */
@@ -148,6 +150,7 @@ class GroupResolver {
       inventory: box.digest,
       state: box.stateDigest,
       createdAt: box.createdAt,
+      stale: box.stale ?? null,
       manager: box.manager,
       isGuess: box.isGuess,
       installed: box.packages.length,

@@ -32,6 +32,13 @@ t.test('a package that the upstream dropped stays while a box needs it, with its
   await addBox(dir, ['app 1'])
   const before = await carry(dir)
   t.same(nevras(before), ['app-2-1.noarch', 'data-1-1.noarch'])
+  t.equal(before.boxes[0]!.stale, null, 'no bundle was signed since')
+  const again = await inside(runGapferry, dir, ['plan', '--json'])
+  const planned = (JSON.parse(again.stdout) as Plan).sites[0]!.groups[0]!
+  t.match(planned.boxes[0]!.stale, { number: 1, createdAt: /Z$/ })
+  const shown = await inside(runGapferry, dir, ['plan'])
+  t.match(shown.stdout, /box pbx1 .*, stale$/m)
+  t.match(shown.stdout + shown.stderr, 'pbx1: stale: bundle 1 was signed since the inventory; take a new one')
   await lab.publish('p', [{ name: 'app', version: '3', requires: ['/usr/share/app/data'] }], { signed: false })
   const after = await carry(dir)
   t.same(nevras(after), ['app-2-1.noarch', 'app-3-1.noarch', 'data-1-1.noarch'])
