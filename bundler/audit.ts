@@ -124,7 +124,6 @@ function keyChange(
   now: ReadonlyMap<string, string>,
 ): Pick<AuditWhat, 'roots' | 'added' | 'removed' | 'changed'> {
   const [old, own] = [before, now].map((keys) => Number(keys.get('version') ?? 0)) as [number, number]
-  const keysIn = (keys: ReadonlyMap<string, string>): string[] => [...keys.keys()].filter((key) => key !== 'version')
   const withState = (key: string): string => (now.get(key) === 'waiting' ? `${key} waiting` : key)
   const lists = {
     roots: Array.from({ length: Math.max(0, own - old) }, (_, i) => old + 1 + i),
@@ -137,6 +136,10 @@ function keyChange(
       .map((key) => `${key} ${now.get(key)}`),
   }
   return Object.fromEntries(Object.entries(lists).filter(([, list]) => list.length > 0))
+}
+
+function keysIn(keys: ReadonlyMap<string, string>): string[] {
+  return [...keys.keys()].filter((key) => key !== 'version')
 }
 
 function kindOf(site: string): string {

@@ -2,8 +2,8 @@
  * `gapferry-mirror init` as a person meets it.
  */
 import { relative, resolve } from 'node:path'
-import { createInterface } from 'node:readline/promises'
 import type { Command } from 'commander'
+import { askLine } from '../manifests/ask.ts'
 import { formatTime } from '../manifests/console.ts'
 import type { PinnedRoot } from '../manifests/metadata.ts'
 import { append, examples, print, talk, type GlobalOptions, type Surroundings } from '../manifests/program.ts'
@@ -72,14 +72,6 @@ async function askToTrust(root: PinnedRoot, around: Surroundings): Promise<boole
   talk(around, 'its fingerprint:\n')
   for (const line of lines) talk(around, `    ${line.map((word) => word.padEnd(10)).join('')}`.trimEnd())
   talk(around, '\nCompare these words with those on the laptop, by phone or from paper, not from the stick.')
-  const asker = createInterface({ input: around.stdin, output: around.stderr })
-  // Ctrl-C and Ctrl-D close it and leave the question open for ever.
-  const ended = new Promise<string>((done) => asker.once('close', () => done('')))
-  try {
-    const answer = await Promise.race([asker.question('Are they the same? [yes/no] '), ended])
-    return ['yes', 'y'].includes(answer.trim().toLowerCase())
-  } finally {
-    asker.close()
-    talk(around, '')
-  }
+  const answer = await askLine(around, 'Are they the same? [yes/no] ')
+  return ['yes', 'y'].includes(answer.trim().toLowerCase())
 }

@@ -70,8 +70,9 @@ function readSome(fd: number, buffer: Buffer, at: number): number {
 /** Raw mode, because a terminal in line mode would show what is typed. */
 async function ask(terminal: { input: ReadStream; output: NodeJS.WritableStream }, question: string): Promise<string> {
   const { input, output } = terminal
-  output.write(`${question}: `)
+  // Before the question: whoever types at once must not see it either.
   input.setRawMode(true)
+  output.write(`${question}: `)
   input.setEncoding('utf8')
   let typed = ''
   try {

@@ -3,7 +3,7 @@
  */
 import { existsSync, mkdirSync } from 'node:fs'
 import { basename, join } from 'node:path'
-import { createInterface } from 'node:readline/promises'
+import { askLine } from '../../manifests/ask.ts'
 import { errorObject, formatTime } from '../../manifests/console.ts'
 import { GapferryError } from '../../manifests/errors.ts'
 import { parseTimestamp, type PinnedRoot } from '../../manifests/metadata.ts'
@@ -130,8 +130,7 @@ async function confirm(root: PinnedRoot, { fingerprint, yes }: RecoverOptions, a
     })
   }
   talk(around, `site ${root.site}, root fingerprint:\n  ${root.fingerprint}`)
-  const lines = createInterface({ input: around.stdin, output: around.stderr })
-  const answer = await lines.question('the same words as in your notes? (yes/no) ').finally(() => lines.close())
+  const answer = await askLine(around, 'the same words as in your notes? (yes/no) ')
   if (answer.trim().toLowerCase() === 'yes') return
   throw new GapferryError('ROOT_NOT_CONFIRMED', 'the fingerprint was not confirmed; nothing was set up', {
     hint: 'where the words differ, do not use this bundle',
