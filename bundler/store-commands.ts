@@ -6,6 +6,8 @@ import { errorObject, formatBytes, formatTable, formatTime, plural } from '../ma
 import { GapferryError } from '../manifests/errors.ts'
 import { examples, print, PrintedError, talk, type Surroundings } from '../manifests/program.ts'
 import type { ProgressStep } from '../manifests/progress.ts'
+import type { AuditWhat } from '../storage/audit.ts'
+import { auditedOnLaptop } from './audit.ts'
 import type { Laptop } from './carry.ts'
 import { withLaptop } from './laptop.ts'
 import {
@@ -63,7 +65,7 @@ function addVerify(store: Command, program: Command, around: Surroundings): void
     .action(async (options: { mend?: boolean }, command: Command) => {
       await withLaptop(around, command, async (laptop, json) => {
         const isMending = options.mend === true
-        const verdict = await check(laptop, isMending)
+        const verdict = await (isMending ? mend(laptop, around) : check(laptop, false))
         const failure = failureOf(verdict, isMending)
         if (!json) print(around, renderVerdict(verdict))
         else
@@ -74,6 +76,16 @@ function addVerify(store: Command, program: Command, around: Surroundings): void
         if (failure !== undefined) throw json ? new PrintedError('rotten', { cause: failure }) : failure
       })
     })
+}
+
+/** With its row: which files went. */
+function mend(laptop: Laptop, around: Surroundings): Promise<StoreVerdict> {
+  const asked = { command: 'store verify --mend' }
+  const done = ({ rotten }: StoreVerdict): AuditWhat => ({
+    ...asked,
+    removed: rotten.filter(({ fault }) => fault !== 'missing').map(({ sha256 }) => `blob ${sha256}`),
+  })
+  return auditedOnLaptop(laptop.ledger, around, asked, () => check(laptop, true), done)
 }
 
 async function check(laptop: Laptop, isMending: boolean): Promise<StoreVerdict> {
@@ -101,7 +113,10 @@ function addPrune(store: Command, program: Command, around: Surroundings): void 
       await withLaptop(around, command, async (laptop, json) => {
         const plan = planStorePrune(laptop, keep)
         const isDone = options.yes === true
-        if (isDone) await pruneLaptopStore(laptop, plan)
+        if (isDone) {
+          const asked = { command: 'store prune', removed: plan.blobs.map((sha256) => `blob ${sha256}`) }
+          await auditedOnLaptop(laptop.ledger, around, asked, async () => pruneLaptopStore(laptop, plan))
+        }
         const { kept, needed, unneeded } = plan
         print(around, json ? JSON.stringify({ isDone, kept, needed, unneeded }) : renderPrune(plan, isDone))
         if (!json && !isDone && unneeded.count > 0) {

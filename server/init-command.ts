@@ -3,7 +3,7 @@
  */
 import { relative, resolve } from 'node:path'
 import type { Command } from 'commander'
-import { askLine } from '../manifests/ask.ts'
+import { askLine } from '../storage/ask.ts'
 import { formatTime } from '../manifests/console.ts'
 import type { PinnedRoot } from '../manifests/metadata.ts'
 import { append, examples, print, talk, type GlobalOptions, type Surroundings } from '../manifests/program.ts'

@@ -3,7 +3,7 @@
  */
 import { existsSync, mkdirSync } from 'node:fs'
 import { basename, join } from 'node:path'
-import { askLine } from '../../manifests/ask.ts'
+import { askLine } from '../../storage/ask.ts'
 import { errorObject, formatTime } from '../../manifests/console.ts'
 import { GapferryError } from '../../manifests/errors.ts'
 import { parseTimestamp, type PinnedRoot } from '../../manifests/metadata.ts'

@@ -6,7 +6,7 @@ import { sha256Of } from '../../manifests/digest.ts'
 import type { AuditRow } from '../../storage/audit.ts'
 import { Ledger } from '../../storage/ledger.ts'
 import { inventoryText } from '../helpers/inventory-text.ts'
-import { makeKeyLab, must, only, type KeyLab } from '../helpers/key-lab.ts'
+import { makeKeyLab, must, only, textsBelow, type KeyLab } from '../helpers/key-lab.ts'
 import type { Outcome } from '../helpers/process.ts'
 
 const WHO = 'anna (1000)'
@@ -162,6 +162,24 @@ t.test('boxes that come and go, with the digest of what they said', async (t) =>
     { what: added, result: 'GROUP_UNKNOWN' },
     { what: removed, result: 'ok' },
     { what: removed, result: 'BOX_UNKNOWN' },
+  ])
+})
+
+t.test('what went from the store', async (t) => {
+  const { dir, run, rows, bundle } = await laptop(t)
+  await bundle()
+  rows()
+  const blobs = join(dir, 'lap/store/blobs')
+  const rotten = [...textsBelow(blobs)].find(([, text]) => text === 'firmware')![0]
+  await run(0, 'store', 'prune')
+  await run(0, 'store', 'verify')
+  writeFileSync(join(blobs, rotten), 'firmwarf')
+  t.strictSame(rows(), [], 'a look')
+  await run(0, 'store', 'verify', '--mend')
+  await run(0, 'store', 'prune', '--yes')
+  t.match(rows(), [
+    { what: { command: 'store verify --mend', removed: [`blob ${sha256Of('firmware')}`] }, result: 'ok' },
+    { what: { command: 'store prune' }, result: 'ok' },
   ])
 })
 

@@ -1,6 +1,6 @@
 /** A question to the person at the terminal. */
 import { createInterface } from 'node:readline/promises'
-import type { Surroundings } from './program.ts'
+import type { Surroundings } from '../manifests/program.ts'
 
 /** @returns the line that was typed; empty after Ctrl-C and Ctrl-D, which answer nothing */
 export async function askLine(around: Pick<Surroundings, 'stdin' | 'stderr'>, question: string): Promise<string> {
