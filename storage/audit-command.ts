@@ -85,13 +85,13 @@ function detailsOf(what: AuditRow['what']): string {
     ...(roots.length === 0 ? [] : [`root ${roots.join(',')}`]),
     ...keyChanges,
     ...(keys === undefined ? [] : [`signed by ${shortKeys('', keys).join(', ')}`]),
-    ...(changed === undefined ? [] : [changed.length === 0 ? 'comments only' : changed.join(',')]),
+    ...(changed === undefined ? [] : [changed.length === 0 ? 'comments only' : shortKeys('', changed).join(',')]),
     ...(lost === undefined ? [] : [`in place of a trail that ended at ${lost}`]),
   ].join('; ')
 }
 
 function shortKeys(sign: string, keys: string[]): string[] {
-  return keys.map((key) => `${sign}${key.replace(/^(\w+ [0-9a-f]{8})[0-9a-f]+$/, '$1')}`)
+  return keys.map((key) => `${sign}${key.replace(/^(\w+ [0-9a-f]{8})[0-9a-f]+/, '$1')}`)
 }
 
 function shortened(text: string, max: number): string {

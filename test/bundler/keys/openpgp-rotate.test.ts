@@ -77,6 +77,8 @@ t.test('published beforehand, used later, the old one taken out at last', async 
     { what: { command: 'keys rotate openpgp --now', changed: [/ in force$/, / retired$/] } },
     { what: { command: 'keys rotate openpgp --remove', removed: [`openpgp ${old!.fingerprint}`] } },
   ])
+  const short = now!.fingerprint.slice(0, 8)
+  t.match((await gapferry('audit')).stdout, new RegExp(` ok +\\+openpgp ${short} waiting$`, 'm'))
   t.ok(only(keys, new RegExp(`openpgp-${now!.fingerprint.slice(0, 8)}`)))
 })
 
