@@ -85,7 +85,8 @@ export function rulesOf(box: BoxSettings, available: Available): BoxRules {
   }
 }
 
-function isOff(value: string | undefined): boolean {
+/** An option of yum or dnf that says no. */
+export function isOff(value: string | undefined): boolean {
   return value !== undefined && /^(?:0|no|false|off)$/i.test(value.trim())
 }
 
