@@ -46,8 +46,8 @@ t.test('libsolv comes to the same outcome on what is carried as on everything', 
       }),
     ),
   )
-  for (const { id, full, cut } of pairs) t.equal(cut.hasProblems, full.hasProblems, id)
-  const other = pairs.filter(({ full, cut }) => JSON.stringify(full) !== JSON.stringify(cut))
+  for (const { id, full, cut } of pairs) t.equal(cut.problems.length > 0, full.problems.length > 0, id)
+  const other = pairs.filter(({ full, cut }) => JSON.stringify(full.steps) !== JSON.stringify(cut.steps))
   t.comment(`${other.length} other, equally valid choices: ${other.map(({ id }) => id).join(' ')}`)
   t.ok(other.length <= 2, 'where both choices are valid it is nearly always the same one')
 })
