@@ -4,7 +4,8 @@
  * the box's own solver finds on the mirror all that it would have found at the upstream.
  *
  * Rules, to a fix-point, on what the box's settings leave (box-settings.ts):
- *   newer      every newer version of an installed name: the newest may be broken, an older one required
+ *   newer      every newer version of an installed name: the newest may be broken, an older one required; and the same
+ *              version for the box's own architecture where only another one's is installed
  *   obsoleter  every package that obsoletes an installed or a chosen one
  *   provider   every provider of a requirement, of installed or chosen packages, that no installed package fulfils for
  *              sure: what may be updated or obsoleted may take its provides with it
@@ -224,8 +225,21 @@ class Growing {
     const { fixes } = this.#rules
     if (fixes?.named(name).every((i) => order.compare(fixes.table, i, this.#installed, least!) <= 0) === true) return
     for (const place of this.#available.index.named(name)) {
-      if (order.compare(this.#table, place, this.#installed, least!) > 0) this.#take(place, 'newer', ~least!)
+      const way = order.compare(this.#table, place, this.#installed, least!)
+      if (way > 0 || (way === 0 && this.#isNative(place) && !this.#hasNative(name))) this.#take(place, 'newer', ~least!)
     }
+  }
+
+  #isNative(place: number): boolean {
+    return this.#available.pool.text(this.#table.arch[place]!) === this.#rules.arch
+  }
+
+  /** A name of which only builds for another architecture are installed may get its native build instead of an update. */
+  #hasNative(name: number): boolean {
+    const { pool } = this.#available
+    return this.#present
+      .named(name)
+      .some((i) => [this.#rules.arch, 'noarch'].includes(pool.text(this.#installed.arch[i]!)))
   }
 
   #takeNewest(name: number, by: number): void {

@@ -198,6 +198,20 @@ t.test('an installed name is updated in any compatible architecture, never in an
   t.end()
 })
 
+t.test(
+  'the native build at the installed version comes along where only that of another architecture is there',
+  (t) => {
+    const available = ['lib-1-1.x86_64', 'lib-1-1.i686', 'lib-2-1.x86_64', 'lib-2-1.i686'].map((nevra) => one(nevra))
+    t.same(carriedFor({ installed: [one('lib-1-1.i686')], available }), [
+      'lib-1-1.x86_64',
+      'lib-2-1.i686',
+      'lib-2-1.x86_64',
+    ])
+    t.same(carriedFor({ installed: [one('lib-1-1.x86_64')], available }), ['lib-2-1.i686', 'lib-2-1.x86_64'])
+    t.end()
+  },
+)
+
 t.test('a caret counts as rpm 4.11 has it on yum boxes, and as later ones have it on dnf boxes', (t) => {
   const universe = { installed: [one('app-1-1.noarch')], available: [one('app-1^git-1.noarch')] }
   t.same(resolveUniverse(universe, { manager: 'dnf' }).carried, ['app-1^git-1.noarch'])

@@ -82,7 +82,24 @@ function completed(random: Random, some: SizedPackage[], available: readonly Siz
       if (others.length > 0) installed.push(pick(random, others))
     }
   }
-  return installed
+  return whole(installed)
+}
+
+/** Without what lacks a requirement or conflicts with another: rpm lets no box come into such a state. */
+function whole(some: readonly SizedPackage[]): SizedPackage[] {
+  let left = [...some]
+  for (;;) {
+    const odd = left.find((one) => {
+      const { requires = [], conflicts = [], obsoletes = [] } = factsOf(one)
+      const others = left.filter((other) => other.nevra[0] !== one.nevra[0])
+      return (
+        !requires.every((require) => left.some((other) => provides(other, require))) ||
+        [...conflicts, ...obsoletes].some((relation) => others.some((other) => provides(other, relation)))
+      )
+    })
+    if (odd === undefined) return left
+    left = left.filter((one) => one !== odd)
+  }
 }
 
 type Require = NonNullable<ReturnType<typeof factsOf>['requires']>[number]
@@ -94,7 +111,16 @@ function provides(one: SizedPackage, require: Require): boolean {
 }
 
 function packageOf(spec: PackageSpec): SizedPackage {
-  const { name, epoch = 0, version, release = '1', requires = [], provides = [], obsoletes = [], recommends = [] } = spec
+  const {
+    name,
+    epoch = 0,
+    version,
+    release = '1',
+    requires = [],
+    provides = [],
+    obsoletes = [],
+    recommends = [],
+  } = spec
   const files = [...payloadOf(spec).keys()]
   const nevra = `${name}-${epoch}:${version}-${release}.${archOf(spec)}`
   const more = { requires, provides, obsoletes, recommends, files }

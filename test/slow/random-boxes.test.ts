@@ -13,6 +13,8 @@ import { factsOf, resolveUniverse, type UniversePackage } from '../helpers/unive
 
 const BOXES = 500
 const PARALLEL = 3
+/** Three thousand runs of testsolv, on a busy machine. */
+t.setTimeout(900_000)
 
 for (const [what, worldOf] of Object.entries({ 'the lab repository': labWorld, 'wild worlds': wildWorld })) {
   t.test(`${BOXES} random boxes over ${what}`, async (t) => {
@@ -76,10 +78,7 @@ function after(
   { removed, added }: Solved,
 ): UniversePackage[] {
   const [gone, come] = [new Set(removed), new Set(added)]
-  return [
-    ...installed.filter((one) => !gone.has(nevraOf(one))),
-    ...available.filter((one) => come.has(nevraOf(one))),
-  ]
+  return [...installed.filter((one) => !gone.has(nevraOf(one))), ...available.filter((one) => come.has(nevraOf(one)))]
 }
 
 function nevraOf(one: UniversePackage): string {
