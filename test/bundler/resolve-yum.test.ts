@@ -202,6 +202,8 @@ t.test(
   'the native build at the installed version comes along where only that of another architecture is there',
   (t) => {
     const available = ['lib-1-1.x86_64', 'lib-1-1.i686', 'lib-2-1.x86_64', 'lib-2-1.i686'].map((nevra) => one(nevra))
+    const { reasons } = resolveUniverse({ installed: [one('lib-1-1.i686')], available })
+    t.equal(reasons['lib-1-1.x86_64'], 'native by lib-1-1.i686')
     t.same(carriedFor({ installed: [one('lib-1-1.i686')], available }), [
       'lib-1-1.x86_64',
       'lib-2-1.i686',

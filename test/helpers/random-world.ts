@@ -124,5 +124,5 @@ function packageOf(spec: PackageSpec): SizedPackage {
   const files = [...payloadOf(spec).keys()]
   const nevra = `${name}-${epoch}:${version}-${release}.${archOf(spec)}`
   const more = { requires, provides, obsoletes, recommends, files }
-  return { ...universePackage(nevra, more as Record<string, string[]>), bytes: spec.payloadBytes ?? 2000 }
+  return { ...universePackage(nevra, more), bytes: spec.payloadBytes ?? 2000 }
 }
