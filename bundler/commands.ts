@@ -5,9 +5,9 @@
 import { statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
-import { formatBytes, plural } from '../manifests/console.ts'
+import { errorObject, formatBytes, plural } from '../manifests/console.ts'
 import { GapferryError } from '../manifests/errors.ts'
-import { examples, print, type GlobalOptions, type Surroundings } from '../manifests/program.ts'
+import { examples, print, PrintedError, type GlobalOptions, type Surroundings } from '../manifests/program.ts'
 import { parseSize } from '../manifests/settings.ts'
 import { partDownloads, planFleet, pull, type Laptop, type PullResult } from './carry.ts'
 import { loadFleet } from './config.ts'
@@ -17,6 +17,7 @@ import { packPlan } from './deliver.ts'
 import { parseNumber } from './keys/key-options.ts'
 import { loadSite } from './keys/keys.ts'
 import type { Plan, PlanSources } from './plan.ts'
+import { proofFailure, provePlan, renderProof } from './prove-plan.ts'
 import { keptPlan } from './plan-file.ts'
 import { explainItem, renderExplained, renderPacked, renderPlan, type PlanFigures } from './render.ts'
 
@@ -25,6 +26,11 @@ interface SiteOption {
 }
 interface PlanOptions extends SiteOption {
   security?: boolean
+}
+interface ShowOptions extends PlanOptions {
+  items?: boolean
+  explain?: string
+  prove?: boolean
 }
 interface PackOptions extends SiteOption {
   to: string
@@ -54,16 +60,17 @@ function addPlan(program: Command, around: Surroundings): void {
     .option('--items', 'list every item with its reason')
     .option('--security', SECURITY)
     .option('--explain <ITEM>', 'why this package or path is carried')
-    .addHelpText('after', examples(program, 'plan --items', 'plan --explain asterisk18'))
-    .action(async (options: PlanOptions & { items?: boolean; explain?: string }, command: Command) => {
+    .option('--prove', 'let libsolv update each box from what is offered and from what is carried, and compare')
+    .addHelpText('after', examples(program, 'plan --items', 'plan --explain asterisk18', 'plan --prove'))
+    .action(async (options: ShowOptions, command: Command) => {
       await withLaptop(around, command, async (laptop, json) => {
         const plan = await planFleet(laptop, sourcesOf(laptop, options), options.site)
         const figures = figuresOf(laptop, plan)
         if (options.explain !== undefined) return print(around, explain(plan, options.explain, json))
-        print(
-          around,
-          json ? JSON.stringify({ ...plan, ...figures }) : renderPlan(plan, figures, options.items === true),
-        )
+        if (!json) print(around, renderPlan(plan, figures, options.items === true))
+        if (options.prove === true)
+          return proveAndPrint(around, laptop, plan, json ? { ...plan, ...figures } : undefined)
+        if (json) print(around, JSON.stringify({ ...plan, ...figures }))
       })
     })
 }
@@ -134,6 +141,20 @@ function packOptions(command: Command): Command {
 
 function sourcesOf(laptop: Laptop, { security }: PlanOptions): PlanSources {
   return { ...planSources(laptop), isSecurityOnly: security === true }
+}
+
+/** @param json  what is printed beside the proof; undefined for people */
+async function proveAndPrint(
+  around: Surroundings,
+  laptop: Laptop,
+  plan: Plan,
+  json: object | undefined,
+): Promise<void> {
+  const proof = await provePlan(laptop, plan, around.environment['PATH'])
+  const failure = proofFailure(proof)
+  const printed = json && { ...json, proof, ...(failure && errorObject(failure)) }
+  print(around, printed === undefined ? `\n${renderProof(proof)}` : JSON.stringify(printed))
+  if (failure !== undefined) throw json === undefined ? failure : new PrintedError('proof', { cause: failure })
 }
 
 async function planAndPull(laptop: Laptop, options: PlanOptions, show?: (text: string) => void): Promise<PullResult> {

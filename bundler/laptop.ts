@@ -11,6 +11,7 @@ import { lockStore } from '../storage/database.ts'
 import { Ledger } from '../storage/ledger.ts'
 import { noteLaptop } from './audit.ts'
 import { lookAdvisories } from './yum/advisories.ts'
+import type { BoxInventory } from './yum/box-state.ts'
 import { carriedBefore } from './yum/carried-before.ts'
 import type { Laptop } from './carry.ts'
 import { loadFleet, type Fleet } from './config.ts'
@@ -84,15 +85,16 @@ export function planSources({ fleet, store, ledger, fetcher, signal, nowMs }: La
     lookFile: (file) => lookFile(file, { fetcher, store, memory: ledger, signal }),
     findUnprovided: (parts) => findUnprovided(parts, { store, signal }),
     boxesOf: (site, group) =>
-      (boxesByGroup(fleet, site).get(group) ?? []).map(({ name, inventory }) => ({
-        ...inventory,
-        box: name,
-        stale: laterBundle(ledger, site, inventory),
-      })),
+      boxesOf(fleet, site, group).map((box) => ({ ...box, stale: laterBundle(ledger, site, box) })),
     carriedBefore: (site, group) => carriedBefore(ledger.lastBundle(site), group, { store, signal, pool }),
     findPaths: (repository, wanted) => findPaths(repository, wanted, { store, signal }),
     nowMs: nowMs(),
   }
+}
+
+/** Inventories of a group's boxes, under the names that the laptop knows them by. @throws as boxesByGroup */
+export function boxesOf(fleet: Fleet, site: string, group: string): BoxInventory[] {
+  return (boxesByGroup(fleet, site).get(group) ?? []).map(({ name, inventory }) => ({ ...inventory, box: name }))
 }
 
 /** Every host that the settings name, with its port and what it is needed for. Mirrorlists may name more. */

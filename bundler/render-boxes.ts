@@ -14,6 +14,7 @@ const MAX_CHAIN = 50
 const LEAST = 'the newest that can be installed of what the boxes have'
 const MEANING: Record<Rule, string> = {
   newer: 'newer than what is installed',
+  native: 'builds for the box, of what it has for another architecture',
   obsoleter: 'replace what they obsolete',
   provider: 'provide what others require',
   newest: 'newest of a name that came in',
@@ -85,6 +86,7 @@ export function chainOf(group: PlannedGroup, item: PlannedPackage): string[] {
     const { rule, box, by = '', isInstalled, requirement = '' }: Because = at.because
     if (rule === 'wanted') lines.push(`${at.nevra}: ${at.reason}`)
     if (rule === 'newer') lines.push(`${at.nevra} is newer than ${by}`)
+    if (rule === 'native') lines.push(`${at.nevra} is the box's own build of ${by}`)
     if (rule === 'obsoleter') lines.push(`${at.nevra} obsoletes ${by}`)
     if (rule === 'newest') lines.push(`${at.nevra} is the newest of its name, beside ${by}`)
     if (rule === 'provider') lines.push(`${at.nevra} provides ${requirement}, which ${by} requires`)

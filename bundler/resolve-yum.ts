@@ -5,6 +5,7 @@
  *
  * Rules, to a fix-point, on what the box's settings leave (box-settings.ts):
  *   newer      every newer version of an installed name: the newest may be broken, an older one required
+ *   native     the installed version for the box's own architecture, where only another one's is installed
  *   obsoleter  every package that obsoletes an installed or a chosen one
  *   provider   every provider of a requirement, of installed or chosen packages, that no installed package fulfils for
  *              sure: what may be updated or obsoleted may take its provides with it
@@ -20,7 +21,7 @@ import type { BoxRules } from './yum/box-settings.ts'
 import { PackageIndex } from './yum/package-index.ts'
 import { mayHold } from './yum/requirements.ts'
 
-export const RULES = ['newer', 'obsoleter', 'provider', 'newest', 'wanted'] as const
+export const RULES = ['newer', 'native', 'obsoleter', 'provider', 'newest', 'wanted'] as const
 export type Rule = (typeof RULES)[number]
 
 /** Why a package was taken first. */
@@ -224,8 +225,18 @@ class Growing {
     const { fixes } = this.#rules
     if (fixes?.named(name).every((i) => order.compare(fixes.table, i, this.#installed, least!) <= 0) === true) return
     for (const place of this.#available.index.named(name)) {
-      if (order.compare(this.#table, place, this.#installed, least!) > 0) this.#take(place, 'newer', ~least!)
+      const way = order.compare(this.#table, place, this.#installed, least!)
+      if (way > 0) this.#take(place, 'newer', ~least!)
+      else if (way === 0 && this.#isNativeTwin(place, name)) this.#take(place, 'native', ~least!)
     }
+  }
+
+  /** A name of which only builds for another architecture are installed may get its native build instead of an update. */
+  #isNativeTwin(place: number, name: number): boolean {
+    const { pool } = this.#available
+    const isNative = (arch: number, also = ''): boolean => [this.#rules.arch, also].includes(pool.text(arch))
+    if (!isNative(this.#table.arch[place]!)) return false
+    return !this.#present.named(name).some((i) => isNative(this.#installed.arch[i]!, 'noarch'))
   }
 
   #takeNewest(name: number, by: number): void {

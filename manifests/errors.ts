@@ -103,6 +103,10 @@ const CODES = {
   SPACE_SHORT: { exit: 5 },
   PATH_CONFLICT: { exit: 3 },
   PATH_CHANGED: { exit: 3 },
+  // proving a plan
+  TOOL_MISSING: { exit: 2 },
+  TOOL_FAILED: { exit: 1 },
+  PROOF_DIFFERS: { exit: 1 },
   // stores and the mirror
   STORE_MISSING: { exit: 2 },
   STORE_VERSION: { exit: 2 },

@@ -24,6 +24,8 @@ export interface BoxSettings {
 export interface BoxRules {
   /** by place in Available: 1 where the box may take the package */
   isOffered: Uint8Array
+  /** the box's own architecture */
+  arch: string
   /** obsoleting packages replace what they obsolete */
   followsObsoletes: boolean
   /** recommended and supplementing packages come too */
@@ -78,6 +80,7 @@ export function rulesOf(box: BoxSettings, available: Available): BoxRules {
   const own = listOf(option('installonlypkgs'))
   return {
     isOffered,
+    arch: box.arch,
     followsObsoletes: !isOff(option('obsoletes')),
     takesWeak: box.manager === 'dnf' && !isOff(option('install_weak_deps')),
     isInstallonly: installonly(own.length > 0 && box.manager === 'yum' ? own : [...INSTALLONLY, ...own]),
@@ -85,7 +88,8 @@ export function rulesOf(box: BoxSettings, available: Available): BoxRules {
   }
 }
 
-function isOff(value: string | undefined): boolean {
+/** An option of yum or dnf that says no. */
+export function isOff(value: string | undefined): boolean {
   return value !== undefined && /^(?:0|no|false|off)$/i.test(value.trim())
 }
 

@@ -42,6 +42,7 @@ export function mergeClosures(all: readonly BoxClosure[]): Map<number, Because> 
 export function reasonText({ rule, box, by = '', isInstalled, requirement }: Because): string {
   const where = isInstalled === true ? ` on ${box}` : ''
   if (rule === 'newer') return `newer than ${by}${where}`
+  if (rule === 'native') return `the box's own build of ${by}${where}`
   if (rule === 'obsoleter') return `obsoletes ${by}${where}`
   if (rule === 'newest') return `newest of its name and architecture, beside ${by}`
   if (rule === 'provider') return `provides ${requirement ?? ''} for ${by}${where}`

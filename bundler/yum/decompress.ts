@@ -214,7 +214,8 @@ function* readChunks(file: string, reused?: Buffer): Generator<Buffer, void> {
   }
 }
 
-function examine(file: string): { packing: Packing; bytes: number } {
+/** How a file is packed, and how large it is. */
+export function examine(file: string): { packing: Packing; bytes: number } {
   const fd = openSync(file, 'r')
   try {
     const head = Buffer.alloc(MAGIC_BYTES)

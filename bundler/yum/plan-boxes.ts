@@ -225,6 +225,7 @@ function carriedOf(
     warnings: [
       ...(wish?.unmatched ?? []).map((glob) => `nothing there matches include ${glob}`),
       ...(leftOut.length === 0 ? [] : [leftOutWarning(leftOut)]),
+      ...crowdWarnings(sorted),
       ...(upstream.data.filelists !== undefined || offers.openPaths.length === 0
         ? []
         : [openWarning(offers.openPaths)]),
@@ -241,11 +242,24 @@ function sumRules(packages: readonly { row: PackageRow; because: Because }[]): R
 }
 
 const SHOWN = 3
+/** So many packages for one requirement are worth a word. */
+const CROWD = 20
 
 function leftOutWarning(leftOut: readonly { row: PackageRow; because: Because }[]): string {
   const shown = leftOut.slice(0, SHOWN).map(({ row, because }) => `${row.nevra} (for ${because.box})`)
   const more = leftOut.length > SHOWN ? ` and ${leftOut.length - SHOWN} more` : ''
   return `exclude leaves out what boxes may need for their update: ${shown.join(', ')}${more}`
+}
+
+/** What a box's solver may choose is carried, however many that are: a person should know for what. */
+function crowdWarnings(packages: readonly CarriedRow[]): string[] {
+  const providing = packages.filter(({ because }) => because.requirement !== undefined)
+  const crowds = Map.groupBy(providing, ({ because }) => because.requirement!)
+  return [...crowds].flatMap(([requirement, all]) => {
+    const { by = '', box } = all[0]!.because
+    const why = `any of them may be chosen, so all are carried; exclude those that no box shall have`
+    return all.length < CROWD ? [] : [`${all.length} packages provide ${requirement} (for ${by}, ${box}): ${why}`]
+  })
 }
 
 function openWarning(open: readonly string[]): string {

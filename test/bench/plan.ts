@@ -27,9 +27,10 @@ import {
 } from './repository-shape.ts'
 
 /** Raise it with every change of what is made. */
-const VERSION = 2
+const VERSION = 3
 const VERSIONS = 3
 const INSTALLED = 1000
+const UPDATED_EVERY = 7
 /** Packages require what stands near them, so that an update stays in its neighbourhood. */
 const BLOCK = 20
 const BASE = ['libc.so.6(GLIBC_2.14)(64bit)', 'libpthread.so.0()(64bit)', 'rtld(GNU_HASH)', '/bin/sh']
@@ -101,7 +102,7 @@ function makeData(folder: string): void {
     filelists.add(filelistsElement(one))
     const number = Math.floor(i / VERSIONS)
     // the newest of most, an old one of every seventh
-    if (number < INSTALLED && i % VERSIONS === (number % 7 === 0 ? 0 : VERSIONS - 1)) installed.push(one)
+    if (number < INSTALLED && i % VERSIONS === (number % UPDATED_EVERY === 0 ? 0 : VERSIONS - 1)) installed.push(one)
   }
   const data = (['primary', 'filelists'] as const).map((type) => {
     ;(type === 'primary' ? primary : filelists).end()
@@ -118,7 +119,7 @@ function makeData(folder: string): void {
 }
 
 /** A version that rises with the row, and requirements: of the base and, where it is installed, of its neighbours; the
- *  newest version of one in ten needs something new, which brings one more. */
+ *  update of one in ten of those that have one needs something new, which brings one more. A box that works lacks nothing. */
 function neighbourly(random: Random, index: number): Pick<SamplePackage, 'version' | 'href' | 'requires'> {
   const number = Math.floor(index / VERSIONS)
   const block = number - (number % BLOCK)
@@ -130,7 +131,8 @@ function neighbourly(random: Random, index: number): Pick<SamplePackage, 'versio
   }
   const version = `2.${index % VERSIONS}`
   const isNewest = index % VERSIONS === VERSIONS - 1
-  if (isNewest && number < INSTALLED && number % 10 === 0) requires.add(`name="${nameOf(number + INSTALLED)}"`)
+  if (isNewest && number < INSTALLED && number % (UPDATED_EVERY * 10) === 0)
+    requires.add(`name="${nameOf(number + INSTALLED)}"`)
   return { version, href: `Packages/${nameOf(number)}-${version}-${index}.rpm`, requires: [...requires] }
 }
 

@@ -7,6 +7,7 @@
  */
 import { cpus, loadavg } from 'node:os'
 import { formatTable } from '../../manifests/console.ts'
+import { bytesMetrics } from './bytes.ts'
 import { importMetrics, packMetrics, verifyMetrics } from './carry.ts'
 import { workFolder } from './folders.ts'
 import { cutFilelistsMetrics, cutPrimaryMetrics, parseMetrics } from './lists.ts'
@@ -46,6 +47,11 @@ const GROUPS: Record<string, Group> = {
     needs: ['python3', 'grep'],
   },
   plan: { metrics: planMetrics, names: ['plan', 'plan-memory'], needs: ['python3', 'dnf', 'rpm'] },
+  bytes: {
+    metrics: bytesMetrics,
+    names: ['bytes', 'bytes-monthly'],
+    needs: ['python3', 'dnf', 'rpmbuild', 'rpmsign', 'createrepo_c', 'gpg'],
+  },
   release: {
     metrics: releaseMetrics,
     names: ['release', 'release-50-bundles', 'release-20000-paths', 'release-64-clients'],

@@ -1,79 +1,71 @@
-import { mkdirSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { runOnBox } from '../helpers/as-box.ts'
-import type { DnfClient, TransactionItem } from '../helpers/dnf.ts'
-import { GENERATIONS, makeBox, STATES } from '../helpers/fleet.ts'
-import { makeGap, type Gap } from '../helpers/gap.ts'
-import { makeLab, type Lab } from '../helpers/lab.ts'
-import { report } from '../helpers/process.ts'
+import type { DnfClient } from '../helpers/dnf.ts'
+import { STATES } from '../helpers/fleet.ts'
+import {
+  answer,
+  answers,
+  bringInventories,
+  carriedAndNeeded,
+  each,
+  nevrasOf,
+  plan,
+  publish,
+  startFleet,
+} from '../helpers/fleet-run.ts'
+import type { Gap } from '../helpers/gap.ts'
+import { report, type Outcome } from '../helpers/process.ts'
 
 const KEYS = '/etc/pki/rpm-gpg/RPM-GPG-KEY-gapferry'
 
-t.test('six boxes in different states update from one bundle as from the vendor, and one fails alike', async (t) => {
-  const lab = await makeLab(t)
-  await lab.publish('base', GENERATIONS.all.base)
-  await lab.publish('pkgs', GENERATIONS.all.pkgs)
-  const gap = await makeGap(t, lab.folder('gap'), settings(lab))
-  const fleet = new Map<string, Promised>()
-  for (const name of Object.keys(STATES)) {
-    const box = await makeBox(t, lab, name)
-    fleet.set(name, { box, expected: await answer(box) })
-  }
+t.test('boxes in different states update from one bundle as from the vendor, and one fails alike', async (t) => {
+  const fleet = await startFleet(t)
+  const { lab, gap, boxes } = fleet
+  const expected = await answers(fleet)
+  const failing = [...expected].filter(([, { error }]) => error !== '').map(([name]) => name)
+  t.same(failing, ['broken'])
+  await bringInventories(fleet)
+  const first = await plan(fleet, '--prove')
   t.same(
-    [...fleet].filter(([, { expected }]) => expected.error !== '').map(([name]) => name),
-    ['broken'],
+    first.proof!.map(({ box, verdict }) => [box, verdict]),
+    [...boxes.keys()].sort().map((name) => [name, 'same']),
+    'libsolv, too, does the same on what is carried',
   )
-  await addInventories(t, gap, fleet, lab.folder('inventories'))
+  const { carried, needed } = carriedAndNeeded(first, expected)
+  t.comment(`${carried} bytes carried, ${needed} needed: ${(carried / needed).toFixed(3)}`)
+  t.ok(needed > 0 && carried <= 1.35 * needed, 'bytes carried for what is needed', { carried, needed })
 
   await gap.bundle()
   await gap.deliver()
   await gap.serve()
-  for (const [name, { box, expected }] of fleet) {
+  await each(boxes, async (box, name) => {
     await pointAt(name, box, gap)
-    t.equal((await box.makecache()).status, 0)
-    const found = await answer(box)
-    t.strictSame(found, expected, `${name}: the same transaction`)
+    succeeds(t, await box.makecache(), `${name}: takes the mirror's metadata`)
+    t.strictSame(await answer(box), expected.get(name), `${name}: the same transaction`)
     const parity = await runOnBox(box, name, ['parity'])
-    t.equal(parity.status, 0, report(parity))
-    t.match(parity.stdout, name === 'broken' ? /^expected-failure /m : /^result holds$/m)
-  }
-  for (const [name, { box, expected }] of fleet) {
-    if (expected.error !== '') continue
-    const done = await box.upgrade()
-    t.equal(done.status, 0, report(done))
+    succeeds(t, parity, `${name}: parity`)
+    const holds = name === 'broken' ? /^expected-failure /m : /^result holds$/m
+    t.ok(holds.test(parity.stdout), `${name}: says so`, { said: report(parity) })
+    if (name === 'broken') return
+    succeeds(t, await box.upgrade(), `${name}: updates`)
     t.strictSame(await box.pending(), [], `${name}: nothing pending`)
-  }
+  })
+
+  await publish(lab, 'next')
+  await bringInventories(fleet)
+  const second = await plan(fleet)
+  await gap.bundle()
+  await gap.deliver()
+  const then = await answers(fleet)
+  const monthly = carriedAndNeeded(second, then, nevrasOf(first))
+  t.equal(second.toFetch.bytes, monthly.carried, 'what was carried is not fetched again')
+  t.comment(`a month later ${monthly.carried} new bytes, ${monthly.needed} newly needed`)
+  t.ok(monthly.needed > 0 && monthly.carried <= 1.1 * monthly.needed, 'new bytes for what is newly needed', monthly)
 })
 
-interface Promised {
-  box: DnfClient
-  expected: Answer
-}
-interface Answer {
-  items: TransactionItem[]
-  error: string
-}
-
-/** What dnf would do now, or why it would do nothing. */
-async function answer(box: DnfClient): Promise<Answer> {
-  try {
-    return { items: await box.pending(), error: '' }
-  } catch (error) {
-    return { items: [], error: String(error) }
-  }
-}
-
-async function addInventories(t: Test, gap: Gap, fleet: Map<string, Promised>, dir: string): Promise<void> {
-  mkdirSync(dir, { recursive: true })
-  for (const [name, { box }] of fleet) {
-    const inventory = await runOnBox(box, name, ['inventory'])
-    t.equal(inventory.status, 0, report(inventory))
-    writeFileSync(join(dir, `${name}.gfi`), inventory.stdout)
-  }
-  const files = [...fleet.keys()].map((name) => join(dir, `${name}.gfi`))
-  const added = await gap.gapferry('inventory', 'add', ...files)
-  t.equal(added.status, 0, report(added))
+/** With all that a command said where it failed, and only there. */
+function succeeds(t: Test, outcome: Outcome, name: string): void {
+  t.equal(outcome.status, 0, name, outcome.status === 0 ? {} : { said: report(outcome) })
 }
 
 /** As the operator does: the mirror's repository file and key, the box's own options stay. */
@@ -86,10 +78,4 @@ async function pointAt(name: string, box: DnfClient, gap: Gap): Promise<void> {
   box.repoFile('gapferry.repo', (await gap.fetch(`gapferry-${gap.group}.repo`)).toString())
   const { exclude } = STATES[name]!
   if (exclude !== undefined) box.option('sng-pkgs', 'exclude', exclude.join(' '))
-}
-
-function settings(lab: Lab): string {
-  const repository = (id: string, path: string): string =>
-    `  - { id: ${id}, baseurl: ['${lab.url}/${path}/'], gpgkey: '${lab.keyFile}', repoGpgcheck: true, gpgcheck: true }\n`
-  return `yum:\n${repository('sng-base', 'base')}${repository('sng-pkgs', 'pkgs')}`
 }

@@ -1,6 +1,6 @@
-import type { Test } from 'tap'
 import type { DnfClient } from './dnf.ts'
 import type { Lab } from './lab.ts'
+import { must } from './process.ts'
 import type { PackageSpec } from './rpm-spec.ts'
 
 /** Two repositories of a vendor as a PBX uses them, in several generations, and boxes in the states that boxes are really
@@ -181,9 +181,51 @@ const UNRELATED: PackageSpec[] = Array.from({ length: 24 }, (_, i) => ({
   payloadBytes: (20 + 11 * i) * KB,
 }))
 
+/** What comes in the month after. */
+const NEXT_BASE: PackageSpec[] = [
+  {
+    ...X86,
+    name: 'openssl-libs',
+    epoch: 1,
+    version: '1.0.2k',
+    release: '27',
+    provides: ['libssl.so.10()(64bit)'],
+    payloadBytes: 60 * KB,
+  },
+  { name: 'tzdata', version: '2024b', release: '1', payloadBytes: 25 * KB },
+  kernel('1166'),
+]
+
+const NEXT_PKGS: PackageSpec[] = [
+  {
+    ...X86,
+    name: 'asterisk16',
+    version: '16.30.2',
+    requires: [
+      'libssl.so.10()(64bit)',
+      'asterisk-sounds >= 1.6',
+      'libpbxcodec.so.2()(64bit)',
+      'libmysqlclient.so.18()(64bit)',
+    ],
+    payloadBytes: 330 * KB,
+  },
+  kmod('1166'),
+  {
+    name: 'sangoma-endpoints',
+    epoch: 1,
+    version: '0.6',
+    requires: ['sangoma-sysadmin >= 16.0'],
+    payloadBytes: 90 * KB,
+  },
+]
+
 export const GENERATIONS = {
   old: { base: OLD_BASE, pkgs: OLD_PKGS },
   all: { base: [...OLD_BASE, ...NEW_BASE, ...UNRELATED], pkgs: [...OLD_PKGS, ...NEW_PKGS] },
+  next: {
+    base: [...OLD_BASE, ...NEW_BASE, ...UNRELATED, ...NEXT_BASE],
+    pkgs: [...OLD_PKGS, ...NEW_PKGS, ...NEXT_PKGS],
+  },
 }
 
 /** What a box in each state has, by names that dnf can install. */
@@ -227,17 +269,17 @@ interface BoxState {
 }
 
 /** A box in that state, updating from the vendor's repositories `base` and `pkgs`, which must be published. */
-export async function makeBox(t: Test, lab: Lab, name: string): Promise<DnfClient> {
+export async function makeBox(lab: Lab, name: string): Promise<DnfClient> {
   const { has, exclude, versionLocks, best } = STATES[name]!
   const box = lab.box({
     repositories: { 'sng-base': 'base', 'sng-pkgs': 'pkgs' },
     ...(best === true ? { best } : {}),
     ...(versionLocks === undefined ? {} : { versionLocks }),
   })
-  t.equal((await box.makecache()).status, 0)
-  const installed = await box.dnf(['-y', 'install', '--setopt=install_weak_deps=0', ...has])
-  t.equal(installed.status, 0, `${name}: ${installed.stderr}`)
-  t.strictSame((await box.installed()).length, new Set(has).size, `${name}: ${(await box.installed()).join(' ')}`)
+  must(await box.makecache())
+  must(await box.dnf(['-y', 'install', '--setopt=install_weak_deps=0', ...has]))
+  const installed = await box.installed()
+  if (installed.length !== new Set(has).size) throw new Error(`${name}: ${installed.join(' ')}`)
   if (exclude !== undefined) box.option('sng-pkgs', 'exclude', exclude.join(' '))
   return box
 }

@@ -3,7 +3,7 @@ import { createServer, type AddressInfo } from 'node:net'
 import { join, resolve } from 'node:path'
 import { request } from 'undici'
 import { fingerprintWords } from '../../manifests/words.ts'
-import { report, run, start, type Outcome, type Running, type Teardown } from './process.ts'
+import { must, run, start, type Outcome, type Running, type Teardown } from './process.ts'
 
 const PROJECT = resolve(import.meta.dirname, '../..')
 
@@ -117,11 +117,6 @@ async function freePorts(count: number): Promise<number[]> {
   const ports = servers.map((server) => (server.address() as AddressInfo).port)
   await Promise.all(servers.map((server) => new Promise((done) => server.close(done))))
   return ports
-}
-
-function must(outcome: Outcome): Outcome {
-  if (outcome.status !== 0) throw new Error(report(outcome))
-  return outcome
 }
 
 async function serve(t: Teardown, cwd: string, admin: string): Promise<Running> {

@@ -73,6 +73,12 @@ export async function mustRun(command: string, args: readonly string[], options:
   return outcome
 }
 
+/** A finished command that must have done what it was asked; throws with all of its output otherwise. */
+export function must(outcome: Outcome): Outcome {
+  if (outcome.status !== 0) throw new Error(report(outcome))
+  return outcome
+}
+
 /** Starts a process that stays, and resolves once its output (either stream) matches `ready`, or `ready()` gives true.
  *  It is ended in `t`'s teardown. Rejects with its output when it ends or 20 seconds pass before that.
  *  SIGTERM, and SIGKILL where that had no effect for five seconds; only ever its own pid. */

@@ -1,15 +1,8 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { mustRun } from './process.ts'
+import { parseSolved, type Solved } from '../../bundler/yum/solver-case.ts'
 import type { UniversePackage, UniverseRelation } from './universe.ts'
-
-/** What libsolv would do, as its own program says it. */
-export interface Solved {
-  /** sorted: `install …`, `upgrade … …`, `erase …`, `obsoleted … …`, without the names of repositories */
-  transaction: string[]
-  /** no update without leaving something out */
-  hasProblems: boolean
-}
 
 const SIGNS = { EQ: '=', LT: '<', LE: '<=', GT: '>', GE: '>=' } as const
 /** As dnf calls the solver. */
@@ -33,14 +26,7 @@ export async function testsolv(
   const wanted = [...jobs, 'update all packages'].map((job) => `job ${job}\n`).join('')
   writeFileSync(join(dir, 'case.t'), repositories + SETTINGS + wanted)
   const { stdout } = await mustRun('testsolv', ['-r', join(dir, 'case.t')])
-  const lines = stdout.split('\n').filter((line) => line !== '')
-  return {
-    transaction: lines
-      .filter((line) => !line.startsWith('problem '))
-      .map((line) => line.replace(/@\w+/g, ''))
-      .sort(),
-    hasProblems: lines.some((line) => line.startsWith('problem ')),
-  }
+  return parseSolved(stdout)
 }
 
 /** libsolv's own text form of a repository. */
