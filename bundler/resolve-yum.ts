@@ -14,6 +14,7 @@
  * The set only grows, each package is looked at once, and a requirement again only when the installed package that
  * fulfilled it may go: so loops of requirements and of obsoletes end.
  */
+import { GapferryError } from '../manifests/errors.ts'
 import type { PackageTable } from '../manifests/package-table.ts'
 import { relationOf, type Available } from './yum/available.ts'
 import type { BoxRules } from './yum/box-settings.ts'
@@ -60,6 +61,7 @@ export function resolveBox(
   { installed, rules }: { installed: PackageTable; rules: BoxRules },
   wanted: Iterable<number> = [],
 ): Closure {
+  available.order.refill()
   const growing = new Growing(available, installed, rules)
   growing.start()
   const candidates = growing.packages.length
@@ -69,6 +71,8 @@ export function resolveBox(
   return { packages: growing.packages, candidates, reasonOf: (place) => growing.reasonOf(place), least, unresolved }
 }
 
+/** Packages that supplement packages that supplement …: each link is a look at all of them. */
+const MAX_ROUNDS = 100
 const OUT = 0
 /** Who asks is one number: places in Available from 0 on, rows of the installed table from -1 down. */
 const NOBODY = 2 ** 31 - 1
@@ -124,9 +128,11 @@ class Growing {
 
   /** Looks at what was taken until nothing more comes. */
   finish(): void {
-    do {
+    for (let rounds = 0; ; rounds++) {
       while (this.#done < this.packages.length) this.#follow(this.packages[this.#done++]!)
-    } while (this.#takeSupplements())
+      if (!this.#takeSupplements()) return
+      if (rounds === MAX_ROUNDS) throw tooDeep()
+    }
   }
 
   reasonOf(place: number): Reason {
@@ -335,6 +341,13 @@ class Growing {
     }
     return newest.values()
   }
+}
+
+function tooDeep(): GapferryError {
+  return new GapferryError(
+    'REPODATA_INVALID',
+    `expected at most ${MAX_ROUNDS} packages that supplement one another in a row`,
+  )
 }
 
 function sourceOf(by: number): { isInstalled: boolean; index: number } {
