@@ -17,6 +17,7 @@
 import { GapferryError } from '../manifests/errors.ts'
 import type { PackageTable } from '../manifests/package-table.ts'
 import { relationOf, type Available } from './yum/available.ts'
+import { findBeside } from './yum/beside.ts'
 import type { BoxRules } from './yum/box-settings.ts'
 import { PackageIndex } from './yum/package-index.ts'
 import { mayHold } from './yum/requirements.ts'
@@ -352,25 +353,6 @@ function tooDeep(): GapferryError {
 
 function sourceOf(by: number): { isInstalled: boolean; index: number } {
   return by < 0 ? { isInstalled: true, index: ~by } : { isInstalled: false, index: by }
-}
-
-/** Versions that stand beside each other: all but the oldest ones that the manager's limit may remove when one more comes. */
-function findBeside(present: PackageIndex, { order }: Available, rules: BoxRules): Uint8Array {
-  const { table } = present
-  const isBeside = new Uint8Array(table.count)
-  for (const name of new Set(table.name)) {
-    const rows = [...present.named(name)].filter((i) =>
-      rules.isInstallonly(table.pool.text(name), () => providesOf(table, i)),
-    )
-    rows.sort((a, b) => order.compare(table, b, table, a))
-    const kept = rules.installonlyLimit === 0 ? rows.length : rules.installonlyLimit - 1
-    for (const i of rows.slice(0, Math.max(kept, 1))) isBeside[i] = 1
-  }
-  return isBeside
-}
-
-function* providesOf({ pool, provides }: PackageTable, i: number): Iterable<string> {
-  for (let at = provides.start[i]!; at < provides.start[i + 1]!; at++) yield pool.text(provides.name[at]!)
 }
 
 function withRelations(start: Uint32Array, isOffered: Uint8Array): number[] {
