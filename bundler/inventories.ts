@@ -2,7 +2,7 @@
  * The inventories that the laptop has, `<inventories>/<site>/<box>.gfi` as they came from the boxes (`.rpms`: what stands in
  * for one), with what the person said of it beside it (`.json`), and which group each box belongs to.
  */
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import * as v from 'valibot'
 import { strictObject } from '../manifests/document.ts'
@@ -13,6 +13,7 @@ import { parseStandIn } from '../manifests/stand-in.ts'
 import { replaceFile } from '../storage/durable.ts'
 import type { Ledger } from '../storage/ledger.ts'
 import type { Fleet } from './config.ts'
+import { compileGlob } from './yum/globs.ts'
 
 /** What a person decided when the inventory was added. */
 const Choice = strictObject({
@@ -156,11 +157,9 @@ function groupOf(site: Site, name: string, choice: Pick<Choice, 'group'>): strin
   return taking.length === 1 ? taking[0]!.name : undefined
 }
 
+/** Names of boxes are small letters. */
 function matches(glob: string, name: string): boolean {
-  const source = glob.replace(/[^]/g, (c) =>
-    c === '*' ? '.*' : c === '?' ? '.' : c.replace(/[\\^$.+()[\]{}|/]/, '\\$&'),
-  )
-  return new RegExp(`^${source}$`, 'i').test(name)
+  return compileGlob(glob.toLowerCase()).pattern.test(name)
 }
 
 function boxNames(fleet: Fleet, site: string): string[] {
@@ -247,8 +246,8 @@ function unknownBox(name: string, site: string): GapferryError {
 /** Bytes of a file that a person names. @throws INVENTORY_INVALID, USAGE_INVALID */
 export function readOffered(file: string): Buffer {
   try {
-    const bytes = readFileSync(file)
-    if (bytes.length <= MAX_INVENTORY_BYTES) return bytes
+    if (!statSync(file).isFile()) throw new Error('no plain file')
+    if (statSync(file).size <= MAX_INVENTORY_BYTES) return readFileSync(file)
   } catch (cause) {
     throw new GapferryError('USAGE_INVALID', `${file}: cannot be read`, {
       cause,

@@ -15,8 +15,10 @@
  * The set only grows, each package is looked at once, and a requirement again only when the installed package that
  * fulfilled it may go: so loops of requirements and of obsoletes end.
  */
+import { GapferryError } from '../manifests/errors.ts'
 import type { PackageTable } from '../manifests/package-table.ts'
 import { relationOf, type Available } from './yum/available.ts'
+import { findBeside } from './yum/beside.ts'
 import type { BoxRules } from './yum/box-settings.ts'
 import { PackageIndex } from './yum/package-index.ts'
 import { mayHold } from './yum/requirements.ts'
@@ -61,6 +63,7 @@ export function resolveBox(
   { installed, rules }: { installed: PackageTable; rules: BoxRules },
   wanted: Iterable<number> = [],
 ): Closure {
+  available.order.refill()
   const growing = new Growing(available, installed, rules)
   growing.start()
   const candidates = growing.packages.length
@@ -70,6 +73,8 @@ export function resolveBox(
   return { packages: growing.packages, candidates, reasonOf: (place) => growing.reasonOf(place), least, unresolved }
 }
 
+/** Packages that supplement packages that supplement …: each link is a look at all of them. */
+const MAX_ROUNDS = 100
 const OUT = 0
 /** Who asks is one number: places in Available from 0 on, rows of the installed table from -1 down. */
 const NOBODY = 2 ** 31 - 1
@@ -125,9 +130,11 @@ class Growing {
 
   /** Looks at what was taken until nothing more comes. */
   finish(): void {
-    do {
+    for (let rounds = 0; ; rounds++) {
       while (this.#done < this.packages.length) this.#follow(this.packages[this.#done++]!)
-    } while (this.#takeSupplements())
+      if (!this.#takeSupplements()) return
+      if (rounds === MAX_ROUNDS) throw tooDeep()
+    }
   }
 
   reasonOf(place: number): Reason {
@@ -348,27 +355,15 @@ class Growing {
   }
 }
 
+function tooDeep(): GapferryError {
+  return new GapferryError(
+    'REPODATA_INVALID',
+    `expected at most ${MAX_ROUNDS} packages that supplement one another in a row`,
+  )
+}
+
 function sourceOf(by: number): { isInstalled: boolean; index: number } {
   return by < 0 ? { isInstalled: true, index: ~by } : { isInstalled: false, index: by }
-}
-
-/** Versions that stand beside each other: all but the oldest ones that the manager's limit may remove when one more comes. */
-function findBeside(present: PackageIndex, { order }: Available, rules: BoxRules): Uint8Array {
-  const { table } = present
-  const isBeside = new Uint8Array(table.count)
-  for (const name of new Set(table.name)) {
-    const rows = [...present.named(name)].filter((i) =>
-      rules.isInstallonly(table.pool.text(name), () => providesOf(table, i)),
-    )
-    rows.sort((a, b) => order.compare(table, b, table, a))
-    const kept = rules.installonlyLimit === 0 ? rows.length : rules.installonlyLimit - 1
-    for (const i of rows.slice(0, Math.max(kept, 1))) isBeside[i] = 1
-  }
-  return isBeside
-}
-
-function* providesOf({ pool, provides }: PackageTable, i: number): Iterable<string> {
-  for (let at = provides.start[i]!; at < provides.start[i + 1]!; at++) yield pool.text(provides.name[at]!)
 }
 
 function withRelations(start: Uint32Array, isOffered: Uint8Array): number[] {

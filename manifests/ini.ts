@@ -19,6 +19,11 @@ export function parseIni(lines: readonly string[], manager: 'yum' | 'dnf' | 'apt
   const sections = new Map<string, IniSection>()
   let options: Map<string, string> | undefined
   let key: string | undefined
+  let value: string[] = []
+  const flush = (): void => {
+    if (key !== undefined) options!.set(key, value.join('\n').trim())
+    key = undefined
+  }
   for (const line of lines) {
     const text = line.trim()
     if (text === '' || COMMENTS[manager].test(line)) continue
@@ -26,16 +31,18 @@ export function parseIni(lines: readonly string[], manager: 'yum' | 'dnf' | 'apt
     if (header !== undefined) {
       const section = sections.get(header) ?? { name: header, options: new Map<string, string>() }
       sections.set(header, section)
-      ;[options, key] = [section.options, undefined]
-    } else if (CONTINUED.test(line)) {
-      if (key !== undefined) options!.set(key, `${options!.get(key)}\n${text}`.trim())
-    } else if (options !== undefined) {
+      flush()
+      options = section.options
+    } else if (CONTINUED.test(line)) value.push(text)
+    else if (options !== undefined) {
       const at = line.search(manager === 'yum' ? /[=:]/ : /=/)
       if (at < 1) continue
+      flush()
       key = line.slice(0, at).trim().toLowerCase()
-      options.set(key, valueOf(line.slice(at + 1), manager))
+      value = [valueOf(line.slice(at + 1), manager)]
     }
   }
+  flush()
   return [...sections.values()]
 }
 

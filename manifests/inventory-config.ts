@@ -101,16 +101,17 @@ function releaseVersion(
   configured: string | undefined,
   manager: Manager,
 ): string | undefined {
-  const names = configured === undefined ? RELEASE_PACKAGES[manager] : configured.split(/[\s,]+/)
-  for (const name of names) {
-    for (const one of packages) {
-      const provide = one.provides?.find((relation) => relation.name === name)
-      if (provide === undefined) continue
-      const isOwn = one.name === name || provide.flags !== 'EQ' || provide.version === undefined
-      return isOwn ? one.version : `${provide.version}${provide.release === undefined ? '' : `-${provide.release}`}`
+  const names = new Set(configured === undefined ? RELEASE_PACKAGES[manager] : configured.split(/[\s,]+/))
+  const found = new Map<string, string>()
+  for (const one of packages) {
+    for (const { name, flags, version, release } of one.provides ?? []) {
+      if (!names.has(name) || found.has(name)) continue
+      const isOwn = one.name === name || flags !== 'EQ' || version === undefined
+      found.set(name, isOwn ? one.version : `${version}${release === undefined ? '' : `-${release}`}`)
     }
   }
-  return undefined
+  const first = [...names].find((name) => found.has(name))
+  return first === undefined ? undefined : found.get(first)
 }
 
 /** From os-release, or where that does not tell from redhat-release. */

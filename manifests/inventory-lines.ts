@@ -33,9 +33,10 @@ export function readSections(bytes: Buffer, what: string): Section[] {
   checkFirst(lines[0]!, what)
   lines.forEach((line, i) => checkLine(line, i + 1, what))
   const sections: Section[] = []
+  const seen = new Set<string>()
   let at = 1
   for (; SECTION.test(lines[at] ?? ''); at += sections.at(-1)!.lines.length + 1) {
-    sections.push(sectionAt(lines, at, sections, what))
+    sections.push(sectionAt(lines, at, seen, what))
   }
   checkEnd(bytes, lines, at, what)
   return sections
@@ -87,18 +88,22 @@ function checkLine(line: string, number: number, what: string): void {
   throw invalidInventory(what, `line ${number}: expected printable ASCII, ${why}`)
 }
 
-function sectionAt(lines: readonly string[], at: number, before: readonly Section[], what: string): Section {
+/** @param seen  sections before this one, by their words */
+function sectionAt(lines: readonly string[], at: number, seen: Set<string>, what: string): Section {
   const [, name = '', count, argument = ''] = SECTION.exec(lines[at]!)!
-  if (before.some((one) => one.name === name && one.argument === argument)) {
+  const words = `${name} ${argument}`
+  if (seen.has(words)) {
     throw invalidInventory(
       what,
       `line ${at + 1}: the section ${name} ${argument} stands there twice`.replace('  ', ' '),
     )
   }
+  seen.add(words)
   const end = at + 1 + Number(count)
-  const early = lines.findIndex((line, i) => i > at && i < end && END.test(line))
-  if (early !== -1 || end >= lines.length) {
-    const found = (early === -1 ? lines.length - 1 : early) - at - 1
+  let early = at + 1
+  while (early < Math.min(end, lines.length - 1) && !END.test(lines[early]!)) early++
+  if (early < end || end >= lines.length) {
+    const found = early - at - 1
     throw invalidInventory(what, `line ${at + 1}: the section ${name} says ${count} lines, found ${found}`)
   }
   return { name, argument, lines: lines.slice(at + 1, end), firstLine: at + 2 }

@@ -18,7 +18,7 @@ import type { CatalogState } from '../storage/catalog-state.ts'
 import { Catalog } from '../storage/catalog.ts'
 import { lockStore } from '../storage/database.ts'
 import { syncFolder, writeAll } from '../storage/durable.ts'
-import { isBehind, verifyState } from '../storage/state-check.ts'
+import { isBehind, verifyForeignState } from '../storage/state-check.ts'
 import { MAX_STATE_BYTES, parseState, serializeState } from '../storage/state-file.ts'
 import { mergeStates } from '../storage/state-merge.ts'
 import { audited } from './audit.ts'
@@ -175,7 +175,7 @@ async function unpack(
 /** The state file and the database of a backup tell the same. */
 function checkedState(file: string, bytes: Buffer, db: string): CatalogState {
   const state = explained(file, () => parseState(bytes, 'state.json'))
-  const catalog = explained(file, () => new Catalog(db))
+  const catalog = explained(file, () => Catalog.foreign(db))
   try {
     const own = explained(file, () => catalog.state())
     if (own !== undefined && serializeState(own).equals(bytes)) return state
@@ -190,8 +190,8 @@ async function merged(
   present: CatalogState | undefined,
   { file, storeDir }: { file: string; storeDir: string },
 ): Promise<CatalogState> {
-  const [fault] = await verifyState(found, join(storeDir, STAGING))
-  if (fault !== undefined) throw damaged(file, `group ${fault.group}: ${fault.error.message}`)
+  const fault = await verifyForeignState(found, join(storeDir, STAGING))
+  if (fault !== undefined) throw damaged(file, fault.message, fault)
   return present === undefined ? found : mergeStates(found, present)
 }
 
@@ -247,7 +247,8 @@ function holds(catalog: Catalog, head: AuditHead): boolean {
 function swapDatabase(storeDir: string): void {
   const file = catalogFile(storeDir)
   const old = `${file}.replaced`
-  for (const end of ['', '-wal', '-shm']) rmSync(`${old}${end}`, { force: true })
+  // Without a database a restore was ended here before: what it moved aside is the only copy.
+  if (existsSync(file)) for (const end of ['', '-wal', '-shm']) rmSync(`${old}${end}`, { force: true })
   for (const end of ['', '-wal']) if (existsSync(`${file}${end}`)) renameSync(`${file}${end}`, `${old}${end}`)
   rmSync(`${file}-shm`, { force: true })
   syncFolder(storeDir)

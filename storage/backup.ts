@@ -155,12 +155,21 @@ function readHead(fd: number, file: string): { head: BackupHead; at: number } {
   const line = readLine(fd, DIGEST_LINE_BYTES, size)
   if (line === undefined || sha256Of(line) !== first.trimEnd())
     throw damaged(file, 'its list is not what its digest says')
-  const head: unknown = JSON.parse(line.toString('utf8'))
+  const head = parseJson(line)
   if (!v.is(BackupHead, head)) throw invalid(file, 'is of a version that is not known here')
+  if (new Set(head.files.map(({ name }) => name)).size < head.files.length) throw damaged(file, 'names a file twice')
   const at = DIGEST_LINE_BYTES + line.length
   const expected = head.files.reduce((total, { bytes }) => total + bytes, at)
   if (expected !== size) throw damaged(file, `expected ${expected} bytes, found ${size}`)
   return { head, at }
+}
+
+function parseJson(line: Buffer): unknown {
+  try {
+    return JSON.parse(line.toString('utf8'))
+  } catch {
+    return undefined
+  }
 }
 
 /** The line from `from` on, with its end; undefined where none ends within the limit. */

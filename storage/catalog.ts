@@ -17,7 +17,7 @@ import {
   writeState,
   type CatalogState,
 } from './catalog-state.ts'
-import { openDatabase, soundly, writeTransaction, type Database } from './database.ts'
+import { openDatabase, refuseForeignSchema, soundly, writeTransaction, type Database } from './database.ts'
 import { stageStateFile, type StagedState } from './state-file.ts'
 import type { TrustedState, VerifiedMetadata } from './trust.ts'
 
@@ -69,6 +69,12 @@ export class Catalog {
       this.#db.close()
       throw error
     }
+  }
+
+  /** Opens a catalogue that came from elsewhere. @throws as the constructor; STORE_DAMAGED where its tables are others */
+  static foreign(file: string): Catalog {
+    refuseForeignSchema(file, CATALOG_MIGRATIONS)
+    return new Catalog(file)
   }
 
   /** A catalogue in memory that knows `state`; nothing that is written to it lasts. */

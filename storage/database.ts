@@ -50,6 +50,30 @@ export function openDatabase(file: string, migrations: readonly string[]): Datab
   })
 }
 
+/** For a file that came from elsewhere, before anything else is asked of it: its tables and indexes are those that the
+ *  migrations make, and it has no trigger and no view, which would go on working for whoever put them there.
+ *  @throws STORE_DAMAGED; STORE_VERSION; STORE_UNREADABLE */
+export function refuseForeignSchema(file: string, migrations: readonly string[]): void {
+  explained(file, () => {
+    const [db, own] = [new SqliteDatabase(file, { readonly: true }), new SqliteDatabase(':memory:')]
+    try {
+      const version = versionOf(db)
+      if (version > migrations.length) throw newerVersion(file, version, migrations)
+      for (const sql of migrations.slice(0, Math.max(0, version))) own.exec(sql)
+      if (schemaOf(db) !== schemaOf(own)) throw damaged(file, 'other tables, or triggers or views')
+    } finally {
+      db.close()
+      own.close()
+    }
+  })
+}
+
+function schemaOf(db: Database): string {
+  return JSON.stringify(
+    db.prepare('SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name').raw().all(),
+  )
+}
+
 /** Runs `work`, which only a damaged database can make fail.
  *  @throws STORE_DAMAGED; what SQLite says of the disk, the lock or the room; what else `work` throws */
 export function soundly<T>(db: Database, work: () => T): T {
@@ -134,14 +158,18 @@ function prepare(db: Database, file: string, migrations: readonly string[]): voi
 function migrate(db: Database, file: string, migrations: readonly string[]): void {
   const version = versionOf(db)
   if (version > migrations.length) {
-    throw new GapferryError(
-      'STORE_VERSION',
-      `${file}: expected version ${migrations.length} or older, found version ${version}`,
-      { hint: 'a newer gapferry wrote this store; install that version or a later one' },
-    )
+    throw newerVersion(file, version, migrations)
   }
   for (const sql of migrations.slice(version)) db.exec(sql)
   db.pragma(`user_version = ${migrations.length}`)
+}
+
+function newerVersion(file: string, version: number, migrations: readonly string[]): GapferryError {
+  return new GapferryError(
+    'STORE_VERSION',
+    `${file}: expected version ${migrations.length} or older, found version ${version}`,
+    { hint: 'a newer gapferry wrote this store; install that version or a later one' },
+  )
 }
 
 function versionOf(db: Database): number {

@@ -3,7 +3,7 @@
  * uses, at the time at which each bundle was made (what was released is served on after its end, too).
  */
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
-import { parseRoot } from '../manifests/metadata.ts'
+import { checkSite, parseRoot, rootChain } from '../manifests/metadata.ts'
 import type { CatalogState, StateBundle } from './catalog-state.ts'
 import { serializeState } from './state-file.ts'
 
@@ -25,6 +25,24 @@ export async function verifyState(state: CatalogState, scratchDir: string): Prom
     if (error !== undefined) faults.push({ group, number, error })
   }
   return faults
+}
+
+/** The same for a state that came from elsewhere, and all of it that could be released: nobody else will ask who signed it.
+ *  @returns the first fault */
+export async function verifyForeignState(state: CatalogState, scratchDir: string): Promise<GapferryError | undefined> {
+  try {
+    checkSite(rootChain(state.roots, 'its root'), state.site)
+  } catch (error) {
+    if (isGapferryError(error)) return error
+    throw error
+  }
+  for (const { number, isRevoked } of state.bundles) {
+    const isServed = state.releases.some((release) => release.number === number)
+    const error = isRevoked && !isServed ? undefined : await verdictOn(state, number, scratchDir)
+    if (error !== undefined) return error
+  }
+  const [fault] = await verifyState(state, scratchDir)
+  return fault?.error
 }
 
 /** Compares what lies beside a database with the state that is in it.
@@ -76,7 +94,9 @@ async function verifyBundle(
   const trusted = { roots: roots.slice(0, 1) }
   const { verifyMetadata } = await import('./trust.ts') // hardly ever needed where a mirror only serves
   const found = await verifyMetadata({ trusted, offered, nowMs: createdAtMs, site, scratchDir })
+  if (found.createdAtMs !== createdAtMs) throw damaged(`bundle ${number}`, 'expected the date that is signed')
   const isSame =
+    found.number === number &&
     found.targets.size === trees.length &&
     trees.every(({ target, sha256, bytes }) => {
       const signed = found.targets.get(target)

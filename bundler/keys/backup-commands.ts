@@ -1,7 +1,7 @@
 /**
  * `gapferry keys backup` and `gapferry keys restore`.
  */
-import { existsSync, mkdirSync, readFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, statSync } from 'node:fs'
 import { basename, resolve } from 'node:path'
 import type { Command } from 'commander'
 import { plural } from '../../manifests/console.ts'
@@ -121,8 +121,11 @@ function fleetOfBackup({ settings }: KeyBackup, config: string): Fleet {
 
 function readBackup(file: string): Buffer {
   try {
+    // A stick may hold a pipe, or a link to a device that never ends.
+    if (!statSync(file).isFile()) throw new GapferryError('KEY_INVALID', `${file}: expected a plain file`)
     return readFileSync(file)
   } catch (cause) {
+    if (systemCode(cause) === '') throw cause
     throw new GapferryError('KEY_MISSING', `${file}: cannot be read (${systemCode(cause)})`, {
       hint: 'gapferry keys restore --help',
       cause,

@@ -74,6 +74,7 @@ export function keyFileName(role: KeyFile['role'], keyid: string): string {
 /** @throws KEY_MISSING */
 export function readSiteFile(file: string): Buffer {
   try {
+    if (!statSync(file).isFile()) throw missing(file, 'is no plain file')
     if (statSync(file).size > MAX_FILE_BYTES) throw missing(file, `is larger than ${MAX_FILE_BYTES} bytes`)
     return readFileSync(file)
   } catch (cause) {

@@ -3,7 +3,7 @@
  * rest. Rule: yum 3.4.3 and dnf 4, their versionlock and priorities plugins. In doubt a package stays: the box hides it
  * there as well, and a candidate too many costs only its bytes.
  */
-import { isGapferryError } from '../../manifests/errors.ts'
+import { GapferryError, isGapferryError } from '../../manifests/errors.ts'
 import type { PackageTable } from '../../manifests/package-table.ts'
 import type { Available } from './available.ts'
 import { compileGlob, namesOf, nevraAt, type Glob } from './globs.ts'
@@ -45,6 +45,8 @@ const COMPATIBLE: Record<string, readonly string[]> = {
   i686: ['i686', 'i586', 'i486', 'i386', 'noarch'],
 }
 const PRIORITY = 99
+const MAX_GLOBS = 1000
+const MAX_LOCKS = 10_000
 const INSTALLONLY_LIMIT = { yum: 0, dnf: 3 } as const
 /** Built into both managers. */
 const INSTALLONLY = [
@@ -93,8 +95,14 @@ export function isOff(value: string | undefined): boolean {
   return value !== undefined && /^(?:0|no|false|off)$/i.test(value.trim())
 }
 
+/** @throws INVENTORY_INVALID for more than anybody writes: each is held against every package */
 function listOf(value: string | undefined): string[] {
-  return (value ?? '').split(/[\s,]+/).filter((word) => word !== '')
+  const words = (value ?? '').split(/[\s,]+/).filter((word) => word !== '')
+  if (words.length <= MAX_GLOBS) return words
+  throw new GapferryError(
+    'INVENTORY_INVALID',
+    `expected at most ${MAX_GLOBS} globs in one option, found ${words.length}`,
+  )
 }
 
 function globsOf(value: string | undefined): Glob[] {
@@ -111,7 +119,7 @@ function globOf(text: string): Glob[] {
   }
 }
 
-function patternOf(text: string): RegExp {
+function patternOf(text: string): Glob['pattern'] {
   return globOf(text)[0]?.pattern ?? /(?!)/
 }
 
@@ -173,15 +181,18 @@ function hideByPriority(isOffered: Uint8Array, { table, repositories }: Availabl
 
 interface Lock {
   isExclusion: boolean
-  name: RegExp
-  epoch: RegExp
-  version: RegExp
-  release: RegExp
+  name: Glob['pattern']
+  epoch: Glob['pattern']
+  version: Glob['pattern']
+  release: Glob['pattern']
 }
 
 /** `name-epoch:version-release.arch` (dnf) or `epoch:name-version-release.arch` (yum); the arch does not count. A name that
  *  is locked is offered in locked versions alone; `!` hides the versions it matches. */
 function hideByLocks(isOffered: Uint8Array, table: PackageTable, lines: readonly string[]): void {
+  if (lines.length > MAX_LOCKS) {
+    throw new GapferryError('INVENTORY_INVALID', `expected at most ${MAX_LOCKS} version locks, found ${lines.length}`)
+  }
   const locks = lines.flatMap((line) => parseLock(line) ?? [])
   const byName = new Map<number, { only: Lock[]; never: Lock[] }>()
   for (let i = 0; i < isOffered.length; i++) {

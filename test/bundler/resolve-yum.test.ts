@@ -251,3 +251,39 @@ t.test('ends soon on loops and crowds', (t) => {
 function nevraOf([name, epoch, version, release, arch]: UniverseNevra): string {
   return formatNevra({ name, epoch, version, release, arch })
 }
+
+t.test('lists and boxes that were made to keep a plan busy are refused', (t) => {
+  const many = Array.from({ length: 1200 }, (_, i) => i)
+  const hostile: Record<string, Parameters<typeof resolveUniverse>> = {
+    'an installed name with thousands of versions': [
+      {
+        installed: [...many, ...many.map((i) => i + 1200)].map((i) => one(`a-${i}-1.noarch`)),
+        available: [...many, ...many.map((i) => i + 1200)].map((i) => one(`a-${i + 2400}-1.noarch`)),
+      },
+    ],
+    'supplements in a row': [
+      {
+        installed: [one('a-1-1.noarch')],
+        available: [
+          one('a-2-1.noarch'),
+          ...many.map((i) => one(`x${i}-1-1.noarch`, { supplements: [`(x${i + 1} and a)`] })),
+          one('x1200-1-1.noarch', { supplements: ['a'] }),
+        ],
+      },
+      { manager: 'dnf' },
+    ],
+    'versions without end': [
+      {
+        installed: [one('a-1-1.noarch')],
+        available: ['1', '2'].map((end) => one(`a-${'1.'.repeat(9000)}${end}-1.noarch`)),
+      },
+    ],
+  }
+  for (const [what, args] of Object.entries(hostile)) {
+    t.throws(() => resolveUniverse(...args), { code: 'REPODATA_INVALID' }, what)
+  }
+  const options = new Map([['exclude', Array.from({ length: 5000 }, (_, i) => `a${i}`).join(' ')]])
+  const plain = { installed: [one('a-1-1.noarch')], available: [one('a-2-1.noarch')] }
+  t.throws(() => resolveUniverse(plain, { mainOptions: options }), { code: 'INVENTORY_INVALID' })
+  t.end()
+})

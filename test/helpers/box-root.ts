@@ -56,11 +56,15 @@ export async function runBox(
     shell = SHELLS[0]!,
     path,
     env = {},
-  }: { shell?: [string, ...string[]]; path?: string; env?: Record<string, string> } = {},
+    cwd,
+  }: { shell?: [string, ...string[]]; path?: string; env?: Record<string, string>; cwd?: string } = {},
 ): Promise<Outcome> {
   const [command, ...rest] = shell
   const PATH = `${path === undefined ? '' : `${path}:`}/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin`
-  return run(command, [...rest, GAPFERRY_BOX, ...args], { env: { PATH, ...env } })
+  return run(command, [...rest, GAPFERRY_BOX, ...args], {
+    env: { PATH, ...env },
+    ...(cwd === undefined ? {} : { cwd }),
+  })
 }
 
 /** Packages of the size and kind of a CentOS 7 based box: shared libraries with versioned symbols, perl and python

@@ -231,3 +231,28 @@ function isReadOrRefused(
     return error instanceof GapferryError && error.code === 'INVENTORY_INVALID'
   }
 }
+
+t.test('a hostile inventory is read in a time that follows its size', (t) => {
+  const many = (n: number): string[] => Array.from({ length: n }, (_, i) => `a${i}`)
+  const release = `distroverpkg=${many(9000).join(',')}`
+  const texts: Record<string, string> = {
+    sections: inventoryText({ sections: Object.fromEntries(many(60_000).map((one) => [`file /etc/apt/${one}`, []])) }),
+    continued: inventoryText({
+      sections: { 'file /etc/yum.conf': ['[main]', 'exclude=a', ...Array<string>(900_000).fill(' a')] },
+    }),
+    release: inventoryText({
+      sections: {
+        'file /etc/yum.conf': ['[main]', release],
+        relations: Array.from({ length: 50 }, (_, i) => `b${i}`),
+        packages: many(20_000).map((name) => `${name} 0 1 1 noarch p=1-50`),
+      },
+    }),
+  }
+  for (const [name, text] of Object.entries(texts)) {
+    const before = process.cpuUsage().user
+    parse(text)
+    const ms = (process.cpuUsage().user - before) / 1000
+    t.ok(ms < 8000, `${name}: ${Math.round(ms)} ms`)
+  }
+  t.end()
+})

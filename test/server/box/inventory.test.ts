@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { parseInventory, type Inventory } from '../../../manifests/inventory.ts'
@@ -45,6 +45,10 @@ const YUM_FILES = {
     'proxy=http://joe:secret@proxy.lan:3128',
     'proxy_password = s3cret',
     '  more of it',
+    '# a comment',
+    '',
+    '  after the comment',
+    '#old_password=commented',
     'distroverpkg: centos-release',
     '[in-main]',
     'baseurl=http://127.0.0.1/main',
@@ -53,7 +57,7 @@ const YUM_FILES = {
   '/etc/yum.repos.d/b.repo':
     '[sng-pkgs]\nname=Sang\xf6ma 100%\nmirrorlist=http://u:p@h/?r=$releasever&a=%20\n priority = no\nenabled = 1\nexclude = a,b\n  c\n',
   '/etc/yum.repos.d/a.repo':
-    'rem nothing\n; nothing\n[off]\nenabled=FALSE\n[twice]\npriority=1\npassword=geheim\nbaseurl=http://a/\n  http://b/\n\n  http://c/\n',
+    'rem nothing\n; nothing\n[off]\nenabled=FALSE\n[twice]\npriority=1\npassword=geheim\nbaseurl=http://a/\n  http://anna:sl/4711@0815@b/\n\n  http://c/\n',
   '/etc/yum.repos.d/c.repo': '[twice]\r\npriority=2\r\nenabled=0\r\n',
   '/etc/yum/vars/dist': 'sng7\n',
   '/etc/yum/pluginconf.d/versionlock.conf': '[main]\nenabled = 1\nlocklist = /etc/yum/my locks.txt\n',
@@ -122,11 +126,23 @@ t.test('odd but legal configuration means what yum takes it for, without passwor
   const root = t.testdir()
   await makeBoxRoot(root, PACKAGES, YUM_FILES)
   const { stdout } = await runBox(['inventory', '--root', root])
-  for (const secret of ['s3cret', 'secret', 'geheim', 'more of it', 'u:p@']) t.notOk(stdout.includes(secret), secret)
+  for (const secret of [
+    's3cret',
+    'secret',
+    'geheim',
+    'more of it',
+    'u:p@',
+    'after the',
+    'commented',
+    'anna',
+    '4711',
+    '0815',
+  ])
+    t.notOk(stdout.includes(secret), secret)
   const box = parseInventory(Buffer.from(stdout), 'box.gfi')
   t.strictSame(Object.fromEntries(box.mainOptions), {
     ...{ plugins: '1', exclude: 'kernel*\nphp-*\nmariadb', proxy: 'http://***@proxy.lan:3128' },
-    ...{ proxy_password: '***\n***', distroverpkg: 'centos-release' },
+    ...{ proxy_password: '***\n***\n***', distroverpkg: 'centos-release' },
   })
   t.strictSame(
     box.repositories.map(({ id, file }) => [id, file]),
@@ -138,7 +154,7 @@ t.test('odd but legal configuration means what yum takes it for, without passwor
       ['twice', '/etc/yum.repos.d/c.repo'],
     ],
   )
-  t.equal(box.repositories[2]!.options.get('baseurl'), 'http://a/\nhttp://b/\nhttp://c/')
+  t.equal(box.repositories[2]!.options.get('baseurl'), 'http://a/\nhttp://***@b/\nhttp://c/')
   t.equal(box.repositories[3]!.options.get('mirrorlist'), 'http://***@h/?r=$releasever&a=%20\npriority = no')
   t.strictSame(Object.fromEntries(box.variables), { arch: box.arch, basearch: box.arch, releasever: '7', dist: 'sng7' })
   t.strictSame(box.versionLocks, ['0:asterisk-18.1-1.*', '!0:x-1-1.*'])
@@ -419,3 +435,17 @@ function snapshot(root: string): string[] {
     return `${name} ${size} ${mtimeMs}`
   })
 }
+
+t.test('what the web server put among the modules neither hangs root nor hides the others', async (t) => {
+  const root = t.testdir()
+  const modules = join(root, 'var/www/html/admin/modules')
+  await makeBoxRoot(root, PACKAGES, {
+    ...YUM_FILES,
+    '/var/www/html/admin/modules/core/module.xml':
+      '<module><rawname>core</rawname><version>16.0.1</version></module>\n',
+  })
+  for (const name of ['aaa', 'bbb']) mkdirSync(join(modules, name))
+  symlinkSync('/nowhere', join(modules, 'aaa/module.xml'))
+  t.equal((await run('mkfifo', [join(modules, 'bbb/module.xml')])).status, 0)
+  t.match((await inventory(root)).freepbx?.modules, [{ name: 'core', version: '16.0.1' }])
+})

@@ -206,6 +206,11 @@ t.test('without a whole plan for this box there is no result', async (t) => {
     good.slice(0, -9),
     good.replace('box pbx1', 'box pbx2'),
     `x\n${good}`,
+    withLine(good, 'chosen new-1-1.noarch'),
+    withLine(good, 'asked dnf'),
+    withLine(good, 'candidate \x1b[2J'),
+    good.replace('taken ', 'taken \x07'),
+    withLine(good, `candidate ${'x'.repeat(5_000_000)}`),
   ]) {
     writeFileSync(file, bad)
     t.match(await refusal('--box', 'pbx1'), { status: 3, stderr: /is not a whole plan for pbx1/ })
@@ -214,4 +219,22 @@ t.test('without a whole plan for this box there is no result', async (t) => {
   t.match(await refusal('--box'), { status: 2 })
   writeFileSync(join(root, 'etc/yum.repos.d/gapferry-g.repo'), '[pkgs]\nmirrorlist=http://x/\n')
   t.match(await refusal('--box', 'pbx1'), { status: 2, stderr: /no enabled repository comes from a mirror/ })
+})
+
+/** A whole plan with one more line. */
+function withLine(plan: string, line: string): string {
+  const lines = plan.trimEnd().split('\n').slice(0, -1)
+  return `${[...lines, line, `end ${lines.length + 1}`].join('\n')}\n`
+}
+
+t.test('what lies where root happens to stand is not run, and only a python is asked', async (t) => {
+  const { lab, root, publish, check } = await makeSite(t, OFFERED)
+  publish()
+  const cwd = lab.folder('cwd')
+  for (const name of ['dnf', 'random', 'tempfile']) writeFileSync(join(cwd, `${name}.py`), 'raise SystemExit("trap")\n')
+  t.equal((await check([], { cwd })).outcome.status, 0)
+  for (const line of ['#!/usr/bin/env python3', '#!/bin/sh']) {
+    writeFileSync(join(root, 'usr/bin/dnf'), `${line}\n`)
+    t.equal((await check([], { cwd })).outcome.status, 0, line)
+  }
 })
