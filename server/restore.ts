@@ -5,7 +5,7 @@
  *   3. blobs become durable, then the present database is moved aside, then the new one gets its name, then state.json.
  * A crash in 3 leaves the present state.json, from which serving goes on; restoring again ends it.
  */
-import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { closeSync, existsSync, fsyncSync, openSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import type { Sha256 } from '../manifests/digest.ts'
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
@@ -53,8 +53,10 @@ export async function restore(args: {
   by: Actor
 }): Promise<Restored> {
   const { file, configFile } = args
-  const config = existsSync(configFile) ? readFileSync(configFile) : await configOf(file)
+  const isConfigured = existsSync(configFile)
+  const config = isConfigured ? readFileSync(configFile) : await configOf(file)
   const { storeDir } = parseMirrorConfig(config.toString('utf8'), configFile)
+  if (!isConfigured) refuseOtherFolder(storeDir, configFile)
   const unlock = lockStore(storeDir)
   try {
     const blobs = new BlobStore(storeDir)
@@ -88,6 +90,20 @@ export async function restore(args: {
   } finally {
     unlock()
   }
+}
+
+const OF_A_STORE = /^(?:blobs|staging|parity|writing\..*|catalog\.db.*|state\.json.*)$/
+
+/** The backup names the store, and nobody has looked at the backup yet: it shall not sweep and fill just any folder. */
+function refuseOtherFolder(storeDir: string, configFile: string): void {
+  if (!existsSync(storeDir) || readdirSync(storeDir).every((name) => OF_A_STORE.test(name))) return
+  throw new GapferryError(
+    'STORE_EXISTS',
+    `${storeDir}: the backup names this folder, and it holds no store of a mirror`,
+    {
+      hint: `write ${configFile} with another store: first`,
+    },
+  )
 }
 
 interface Present {

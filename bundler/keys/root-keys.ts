@@ -88,7 +88,8 @@ export function onSameDisk(files: string[], folder: string): string[] {
   return files.filter((file) => statSync(file, { throwIfNoEntry: false })?.dev === dev)
 }
 
-/** Opens root keys: the given files, and those in the site's own folder.
+/** Opens root keys: the given files, which hold their secrets themselves, and those in the site's own folder, which may
+ *  name a token.
  *  @param wanted  key ids that count; others in the folder stay closed, others among the files are refused
  *  @throws KEY_MISSING, KEY_INVALID, KEY_PASSPHRASE_*, TOKEN_* */
 export async function openRootKeys(args: {
@@ -110,6 +111,12 @@ export async function openRootKeys(args: {
 
 function readRootKey(path: string, wanted: ReadonlySet<string>): ReturnType<typeof parseKeyFile> {
   const file = parseKeyFile(readSiteFile(path), path)
+  // A module is code that would run here, and whoever held the medium could have written its name.
+  if (file.cipher.name === 'PKCS#11') {
+    throw new GapferryError('KEY_INVALID', `${path}: names ${file.cipher.module}, which would be run`, {
+      hint: 'a key in a token is used through its file in the folder of the site’s keys; copy it there if it is yours',
+    })
+  }
   const names = [...wanted].map((keyid) => keyid.slice(0, 8)).join(', ')
   if (file.role === 'root' && wanted.has(file.keyid)) return file
   throw new GapferryError(

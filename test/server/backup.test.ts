@@ -1,4 +1,4 @@
-import { copyFileSync, existsSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import SqliteDatabase from 'better-sqlite3'
 import t from 'tap'
@@ -61,6 +61,15 @@ t.test(
     t.match(rows().at(-1), { what: { command: 'backup', files: ['a.backup'], sha256: /^[0-9a-f]{64}$/ } })
   },
 )
+
+t.test('a folder that is no store is not swept because a backup names it', async (t) => {
+  const { run, dir } = await backedUp(t)
+  const other = join(dir, 'new', 'store', 'staging')
+  mkdirSync(other, { recursive: true })
+  for (const file of [join(other, 'kept'), join(dir, 'new', 'store', 'letter.txt')]) writeFileSync(file, 'x')
+  await run('STORE_EXISTS', 'restore', 'a.backup', '--yes', ...THERE)
+  t.ok(existsSync(join(other, 'kept')))
+})
 
 t.test('with blobs nothing has to be imported again', async (t) => {
   const { run, json } = await backedUp(t, '--with-blobs')

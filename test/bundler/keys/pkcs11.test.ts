@@ -1,6 +1,10 @@
 import { chmodSync, readFileSync, writeFileSync } from 'node:fs'
+import { createPublicKey, generateKeyPairSync } from 'node:crypto'
 import { join } from 'node:path'
 import t from 'tap'
+import { tokenKeyFile } from '../../../bundler/keys/keyfile.ts'
+import { openRootKeys } from '../../../bundler/keys/root-keys.ts'
+import { roleKey } from '../../../manifests/role-key.ts'
 import { parseTokenPlace, readTokenKey, signWithToken, tokenTool } from '../../../bundler/keys/pkcs11.ts'
 import { makeKeyLab, must, only, textsBelow } from '../../helpers/key-lab.ts'
 import { mustRun } from '../../helpers/process.ts'
@@ -150,4 +154,18 @@ t.test('an old site moves its bundle key, then its root key, into a token', asyn
   t.equal(await site.served(), 3)
   const halves = await site.gapferry('keys', 'rotate', 'bundle', '--pkcs11', MODULE)
   t.match(halves.stderr, /USAGE_INVALID/)
+})
+
+t.test('a key file on another medium cannot name a module to run', async (t) => {
+  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  const pem = createPublicKey(privateKey).export({ type: 'spki', format: 'pem' }).toString()
+  const { keyid } = roleKey('ecdsa', pem)
+  const file = join(t.testdir(), 'root.key')
+  writeFileSync(
+    file,
+    tokenKeyFile({ role: 'root', keyid, public: pem }, { module: '/no/such.so', token: 'x', id: '01' }),
+  )
+  const never = (): Promise<never> => Promise.reject(new Error('asked'))
+  const secrets = { passphrase: never, pin: never, tool: tokenTool({}) }
+  await t.rejects(openRootKeys({ files: [file], wanted: new Set([keyid]), secrets }), { code: 'KEY_INVALID' })
 })
