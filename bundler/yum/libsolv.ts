@@ -14,7 +14,8 @@ export interface Libsolv {
   signal: AbortSignal
 }
 
-const TOOL_MS = 300_000
+/** The largest filelists take libsolv a minute of a quick processor. */
+const TOOL_MS = 1_800_000
 const MAX_OUTPUT_BYTES = 64 * 1024 * 1024
 const MAX_SAID = 500
 
