@@ -15,10 +15,11 @@ export type SizedPackage = UniversePackage & { bytes: number }
 /** A box that has some of the lab's packages, each in some version. */
 export function labWorld(seed: number): RandomWorld {
   const random = randomFrom(seed)
-  const { base, pkgs } = GENERATIONS.next
-  const available = [...base, ...pkgs].map(packageOf)
-  return { installed: completed(random, chosen(random, available, 0.4), available), available }
+  return { installed: completed(random, chosen(random, LAB, 0.4), LAB), available: LAB }
 }
+
+/** Made once: their payloads are megabytes. */
+const LAB = [...GENERATIONS.next.base, ...GENERATIONS.next.pkgs].map((spec) => packageOf(spec))
 
 /** A box and a repository that nobody planned: libraries that change their names, twins for i686, obsoletes, conflicts,
  *  exact requirements, files. */
