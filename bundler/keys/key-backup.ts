@@ -5,16 +5,15 @@
 import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import * as v from 'valibot'
-import { sha256Of, type Sha256 } from '../../manifests/digest.ts'
+import type { Sha256 } from '../../manifests/digest.ts'
 import { dictionary, strictObject } from '../../manifests/document.ts'
 import { GapferryError } from '../../manifests/errors.ts'
-import { canonicalJson } from '../../manifests/json.ts'
 import { checkSite, rootChain } from '../../manifests/metadata.ts'
 import { parseName } from '../../manifests/tree.ts'
 import type { AuditHead } from '../../storage/audit.ts'
 import type { Ledger, Promises, SignedBundle } from '../../storage/ledger.ts'
 import { loadRoots, readSiteFile, refuseExisting, siteFolder, writeNewFolder } from './key-folder.ts'
-import { base64, CIPHERS, Kdf, seal, unseal } from './sealed.ts'
+import { base64, CIPHERS, Kdf, parseDigested, seal, serializeDigested, unseal } from './sealed.ts'
 
 const MAX_BACKUP_BYTES = 64 * 1024 * 1024
 const SITE_FILE =
@@ -129,7 +128,7 @@ export async function sealBackup(backup: KeyBackup, passphrase: string): Promise
   }
   // What could not be restored is no backup.
   if (!v.is(Content, content)) throw invalid(`backup of ${backup.site}`, 'holds what this format cannot say')
-  const bytes = serialize({ ...head, ...(await seal(head, Buffer.from(JSON.stringify(content)), passphrase)) })
+  const bytes = serializeDigested({ ...head, ...(await seal(head, Buffer.from(JSON.stringify(content)), passphrase)) })
   if (bytes.length <= MAX_BACKUP_BYTES) return bytes
   throw invalid(`backup of ${backup.site}`, `would have ${bytes.length} bytes, more than ${MAX_BACKUP_BYTES}`)
 }
@@ -137,14 +136,14 @@ export async function sealBackup(backup: KeyBackup, passphrase: string): Promise
 /** @param passphrase  asked once the file has proved to be a whole backup
  *  @throws KEY_INVALID for anything else; KEY_PASSPHRASE_WRONG; ROLE_*, SITE_MISMATCH where its roots are not a chain */
 export async function openBackup(bytes: Buffer, what: string, passphrase: () => Promise<string>): Promise<KeyBackup> {
-  const doc = bytes.length > MAX_BACKUP_BYTES ? undefined : parseJson(bytes)
+  const doc = bytes.length > MAX_BACKUP_BYTES ? undefined : parseDigested(bytes)
   if (!v.is(Envelope, doc)) throw invalid(what, 'is not a backup of keys of this format')
   const { format, kind, createdAt, kdf, cipher, data } = doc
   const head = { format, kind, site: doc.site, createdAt }
-  if (!serialize({ ...head, kdf, cipher, data }).equals(bytes))
+  if (!serializeDigested({ ...head, kdf, cipher, data }).equals(bytes))
     throw invalid(what, 'is damaged; take another copy of it')
   if (kdf === null || cipher.name === 'none') throw invalid(what, 'is not sealed')
-  const content = parseJson(await unseal(head, { kdf, cipher, data }, await passphrase(), what))
+  const content = parseDigested(await unseal(head, { kdf, cipher, data }, await passphrase(), what))
   if (!v.is(Content, content)) throw invalid(what, 'holds what this format does not know')
   const site = parseName(doc.site, what)
   const files = buffers(content.files)
@@ -212,18 +211,6 @@ function textFiles(files: Map<string, Buffer>): Record<string, string> {
 
 function buffers(files: Record<string, string>): Map<string, Buffer> {
   return new Map(Object.entries(files).map(([name, text]) => [name, Buffer.from(text, 'base64')]))
-}
-
-function serialize(doc: Omit<v.InferInput<typeof Envelope>, 'digest'>): Buffer {
-  return Buffer.from(`${JSON.stringify({ ...doc, digest: sha256Of(canonicalJson(doc)) }, null, 1)}\n`)
-}
-
-function parseJson(bytes: Buffer): unknown {
-  try {
-    return JSON.parse(bytes.toString('utf8'))
-  } catch {
-    return undefined
-  }
 }
 
 function invalid(what: string, why: string): GapferryError {

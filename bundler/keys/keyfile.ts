@@ -3,11 +3,9 @@
  * that never leaves a token. FORMAT.md#keys.
  */
 import * as v from 'valibot'
-import { sha256Of } from '../../manifests/digest.ts'
 import { strictObject } from '../../manifests/document.ts'
 import { GapferryError } from '../../manifests/errors.ts'
-import { canonicalJson } from '../../manifests/json.ts'
-import { base64, CIPHERS, Kdf, seal, unseal } from './sealed.ts'
+import { base64, CIPHERS, Kdf, parseDigested, seal, serializeDigested, unseal } from './sealed.ts'
 
 const MAX_KEY_FILE_BYTES = 65_536
 
@@ -54,14 +52,14 @@ export async function sealKey(header: KeyHeader, secret: Uint8Array, passphrase:
   const { role, keyid, public: publicKey } = header
   const head = { format: 1 as const, kind: 'gapferry-key' as const, role, keyid, public: publicKey }
   const { kdf, cipher, data } = await seal(head, secret, passphrase)
-  return serialize({ ...head, kdf, cipher, data })
+  return serializeDigested({ ...head, kdf, cipher, data })
 }
 
 /** The bytes of a key file for a key in a token. @throws KEY_INVALID where the place cannot be written down */
 export function tokenKeyFile(header: KeyHeader, { module, token, id }: TokenPlace): Buffer {
   const { role, keyid, public: publicKey } = header
   const head = { format: 1 as const, kind: 'gapferry-key' as const, role, keyid, public: publicKey }
-  const bytes = serialize({ ...head, kdf: null, cipher: { name: 'PKCS#11', module, token, id }, data: '' })
+  const bytes = serializeDigested({ ...head, kdf: null, cipher: { name: 'PKCS#11', module, token, id }, data: '' })
   parseKeyFile(bytes, `key ${id} of token "${token}"`)
   return bytes
 }
@@ -69,10 +67,10 @@ export function tokenKeyFile(header: KeyHeader, { module, token, id }: TokenPlac
 /** @param what  names the file in messages
  *  @throws KEY_INVALID for anything but an undamaged key file */
 export function parseKeyFile(bytes: Buffer, what: string): KeyFile {
-  const doc = bytes.length > MAX_KEY_FILE_BYTES ? undefined : parseJson(bytes)
+  const doc = bytes.length > MAX_KEY_FILE_BYTES ? undefined : parseDigested(bytes)
   if (!v.is(Schema, doc)) throw invalid(what, 'is not a key file of this format')
   const { format, kind, role, keyid, public: publicKey, kdf, cipher, data } = doc
-  if (!serialize({ format, kind, role, keyid, public: publicKey, kdf, cipher, data }).equals(bytes))
+  if (!serializeDigested({ format, kind, role, keyid, public: publicKey, kdf, cipher, data }).equals(bytes))
     throw invalid(what, 'is damaged; restore it from a backup')
   if ((kdf === null) === (cipher.name === 'AES-256-GCM')) throw invalid(what, 'names a cipher without its passphrase')
   return doc
@@ -86,18 +84,6 @@ export async function openKey(file: KeyFile, passphrase: string | null, what: st
   const { format, kind, role, keyid, public: publicKey, kdf, cipher, data } = file
   if (cipher.name === 'PKCS#11') throw invalid(what, `its secret is in the token "${cipher.token}"`)
   return unseal({ format, kind, role, keyid, public: publicKey }, { kdf, cipher, data }, passphrase, what)
-}
-
-function serialize(doc: Omit<KeyFile, 'digest'>): Buffer {
-  return Buffer.from(`${JSON.stringify({ ...doc, digest: sha256Of(canonicalJson(doc)) }, null, 1)}\n`)
-}
-
-function parseJson(bytes: Buffer): unknown {
-  try {
-    return JSON.parse(bytes.toString('utf8'))
-  } catch {
-    return undefined
-  }
 }
 
 function invalid(what: string, why: string): GapferryError {

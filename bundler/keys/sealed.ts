@@ -5,6 +5,7 @@
 import { createCipheriv, createDecipheriv, pbkdf2, randomBytes } from 'node:crypto'
 import { promisify } from 'node:util'
 import * as v from 'valibot'
+import { sha256Of } from '../../manifests/digest.ts'
 import { strictObject } from '../../manifests/document.ts'
 import { GapferryError } from '../../manifests/errors.ts'
 import { canonicalJson } from '../../manifests/json.ts'
@@ -39,6 +40,20 @@ export interface Sealed {
   kdf: v.InferInput<typeof Kdf>
   cipher: v.InferInput<typeof None> | v.InferInput<typeof Gcm>
   data: string
+}
+
+/** The bytes of a document with the digest of all its fields, which tells a damaged file from a wrong passphrase. */
+export function serializeDigested(doc: object): Buffer {
+  return Buffer.from(`${JSON.stringify({ ...doc, digest: sha256Of(canonicalJson(doc)) }, null, 1)}\n`)
+}
+
+/** What such bytes hold, nothing checked; undefined where they are no JSON. */
+export function parseDigested(bytes: Buffer): unknown {
+  try {
+    return JSON.parse(bytes.toString('utf8'))
+  } catch {
+    return undefined
+  }
 }
 
 /** @param head        readable, and bound to the secret

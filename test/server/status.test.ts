@@ -1,7 +1,10 @@
 import t from 'tap'
+import { fingerprintWords } from '../../manifests/words.ts'
 import type { SiteFacts } from '../../manifests/site.ts'
 import { parseMirrorConfig } from '../../server/config.ts'
 import { originWarnings } from '../../server/status.ts'
+import { mirrorProgram } from '../helpers/mirror-program.ts'
+import { sampleRoot } from '../helpers/part.ts'
 
 const facts = (origin: string): SiteFacts => ({
   site: 'hq',
@@ -45,4 +48,11 @@ t.test('shows what to add for a group without origin, with the port that boxes w
   const config = parseMirrorConfig('apiVersion: gapferry/v1\nkind: Mirror', '/etc/mirror.yaml')
   t.match(originWarnings(config, facts('http://mirror.hq.lan:8416')), [/\{ group: pbx, listen: 0\.0\.0\.0:8416 \}/])
   t.match(originWarnings(config, facts('https://mirror.hq.lan')), [/0\.0\.0\.0:443/])
+})
+
+t.test('shows the words of the pinned root, for whoever sets up a lost laptop', async (t) => {
+  const { run } = await mirrorProgram(t)
+  const words = fingerprintWords(sampleRoot)
+  t.match((await run(0, 'status')).stdout, words)
+  t.match(JSON.parse((await run(0, 'status', '--json')).stdout), { fingerprint: words })
 })
