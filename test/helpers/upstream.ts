@@ -23,7 +23,8 @@ export type Fault = { times?: number } & (
   | { kind: 'chain'; length: number } // so many redirects, then the file
   | { kind: 'length'; announced: number } // a Content-Length that is not true
   | { kind: 'unsized' } // no Content-Length
-  | { kind: 'gzip' } // compressed although not asked to
+  | { kind: 'gzip'; coded?: Buffer } // in the coding gzip, asked for or not
+  | { kind: 'echo'; status?: number } // a page that says what was posted
   | { kind: 'hang' } // takes the request and never answers
   | { kind: 'informs' } // 103 Early Hints for ever, never an answer
 )
@@ -34,6 +35,8 @@ export interface SeenRequest {
   path: string
   query: string
   headers: IncomingMessage['headers']
+  /** what was posted */
+  body: string
 }
 
 export interface Upstream {
@@ -103,10 +106,23 @@ function reader(content: string | Map<string, string | Buffer>): State['read'] {
 
 function answer(state: State, request: IncomingMessage, response: ServerResponse): void {
   const [path = '/', query = ''] = request.url!.split('?', 2)
-  state.requests.push({ method: request.method!, path, query, headers: request.headers })
+  const seen: SeenRequest = { method: request.method!, path, query, headers: request.headers, body: '' }
+  state.requests.push(seen)
+  if (seen.method !== 'POST') return respond(state, seen, request, response)
+  request.setEncoding('utf8').on('data', (text: string) => (seen.body += text))
+  request.on('end', () => respond(state, seen, request, response))
+}
+
+function respond(
+  state: State,
+  { path, query, body }: SeenRequest,
+  request: IncomingMessage,
+  response: ServerResponse,
+): void {
   response.on('error', () => {})
   const fault = takeFault(state.faults.get(path))
   const bytes = state.read(path)
+  if (fault?.kind === 'echo') return send(response, fault.status ?? 200, `<title>no rights for ${body}</title>`, page)
   if (fault !== undefined) return misbehave(fault, bytes ?? Buffer.alloc(0), path, query, request, response)
   if (bytes === undefined) return send(response, 404, '<html><title>404 Not Found</title></html>', page)
   send(response, 200, bytes, { ...validators(bytes), ...state.headers.get(path) })
@@ -143,7 +159,7 @@ function send(
 }
 
 function misbehave(
-  fault: Fault,
+  fault: Exclude<Fault, { kind: 'echo' }>,
   bytes: Buffer,
   path: string,
   query: string,
@@ -181,7 +197,7 @@ function misbehave(
       response.write('')
       return void response.end(bytes)
     case 'gzip':
-      return send(response, 200, gzipSync(bytes), { ...validators(bytes), 'content-encoding': 'gzip' })
+      return send(response, 200, fault.coded ?? gzipSync(bytes), { ...validators(bytes), 'content-encoding': 'gzip' })
     case 'hang':
       return
     case 'informs':
