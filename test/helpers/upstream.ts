@@ -34,7 +34,12 @@ export interface SeenRequest {
   path: string
   query: string
   headers: IncomingMessage['headers']
+  /** of a POST */
+  body: string
 }
+
+/** What a path answers, or undefined for 404, computed from the request. */
+export type Answers = (request: SeenRequest) => Buffer | undefined
 
 export interface Upstream {
   /** `http://127.0.0.1:PORT`, without a slash at the end */
@@ -55,17 +60,19 @@ interface State {
   requests: SeenRequest[]
   faults: Map<string, Fault[]>
   headers: Map<string, Record<string, string>>
-  read: (path: string) => Buffer | undefined
+  read: Answers
 }
 
-/** @param content  a folder, or `/path` → bytes
+/** @param content  a folder, or `/path` → bytes, or what computes them from the request
  *  @param t  the test (or anything with `teardown`) that ends the server */
 export async function startUpstream(
   t: { teardown(fn: () => unknown): void },
-  content: string | Map<string, string | Buffer> = new Map(),
+  content: string | Map<string, string | Buffer> | Answers = new Map(),
 ): Promise<Upstream> {
   const state: State = { requests: [], faults: new Map(), headers: new Map(), read: reader(content) }
-  const server = createServer((request, response) => answer(state, request, response))
+  const server = createServer(
+    (request, response) => void bodyOf(request).then((body) => answer(state, request, response, body)),
+  )
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const close = (): Promise<void> =>
     new Promise((resolve) => {
@@ -80,7 +87,7 @@ export async function startUpstream(
       state.requests.filter((one) => one.path === path && (method === undefined || one.method === method)).length,
     fault: (path, ...faults) => void state.faults.set(path, faults),
     set: (path, bytes) => {
-      if (typeof content === 'string') throw new Error('this upstream serves a folder')
+      if (!(content instanceof Map)) throw new Error('this upstream serves no map')
       content.set(path, bytes)
     },
     headers: (path, headers) => void state.headers.set(path, headers),
@@ -88,11 +95,12 @@ export async function startUpstream(
   }
 }
 
-function reader(content: string | Map<string, string | Buffer>): State['read'] {
+function reader(content: string | Map<string, string | Buffer> | Answers): Answers {
+  if (typeof content === 'function') return content
   if (typeof content !== 'string') {
-    return (path) => (content.has(path) ? Buffer.from(content.get(path)!) : undefined)
+    return ({ path }) => (content.has(path) ? Buffer.from(content.get(path)!) : undefined)
   }
-  return (path) => {
+  return ({ path }) => {
     try {
       return readFileSync(join(content, decodeURIComponent(path)))
     } catch {
@@ -101,12 +109,25 @@ function reader(content: string | Map<string, string | Buffer>): State['read'] {
   }
 }
 
-function answer(state: State, request: IncomingMessage, response: ServerResponse): void {
+/** Only of a POST: a request without a body is answered in the order of arrival. */
+async function bodyOf(request: IncomingMessage): Promise<string> {
+  if (request.method !== 'POST') return ''
+  const chunks: Buffer[] = []
+  try {
+    for await (const chunk of request) chunks.push(chunk as Buffer)
+  } catch {
+    // the client is gone: what came is remembered
+  }
+  return Buffer.concat(chunks).toString()
+}
+
+function answer(state: State, request: IncomingMessage, response: ServerResponse, body: string): void {
   const [path = '/', query = ''] = request.url!.split('?', 2)
-  state.requests.push({ method: request.method!, path, query, headers: request.headers })
+  const seen: SeenRequest = { method: request.method!, path, query, headers: request.headers, body }
+  state.requests.push(seen)
   response.on('error', () => {})
   const fault = takeFault(state.faults.get(path))
-  const bytes = state.read(path)
+  const bytes = state.read(seen)
   if (fault !== undefined) return misbehave(fault, bytes ?? Buffer.alloc(0), path, query, request, response)
   if (bytes === undefined) return send(response, 404, '<html><title>404 Not Found</title></html>', page)
   send(response, 200, bytes, { ...validators(bytes), ...state.headers.get(path) })
