@@ -18,7 +18,7 @@ export type Fault = { times?: number } & (
   | { kind: 'endless' } // no Content-Length, no end
   | { kind: 'drip'; bytes: number; everyMs: number } // the file, so many bytes at a time
   | { kind: 'replace'; body: string | Buffer } // other bytes
-  | { kind: 'flip'; at: number } // one wrong bit
+  | { kind: 'flip'; at: number } // one wrong bit; nothing a HEAD could see or use up
   | { kind: 'redirect'; to: string; status?: number } // to itself: a loop
   | { kind: 'chain'; length: number } // so many redirects, then the file
   | { kind: 'length'; announced: number } // a Content-Length that is not true
@@ -126,15 +126,16 @@ function answer(state: State, request: IncomingMessage, response: ServerResponse
   const seen: SeenRequest = { method: request.method!, path, query, headers: request.headers, body }
   state.requests.push(seen)
   response.on('error', () => {})
-  const fault = takeFault(state.faults.get(path))
+  const fault = takeFault(state.faults.get(path), seen.method)
   const bytes = state.read(seen)
   if (fault !== undefined) return misbehave(fault, bytes ?? Buffer.alloc(0), path, query, request, response)
   if (bytes === undefined) return send(response, 404, '<html><title>404 Not Found</title></html>', page)
   send(response, 200, bytes, { ...validators(bytes), ...state.headers.get(path) })
 }
 
-function takeFault(faults: Fault[] | undefined): Fault | undefined {
+function takeFault(faults: Fault[] | undefined, method: string): Fault | undefined {
   const fault = faults?.[0]
+  if (fault?.kind === 'flip' && method === 'HEAD') return undefined
   if (fault?.times === undefined) return fault
   fault.times--
   if (fault.times <= 0) faults!.shift()
