@@ -23,6 +23,10 @@ const PACKAGES = {
   mawk: ['/usr/bin/mawk'],
   opensc: ['/usr/bin/pkcs11-tool'],
   openssl: ['/usr/bin/openssl'],
+  'php-cli': ['/usr/bin/php'],
+  // what a version of PHP calls its modules' files changes with the version
+  'php-curl': ['/var/lib/dpkg/info/php-curl.list'],
+  'php-xml': ['/var/lib/dpkg/info/php-xml.list'],
   python3: ['/usr/bin/python3'],
   'python3-dnf': ['/usr/lib/python3/dist-packages/dnf/__init__.py'],
   rpm: ['/usr/bin/rpm', '/usr/bin/rpmbuild', '/usr/bin/rpmsign'],

@@ -18,7 +18,7 @@ export type Fault = { times?: number } & (
   | { kind: 'endless' } // no Content-Length, no end
   | { kind: 'drip'; bytes: number; everyMs: number } // the file, so many bytes at a time
   | { kind: 'replace'; body: string | Buffer } // other bytes
-  | { kind: 'flip'; at: number } // one wrong bit
+  | { kind: 'flip'; at: number } // one wrong bit; nothing a HEAD could see or use up
   | { kind: 'redirect'; to: string; status?: number } // to itself: a loop
   | { kind: 'chain'; length: number } // so many redirects, then the file
   | { kind: 'length'; announced: number } // a Content-Length that is not true
@@ -35,9 +35,12 @@ export interface SeenRequest {
   path: string
   query: string
   headers: IncomingMessage['headers']
-  /** what was posted */
+  /** of a POST */
   body: string
 }
+
+/** What a path answers, or undefined for 404, computed from the request. */
+export type Answers = (request: SeenRequest) => Buffer | undefined
 
 export interface Upstream {
   /** `http://127.0.0.1:PORT`, without a slash at the end */
@@ -58,17 +61,19 @@ interface State {
   requests: SeenRequest[]
   faults: Map<string, Fault[]>
   headers: Map<string, Record<string, string>>
-  read: (path: string) => Buffer | undefined
+  read: Answers
 }
 
-/** @param content  a folder, or `/path` → bytes
+/** @param content  a folder, or `/path` → bytes, or what computes them from the request
  *  @param t  the test (or anything with `teardown`) that ends the server */
 export async function startUpstream(
   t: { teardown(fn: () => unknown): void },
-  content: string | Map<string, string | Buffer> = new Map(),
+  content: string | Map<string, string | Buffer> | Answers = new Map(),
 ): Promise<Upstream> {
   const state: State = { requests: [], faults: new Map(), headers: new Map(), read: reader(content) }
-  const server = createServer((request, response) => answer(state, request, response))
+  const server = createServer(
+    (request, response) => void bodyOf(request).then((body) => answer(state, request, response, body)),
+  )
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const close = (): Promise<void> =>
     new Promise((resolve) => {
@@ -83,7 +88,7 @@ export async function startUpstream(
       state.requests.filter((one) => one.path === path && (method === undefined || one.method === method)).length,
     fault: (path, ...faults) => void state.faults.set(path, faults),
     set: (path, bytes) => {
-      if (typeof content === 'string') throw new Error('this upstream serves a folder')
+      if (!(content instanceof Map)) throw new Error('this upstream serves no map')
       content.set(path, bytes)
     },
     headers: (path, headers) => void state.headers.set(path, headers),
@@ -91,11 +96,12 @@ export async function startUpstream(
   }
 }
 
-function reader(content: string | Map<string, string | Buffer>): State['read'] {
+function reader(content: string | Map<string, string | Buffer> | Answers): Answers {
+  if (typeof content === 'function') return content
   if (typeof content !== 'string') {
-    return (path) => (content.has(path) ? Buffer.from(content.get(path)!) : undefined)
+    return ({ path }) => (content.has(path) ? Buffer.from(content.get(path)!) : undefined)
   }
-  return (path) => {
+  return ({ path }) => {
     try {
       return readFileSync(join(content, decodeURIComponent(path)))
     } catch {
@@ -104,32 +110,34 @@ function reader(content: string | Map<string, string | Buffer>): State['read'] {
   }
 }
 
-function answer(state: State, request: IncomingMessage, response: ServerResponse): void {
-  const [path = '/', query = ''] = request.url!.split('?', 2)
-  const seen: SeenRequest = { method: request.method!, path, query, headers: request.headers, body: '' }
-  state.requests.push(seen)
-  if (seen.method !== 'POST') return respond(state, seen, request, response)
-  request.setEncoding('utf8').on('data', (text: string) => (seen.body += text))
-  request.on('end', () => respond(state, seen, request, response))
+/** Only of a POST: a request without a body is answered in the order of arrival. */
+async function bodyOf(request: IncomingMessage): Promise<string> {
+  if (request.method !== 'POST') return ''
+  const chunks: Buffer[] = []
+  try {
+    for await (const chunk of request) chunks.push(chunk as Buffer)
+  } catch {
+    // the client is gone: what came is remembered
+  }
+  return Buffer.concat(chunks).toString()
 }
 
-function respond(
-  state: State,
-  { path, query, body }: SeenRequest,
-  request: IncomingMessage,
-  response: ServerResponse,
-): void {
+function answer(state: State, request: IncomingMessage, response: ServerResponse, body: string): void {
+  const [path = '/', query = ''] = request.url!.split('?', 2)
+  const seen: SeenRequest = { method: request.method!, path, query, headers: request.headers, body }
+  state.requests.push(seen)
   response.on('error', () => {})
-  const fault = takeFault(state.faults.get(path))
-  const bytes = state.read(path)
+  const fault = takeFault(state.faults.get(path), seen.method)
+  const bytes = state.read(seen)
   if (fault?.kind === 'echo') return send(response, fault.status ?? 200, `<title>no rights for ${body}</title>`, page)
   if (fault !== undefined) return misbehave(fault, bytes ?? Buffer.alloc(0), path, query, request, response)
   if (bytes === undefined) return send(response, 404, '<html><title>404 Not Found</title></html>', page)
   send(response, 200, bytes, { ...validators(bytes), ...state.headers.get(path) })
 }
 
-function takeFault(faults: Fault[] | undefined): Fault | undefined {
+function takeFault(faults: Fault[] | undefined, method: string): Fault | undefined {
   const fault = faults?.[0]
+  if (fault?.kind === 'flip' && method === 'HEAD') return undefined
   if (fault?.times === undefined) return fault
   fault.times--
   if (fault.times <= 0) faults!.shift()
