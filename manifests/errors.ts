@@ -95,6 +95,8 @@ const CODES = {
   RPM_INVALID: { exit: 3 },
   RPM_MISMATCH: { exit: 3 },
   PACKAGE_CONFLICT: { exit: 3 },
+  MODULE_LIST_INVALID: { exit: 3 },
+  MODULE_LIST_SHORT: { exit: 2 },
   // plan, compose
   PLAN_UNFETCHED: { exit: 4 },
   PLAN_EMPTY: { exit: 2 },
