@@ -53,7 +53,9 @@ function unmetVersion(kind: string, text: string, what: string, version: string 
   const demand = parseVersionDemand(text)
   if (demand === undefined) return []
   if (version === undefined) return [unknown(`${kind} ${text}`, `the inventory does not tell the version of ${what}`)]
-  return isMet(version, demand) ? [] : [unmet(`${kind} ${text}`, `the box ${kind === 'version' ? 'will have' : 'has'} ${what} ${version}`)]
+  return isMet(version, demand)
+    ? []
+    : [unmet(`${kind} ${text}`, `the box ${kind === 'version' ? 'will have' : 'has'} ${what} ${version}`)]
 }
 
 function unmetComponent(text: string, components: BoxAfter['components']): Unmet[] {
