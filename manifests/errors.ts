@@ -101,6 +101,8 @@ const CODES = {
   PLAN_UNFETCHED: { exit: 4 },
   PLAN_EMPTY: { exit: 2 },
   INVENTORY_MISMATCH: { exit: 2 },
+  MODULE_CONFLICT: { exit: 2 },
+  MODULE_UNKNOWN: { exit: 2 },
   BUDGET_EXCEEDED: { exit: 5 },
   SPACE_SHORT: { exit: 5 },
   PATH_CONFLICT: { exit: 3 },
