@@ -25,6 +25,7 @@ const CODES = {
   INVENTORY_OLDER: { exit: 3 },
   PARITY_INVALID: { exit: 3 },
   PARITY_DIFFERS: { exit: 1 },
+  DOCTOR_FOUND: { exit: 1 },
   // archives
   BUNDLE_NOT_FOUND: { exit: 4 },
   BUNDLE_NOT_REGULAR: { exit: 3 },
