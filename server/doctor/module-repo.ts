@@ -39,7 +39,7 @@ export function checkModuleRepo(
 
 /** What a box with this setting trips over; undefined where it is the origin and nothing else.
  *  Rule: FreePBX appends `/modules/` to the text as it is, and takes a comma as the end of one address. */
-export function moduleRepoFault(value: string, origin: string): { why: string; effect: string } | undefined {
+function moduleRepoFault(value: string, origin: string): { why: string; effect: string } | undefined {
   for (const one of value.split(',')) {
     const fault = addressFault(one, origin)
     if (fault !== undefined) return fault

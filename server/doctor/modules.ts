@@ -3,7 +3,12 @@ import { formatBytes, plural } from '../../manifests/console.ts'
 import { sha256Of } from '../../manifests/digest.ts'
 import { GapferryError, isGapferryError } from '../../manifests/errors.ts'
 import type { Inventory } from '../../manifests/inventory.ts'
-import { parseModuleFeed, type ModuleEntry, type ModuleFeed } from '../../manifests/module-feed.ts'
+import {
+  MAX_MODULE_LIST_BYTES,
+  parseModuleFeed,
+  type ModuleEntry,
+  type ModuleFeed,
+} from '../../manifests/module-feed.ts'
 import type { TreePath } from '../../manifests/path.ts'
 import type { Progress } from '../../manifests/progress.ts'
 import { MAX_BLOB_BYTES, type Tree } from '../../manifests/tree.ts'
@@ -23,7 +28,6 @@ export interface ModuleArgs {
   progress: Progress
 }
 
-export const MAX_LIST_BYTES = 64 * 1024 * 1024
 const MAX_ANSWER_BYTES = 1024 * 1024
 /** A single one loses its list: PHP turns it into something else. */
 const LEAST = 2
@@ -45,7 +49,7 @@ export async function checkList(args: ModuleArgs, major: number): Promise<Module
   const asked = `POST /${path}`
   const form = listForm(box?.freepbx)
   const headers = { ...LIST_HEADERS, Referer: `${origin}/${path}` }
-  const answer = await ask(() => client.post(`/${path}`, { form, maxBytes: MAX_LIST_BYTES, headers }))
+  const answer = await ask(() => client.post(`/${path}`, { form, maxBytes: MAX_MODULE_LIST_BYTES, headers }))
   if (answer instanceof GapferryError) {
     sheet.found('module list', { asked, text: answer.message, effect: UNREACHED, remedy: VERIFY })
     return undefined

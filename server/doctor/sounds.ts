@@ -1,12 +1,18 @@
 /** The sound packages: a request that fails makes a box set MODULE_REPO back to the internet. */
 import { plural } from '../../manifests/console.ts'
 import { GapferryError, isGapferryError } from '../../manifests/errors.ts'
-import { parseSoundFeed, soundFile, soundLicense, type SoundPackage } from '../../manifests/sound-feed.ts'
+import {
+  MAX_SOUND_LIST_BYTES,
+  parseSoundFeed,
+  soundFile,
+  soundLicense,
+  type SoundPackage,
+} from '../../manifests/sound-feed.ts'
 import type { TreePath } from '../../manifests/path.ts'
 import { MAX_BLOB_BYTES } from '../../manifests/tree.ts'
 import type { Reply } from './ask.ts'
 import { listForm } from './form.ts'
-import { ask, MAX_LIST_BYTES, statusText, type ModuleArgs } from './modules.ts'
+import { ask, statusText, type ModuleArgs } from './modules.ts'
 import type { Sheet } from './sheet.ts'
 
 const CHECK = 'sounds'
@@ -36,7 +42,7 @@ async function checkSoundList({ sheet, client, box }: ModuleArgs, major: number)
   const path = `/sounds-${major}.0.xml`
   const asked = `POST ${path}`
   const form = `${listForm(box?.freepbx)}&soundlangver=2&canredirect=1`
-  const answer = await ask(() => client.post(path, { form, maxBytes: MAX_LIST_BYTES }))
+  const answer = await ask(() => client.post(path, { form, maxBytes: MAX_SOUND_LIST_BYTES }))
   const body = answer instanceof GapferryError || listFault(answer) !== undefined ? undefined : answer.body
   if (body === undefined) {
     const text = answer instanceof GapferryError ? answer.message : listFault(answer)!
