@@ -25,6 +25,7 @@ const CODES = {
   INVENTORY_OLDER: { exit: 3 },
   PARITY_INVALID: { exit: 3 },
   PARITY_DIFFERS: { exit: 1 },
+  DOCTOR_FOUND: { exit: 1 },
   // archives
   BUNDLE_NOT_FOUND: { exit: 4 },
   BUNDLE_NOT_REGULAR: { exit: 3 },
@@ -101,6 +102,8 @@ const CODES = {
   PLAN_UNFETCHED: { exit: 4 },
   PLAN_EMPTY: { exit: 2 },
   INVENTORY_MISMATCH: { exit: 2 },
+  MODULE_CONFLICT: { exit: 2 },
+  MODULE_UNKNOWN: { exit: 2 },
   BUDGET_EXCEEDED: { exit: 5 },
   SPACE_SHORT: { exit: 5 },
   PATH_CONFLICT: { exit: 3 },

@@ -12,7 +12,8 @@ import { addAdminRoutes, answerBadPath, checksHost, type MirrorStatus } from './
 import { formatListen, listenerUrl, type Listener, type MirrorConfig, type OriginListener } from './config.ts'
 import { contentAnswers, refusal, type Answer, type ContentRequest } from './content.ts'
 import { HostTable } from './hosts.ts'
-import { answerClientError, ConnectionLimit, dropsBody, limitedServer } from './listener.ts'
+import { answerClientError, ConnectionLimit, limitedServer, readsBody } from './listener.ts'
+import { hasForm } from './module-answers.ts'
 import { Sender, type BlobSource } from './send.ts'
 import { Served, type ReleaseSource } from './served.ts'
 
@@ -152,11 +153,12 @@ interface Shared {
 function originEndpoint(origins: OriginListener[], { served, sender, limit }: Shared): Endpoint {
   const [listener] = origins as [OriginListener]
   let answer: (request: ContentRequest) => Answer
-  const { request, checkContinue } = dropsBody((req, res, head, refused) => {
+  const { request, checkContinue } = readsBody(hasForm, (req, res, head, { refused, kept: form }) => {
     const { method = '', url: target = '', socket: connection } = req
     const isHeadOnly = method === 'HEAD'
-    if (refused !== undefined) sender.send(res, refusal(refused, { isHeadOnly, isLast: true }))
-    else sender.send(res, answer({ method, target, head, connection }))
+    if (refused !== undefined) return sender.send(res, refusal(refused, { isHeadOnly, isLast: true }))
+    const given = answer({ method, target, head, form, connection })
+    sender.send(res, given)
   })
   const app = Fastify({
     serverFactory: () => limitedServer(limit, request).on('checkContinue', checkContinue),

@@ -11,6 +11,7 @@ import { auditedRelease, auditedRollback, noteSettings } from './audit.ts'
 import { addBackupCommands } from './backup-commands.ts'
 import { loadMirrorConfig, type MirrorConfig } from './config.ts'
 import { addImport } from './import-command.ts'
+import { addDoctor } from './doctor/command.ts'
 import { addInit } from './init-command.ts'
 import { addParity } from './parity-command.ts'
 import { renderBundles, renderRelease, renderRollback, renderStatus } from './render.ts'
@@ -34,6 +35,7 @@ export function addCommands(program: Command, around: Surroundings): void {
   addParity(program, around, (command, open, work) =>
     withStore(around, command, open, (store, _, json) => work(store, json)),
   )
+  addDoctor(program, around, { withStore })
   addAudit(program, around, 'this mirror', (command, work) =>
     withStore(around, command, openStore, async ({ site, catalog }, _, json) =>
       work({ trail: catalog.audit, title: `site ${site}`, facts: { site } }, json),

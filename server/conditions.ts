@@ -16,6 +16,7 @@ export interface RequestHead {
   ifNoneMatch: string | undefined
   ifModifiedSince: string | undefined
   ifUnmodifiedSince: string | undefined
+  acceptEncoding: string | undefined
 }
 
 /** What conditions are compared with. */
@@ -34,6 +35,8 @@ export type Outcome =
   /** `end` is inclusive, as in Content-Range */
   | { status: 206; start: number; end: number }
 
+const GZIP = new Set(['gzip', 'x-gzip'])
+const ZERO_WEIGHT = /^q=0(?:\.0{0,3})?$/
 const WHOLE: Outcome = { status: 200 }
 
 const FIELDS = new Map<string, Exclude<keyof RequestHead, 'hostCount'>>([
@@ -46,6 +49,7 @@ const FIELDS = new Map<string, Exclude<keyof RequestHead, 'hostCount'>>([
   ['if-none-match', 'ifNoneMatch'],
   ['if-modified-since', 'ifModifiedSince'],
   ['if-unmodified-since', 'ifUnmodifiedSince'],
+  ['accept-encoding', 'acceptEncoding'],
 ])
 
 /** @param rawHeaders  name, value, name, value … as received */
@@ -61,6 +65,7 @@ export function readHead(rawHeaders: readonly string[]): RequestHead {
     ifNoneMatch: undefined,
     ifModifiedSince: undefined,
     ifUnmodifiedSince: undefined,
+    acceptEncoding: undefined,
   }
   for (let i = 0; i + 1 < rawHeaders.length; i += 2) {
     const field = FIELDS.get(rawHeaders[i]!.toLowerCase())
@@ -70,6 +75,17 @@ export function readHead(rawHeaders: readonly string[]): RequestHead {
     if (field === 'host') head.hostCount++
   }
   return head
+}
+
+/** RFC 9110 §12.5.3: a coding that is not named is not asked for, and nor is one of weight 0; `*` asks for nothing in
+ *  particular.
+ *  @param field  Accept-Encoding */
+export function acceptsGzip(field: string | undefined): boolean {
+  if (field === undefined) return false
+  return field.split(',').some((item) => {
+    const [coding = '', weight = ''] = item.toLowerCase().split(';', 2)
+    return GZIP.has(coding.trim()) && !ZERO_WEIGHT.test(weight.trim())
+  })
 }
 
 /** Precedence of RFC 9110 §13.2.2. GET, HEAD and POST are judged alike. */

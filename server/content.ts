@@ -5,8 +5,9 @@
 import type { Sha256 } from '../manifests/digest.ts'
 import { GapferryError, httpStatus, type ErrorCode } from '../manifests/errors.ts'
 import { parseRequestTarget, type TreePath } from '../manifests/path.ts'
-import { judge, type Outcome, type RequestHead } from './conditions.ts'
+import { judge, type RequestHead } from './conditions.ts'
 import type { HostTable } from './hosts.ts'
+import { insteadOfRefusal, moduleRole, versionPath, type ModuleRole } from './module-answers.ts'
 import type { Resource, Served } from './served.ts'
 
 export interface ContentRequest {
@@ -14,6 +15,8 @@ export interface ContentRequest {
   /** as on the request line */
   target: string
   head: RequestHead
+  /** only where module-answers.ts wants it */
+  form?: Buffer | undefined
   connection: { readonly remoteAddress?: string | undefined; readonly localAddress?: string | undefined }
 }
 
@@ -35,6 +38,10 @@ export interface Answer {
   isHeadOnly: boolean
   /** why this is a refusal */
   error?: unknown
+  /** whose origin was asked; undefined where none was */
+  group?: string | undefined
+  /** what to say where the body cannot be sent: see insteadOfRefusal */
+  role?: ModuleRole | undefined
 }
 
 const METHODS = new Set(['GET', 'HEAD', 'POST'])
@@ -61,28 +68,47 @@ const REFUSALS: Partial<Record<ErrorCode, string>> = {
  *  @returns a function from request to answer that never throws */
 export function contentAnswers(hosts: HostTable<string>, served: Served): (request: ContentRequest) => Answer {
   return (request) => {
+    const { method, head, connection } = request
+    const isHeadOnly = method === 'HEAD'
+    if (!METHODS.has(method)) {
+      return refusal(new GapferryError('METHOD_UNKNOWN', 'request: method'), { isHeadOnly, isLast: method === 'TRACE' })
+    }
+    let group: string | undefined
     try {
-      if (!METHODS.has(request.method)) throw new GapferryError('METHOD_UNKNOWN', 'request: method')
-      const resource = find(request, hosts, served)
-      return present(resource, judge(request.head, resource), request.method === 'HEAD')
+      const found = hosts.find(request.target, head, connection)
+      group = found.value
+      const client = connection.remoteAddress ?? ''
+      const resource = served.find(group, parseContentPath(found.target), client, head.acceptEncoding)
+      return present(resource, head, { isHeadOnly, group })
     } catch (error) {
-      return refusal(error, { isHeadOnly: request.method === 'HEAD', isLast: request.method === 'TRACE' })
+      return answerWithoutFile(request, { error, group, isHeadOnly, served })
     }
   }
 }
 
 /** The answer to what cannot be answered: a short text that starts with the error's code.
  *  @param options.isLast  close the connection after it
- *  @param options.extra   more headers */
+ *  @param options.extra   more headers
+ *  @param options.role    a box makes more of a refusal than a refusal: it gets what insteadOfRefusal says
+ *  @param options.client  address */
 export function refusal(
   error: unknown,
-  options: { isHeadOnly?: boolean; isLast?: boolean; extra?: readonly string[] } = {},
+  options: {
+    isHeadOnly?: boolean
+    isLast?: boolean
+    extra?: readonly string[]
+    group?: string | undefined
+    role?: ModuleRole | undefined
+    client?: string | undefined
+  } = {},
 ): Answer {
   const code = error instanceof GapferryError ? error.code : 'INTERNAL'
-  const body = Buffer.from(`${code}: ${REFUSALS[code] ?? 'the mirror failed; its log says why'}\n`)
+  const { role, group, client = '', isHeadOnly = false } = options
+  const instead = role === undefined ? undefined : insteadOfRefusal(role, error, client)
+  const body = Buffer.from(instead?.text ?? `${code}: ${REFUSALS[code] ?? 'the mirror failed; its log says why'}\n`)
   const headers = [
     'Content-Type',
-    'text/plain; charset=utf-8',
+    instead?.type ?? 'text/plain; charset=utf-8',
     'Content-Length',
     String(body.length),
     'Cache-Control',
@@ -93,13 +119,34 @@ export function refusal(
     ...(options.isLast === true ? ['Connection', 'close'] : []),
     ...(options.extra ?? []),
   ]
-  return { status: httpStatus(error), headers, body, isHeadOnly: options.isHeadOnly ?? false, error }
+  return { status: instead?.status ?? httpStatus(error), headers, body, isHeadOnly, error, group }
 }
 
-function find(request: ContentRequest, hosts: HostTable<string>, served: Served): Resource {
-  const { head, connection } = request
-  const { value: group, target } = hosts.find(request.target, head, connection)
-  return served.find(group, parseContentPath(target), connection.remoteAddress ?? '')
+/** A box's question that needs no file, or one whose file is not there. */
+function answerWithoutFile(
+  { target, head, form, connection }: ContentRequest,
+  about: { error: unknown; group: string | undefined; isHeadOnly: boolean; served: Served },
+): Answer {
+  const { error, group, isHeadOnly, served } = about
+  const client = connection.remoteAddress ?? ''
+  const role = roleOf(target, group, served)
+  if (role === 'version' && group !== undefined) {
+    const path = versionPath(target, form)
+    try {
+      if (path !== undefined) return present(served.find(group, path, client), head, { isHeadOnly, group, role })
+    } catch (unknown) {
+      return refusal(unknown, { isHeadOnly, group, role, client })
+    }
+  }
+  return refusal(error, { isHeadOnly, group, role, client })
+}
+
+/** Only an origin that has modules, or may have them, is asked for them. What asks for lists and sounds under a name that is
+ *  not ours is a box all the same. */
+function roleOf(target: string, group: string | undefined, served: Served): ModuleRole | undefined {
+  const role = moduleRole(target)
+  if (role === undefined || (group !== undefined && !served.mayHaveModules(group))) return undefined
+  return group !== undefined || role === 'list' || role === 'sounds' || role === 'sound' ? role : undefined
 }
 
 /** A folder is a good question with no answer; the rest is parseRequestTarget's to judge. */
@@ -112,23 +159,29 @@ function parseContentPath(target: string): TreePath {
   throw new GapferryError('PATH_UNKNOWN', 'request: a folder')
 }
 
-function present(resource: Resource, outcome: Outcome, isHeadOnly: boolean): Answer {
+function present(
+  resource: Resource,
+  head: RequestHead,
+  options: { isHeadOnly: boolean; group: string; role?: ModuleRole },
+): Answer {
+  const outcome = judge(head, resource)
   const { sha256, bytes, headers } = resource
+  const { isHeadOnly, group, role = resource.role } = options
   if (outcome.status === 200) {
-    return { status: 200, headers, body: { sha256, bytes, start: 0, length: bytes }, isHeadOnly }
+    return { status: 200, headers, body: { sha256, bytes, start: 0, length: bytes }, isHeadOnly, group, role }
   }
-  if (outcome.status === 304) return { status: 304, headers: notModified(headers), body: undefined, isHeadOnly }
+  if (outcome.status === 304) return { status: 304, headers: notModified(headers), body: undefined, isHeadOnly, group }
   if (outcome.status === 206) {
     const { start, end } = outcome
     const length = end - start + 1
     const partial = [...replaceLength(headers, length), 'Content-Range', `bytes ${start}-${end}/${bytes}`]
-    return { status: 206, headers: partial, body: { sha256, bytes, start, length }, isHeadOnly }
+    return { status: 206, headers: partial, body: { sha256, bytes, start, length }, isHeadOnly, group, role }
   }
   if (outcome.status === 412) {
-    return refusal(new GapferryError('CONDITION_FAILED', 'request: condition'), { isHeadOnly })
+    return refusal(new GapferryError('CONDITION_FAILED', 'request: condition'), { isHeadOnly, group })
   }
   const extra = ['Content-Range', `bytes */${bytes}`, 'ETag', resource.etag]
-  return refusal(new GapferryError('RANGE_INVALID', 'request: range'), { isHeadOnly, extra })
+  return refusal(new GapferryError('RANGE_INVALID', 'request: range'), { isHeadOnly, group, extra })
 }
 
 function replaceLength(headers: readonly string[], length: number): string[] {
@@ -137,6 +190,6 @@ function replaceLength(headers: readonly string[], length: number): string[] {
 
 /** RFC 9110 §15.4.5: what a cache may need to update, and nothing that describes the body that is not sent. */
 function notModified(headers: readonly string[]): string[] {
-  const kept = new Set(['ETag', 'Last-Modified', 'Cache-Control', 'X-Content-Type-Options'])
+  const kept = new Set(['ETag', 'Last-Modified', 'Cache-Control', 'Vary', 'X-Content-Type-Options'])
   return headers.filter((_, i) => kept.has(headers[i - (i % 2)]!))
 }

@@ -20,18 +20,22 @@ const KEEP_ALIVE_MS = 15_000
 const IDLE_MS = 120_000
 /** A FreePBX box posts a form of some kilobytes to whatever path it reads. */
 const MAX_BODY_BYTES = 1024 * 1024
+/** of all bodies that are kept at a time; boxes send 10 kB each */
+const MAX_KEPT_BYTES = 32 * 1024 * 1024
 const MAX_CONNECTIONS = 512
 const MAX_CONNECTIONS_PER_ADDRESS = 128
 /** of one connection at a time. apt sends 10 requests ahead of their answers, boxes with yum or dnf none. */
 const MAX_UNANSWERED = 16
 
-/** @param refused  BODY_TOO_LONG; the connection must end after its answer */
-export type BodilessHandler = (
-  req: IncomingMessage,
-  res: ServerResponse,
-  head: RequestHead,
-  refused?: GapferryError,
-) => void
+/** What a request's body came to. */
+export interface BodyEnd {
+  /** BODY_TOO_LONG; the connection must end after its answer */
+  refused?: GapferryError
+  /** the whole body, where it was wanted and there was room for it */
+  kept?: Buffer
+}
+
+export type BodyHandler = (req: IncomingMessage, res: ServerResponse, head: RequestHead, body: BodyEnd) => void
 
 /** How many may be connected, over all listeners that share it. */
 export class ConnectionLimit {
@@ -109,21 +113,48 @@ export function limitedServer(limit: ConnectionLimit, handle: RequestListener): 
   return server
 }
 
-/** Reads and drops a body of whatever type before the request is handled, and handles a connection's requests one after the
- *  other: an answer that is made before its turn would wait in memory, as long as the client likes. */
-export function dropsBody(handle: BodilessHandler): { request: RequestListener; checkContinue: RequestListener } {
+/** Reads a body of whatever type before the request is handled, drops it unless it is wanted, and handles a connection's
+ *  requests one after the other: an answer that is made before its turn would wait in memory, as long as the client likes.
+ *  @param wants  whether the body of a request with this target is kept */
+export function readsBody(
+  wants: (target: string) => boolean,
+  handle: BodyHandler,
+): { request: RequestListener; checkContinue: RequestListener } {
+  const room = new BodyRoom()
+  const read = (req: IncomingMessage, res: ServerResponse, head: RequestHead): void => {
+    // A body that has to wait for its turn would lie there as long as the client likes; boxes never ask ahead.
+    const keep = wants(req.url ?? '') && res.socket !== null ? room : undefined
+    readBody(req, head, keep, (body) => waitTurn(req, res, () => handle(req, res, head, body)))
+  }
   return {
     request: (req, res) => {
       const head = readHead(req.rawHeaders)
-      const inTurn = (refused?: GapferryError): void => waitTurn(req, res, () => handle(req, res, head, refused))
-      if (head.contentLength === undefined && head.transferEncoding === undefined) inTurn()
-      else dropBody(req, head, inTurn)
+      if (head.contentLength !== undefined || head.transferEncoding !== undefined) read(req, res, head)
+      else waitTurn(req, res, () => handle(req, res, head, NO_BODY))
     },
     checkContinue: (req, res) => {
       const head = readHead(req.rawHeaders)
       if (!isTooLong(head)) res.writeContinue()
-      dropBody(req, head, (refused) => waitTurn(req, res, () => handle(req, res, head, refused)))
+      read(req, res, head)
     },
+  }
+}
+
+const NO_BODY: BodyEnd = {}
+
+/** How many bytes of bodies lie in memory, over all connections of a listener. Where there is no room a body is dropped. */
+class BodyRoom {
+  #bytes = 0
+
+  /** @returns false where they do not fit */
+  take(bytes: number): boolean {
+    if (this.#bytes + bytes > MAX_KEPT_BYTES) return false
+    this.#bytes += bytes
+    return true
+  }
+
+  give(bytes: number): void {
+    this.#bytes -= bytes
   }
 }
 
@@ -158,21 +189,63 @@ function waitTurn(req: IncomingMessage, res: ServerResponse, handle: () => void)
 }
 
 /** Counts by hand: a stream that ends early would destroy the connection, and with it the answer. */
-function dropBody(req: IncomingMessage, head: RequestHead, done: (refused?: GapferryError) => void): void {
-  const tooLong = new GapferryError('BODY_TOO_LONG', 'request: body')
+function readBody(
+  req: IncomingMessage,
+  head: RequestHead,
+  room: BodyRoom | undefined,
+  done: (body: BodyEnd) => void,
+): void {
   if (isTooLong(head)) {
-    done(tooLong)
+    done({ refused: tooLong() })
     return
   }
+  const keeper = new BodyKeeper(room)
   let bytes = 0
-  const end = (): void => done()
+  const end = (): void => done(keeper.end())
   const count = (chunk: Buffer): void => {
     bytes += chunk.length
+    keeper.add(chunk)
     if (bytes <= MAX_BODY_BYTES) return
     req.off('data', count).off('end', end)
-    done(tooLong)
+    done({ refused: tooLong() })
   }
   req.on('data', count).once('end', end)
+  if (room !== undefined) req.once('close', () => keeper.end())
+}
+
+/** One body, while it comes. */
+class BodyKeeper {
+  readonly #room: BodyRoom | undefined
+  #chunks: Buffer[] | undefined
+  #bytes = 0
+
+  constructor(room: BodyRoom | undefined) {
+    this.#room = room
+    if (room !== undefined) this.#chunks = []
+  }
+
+  add(chunk: Buffer): void {
+    if (this.#chunks === undefined) return
+    if (!this.#room!.take(chunk.length)) {
+      this.end()
+      return
+    }
+    this.#bytes += chunk.length
+    this.#chunks.push(chunk)
+  }
+
+  /** Gives the room back; again, it finds nothing to give. */
+  end(): BodyEnd {
+    const chunks = this.#chunks
+    if (chunks === undefined) return NO_BODY
+    this.#chunks = undefined
+    this.#room!.give(this.#bytes)
+    return { kept: chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks) }
+  }
+}
+
+function tooLong(): GapferryError {
+  return new GapferryError('BODY_TOO_LONG', 'request: body')
 }
 
 function isTooLong(head: RequestHead): boolean {

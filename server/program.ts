@@ -30,6 +30,7 @@ export const MIRROR: ProgramShape = {
         'backup',
         'restore',
         'audit',
+        'doctor',
       ],
       load: async () => (await import('./commands.ts')).addCommands,
     },

@@ -9,7 +9,7 @@ import type { ServerResponse } from 'node:http'
 import { promisify } from 'node:util'
 import type { Logger } from 'pino'
 import type { Sha256 } from '../manifests/digest.ts'
-import { GapferryError, isGapferryError } from '../manifests/errors.ts'
+import { GapferryError, httpStatus, isGapferryError } from '../manifests/errors.ts'
 import { checkDigest } from '../storage/blobs.ts'
 import { digestOf } from '../storage/blob-check.ts'
 import { refusal, type Answer, type BlobSlice } from './content.ts'
@@ -67,7 +67,7 @@ export class Sender {
   }
 
   #sendBytes(res: ServerResponse, answer: Answer, bytes: Buffer | undefined): void {
-    if (answer.status >= 500) this.#report(res, answer)
+    if (answer.error !== undefined && httpStatus(answer.error) >= 500) this.#report(res, answer)
     res.writeHead(answer.status, answer.headers as string[])
     if (bytes === undefined || answer.isHeadOnly) res.end()
     else res.end(bytes)
@@ -76,7 +76,7 @@ export class Sender {
   /** A mirror without a release is no fault. */
   #report(res: ServerResponse, { error }: Answer): void {
     if (isGapferryError(error, 'RELEASE_NOTHING')) return
-    this.#log.error({ ...errorFields(error), path: res.req.url }, 'a request failed')
+    this.#log.error({ ...errorFields(error), path: pathOf(res) }, 'a request failed')
   }
 
   #sendSmall(res: ServerResponse, answer: Answer, { sha256, bytes, start, length }: BlobSlice): void {
@@ -147,12 +147,12 @@ export class Sender {
     else this.#spareBuffers.push(buffer)
   }
 
-  #fail(res: ServerResponse, { isHeadOnly }: Answer, cause: unknown): void {
+  #fail(res: ServerResponse, { isHeadOnly, role }: Answer, cause: unknown): void {
     const error = isGapferryError(cause)
       ? cause
       : new GapferryError('BLOB_UNREADABLE', 'a blob cannot be read', { cause })
-    if (!res.headersSent) return this.send(res, refusal(error, { isHeadOnly }))
-    this.#log.error({ ...errorFields(error), path: res.req.url }, 'an answer was cut short')
+    if (!res.headersSent) return this.send(res, refusal(error, { isHeadOnly, role }))
+    this.#log.error({ ...errorFields(error), path: pathOf(res) }, 'an answer was cut short')
     res.destroy()
   }
 }
@@ -248,6 +248,11 @@ function written(res: ServerResponse, chunk: Buffer): Promise<boolean> {
       resolve(error === undefined || error === null)
     })
   })
+}
+
+/** Without the query, where a box may say who it is. */
+function pathOf({ req }: ServerResponse): string | undefined {
+  return req.url?.replace(/\?.*$/s, '')
 }
 
 function sizeMismatch(sha256: Sha256, expected: number, found: number): GapferryError {

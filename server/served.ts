@@ -11,7 +11,8 @@ import { GapferryError } from '../manifests/errors.ts'
 import type { TreePath } from '../manifests/path.ts'
 import type { EntryKind, TreeEntry } from '../manifests/tree.ts'
 import type { ServedGroup, ServedTree } from '../storage/releases.ts'
-import type { Validators } from './conditions.ts'
+import { acceptsGzip, type Validators } from './conditions.ts'
+import { isModuleList, moduleRole, type ModuleRole } from './module-answers.ts'
 
 /** The part of storage/releases.ts that serving needs. */
 export interface ReleaseSource {
@@ -26,6 +27,10 @@ export interface Resource extends Validators {
   headers: string[]
   /** of a pointer: what belongs to it in the same tree */
   companions: readonly { path: TreePath; resource: Resource }[]
+  /** the same content compressed, for who asks for that */
+  gzip?: Resource
+  /** what a box takes it for */
+  role?: ModuleRole | undefined
 }
 
 /** How long a client may take between a pointer and its companion. */
@@ -59,9 +64,20 @@ export class Served {
     this.#log = args.log
   }
 
-  /** @param client  address; part of the pair rule's memory
+  /** @param client          address; part of the pair rule's memory
+   *  @param acceptEncoding  the header field
    *  @throws PATH_UNKNOWN; RELEASE_NOTHING when nothing was released for `group` yet */
-  find(group: string, path: TreePath, client: string): Resource {
+  find(group: string, path: TreePath, client: string, acceptEncoding?: string): Resource {
+    const resource = this.#find(group, path, client)
+    return resource.gzip !== undefined && acceptsGzip(acceptEncoding) ? resource.gzip : resource
+  }
+
+  /** Whether the boxes of `group` may look for modules here: true until a release without any says no. Never throws. */
+  mayHaveModules(group: string): boolean {
+    return this.#groups?.get(group)?.released.hasModules ?? true
+  }
+
+  #find(group: string, path: TreePath, client: string): Resource {
     const trees = this.#snapshot().get(group)
     if (trees === undefined) throw new GapferryError('RELEASE_NOTHING', `group ${group}: nothing is released yet`)
     const kind = trees.released.kindOf(path)
@@ -146,6 +162,7 @@ interface PreparedGroup {
 /** A tree, and the answers of its paths as they are asked for. */
 class PreparedTree {
   readonly key: string
+  readonly hasModules: boolean
   readonly #entries: ReadonlyMap<TreePath, TreeEntry>
   readonly #resources = new Map<TreePath, Resource>()
   readonly #companionsOf = new Map<TreePath, TreePath[]>()
@@ -153,9 +170,12 @@ class PreparedTree {
   constructor(served: ServedTree) {
     this.key = keyOf(served)
     this.#entries = served.tree.entries
+    let hasModules = false
     for (const [path, entry] of this.#entries) {
+      hasModules ||= isModuleList(path)
       if (entry.of !== undefined) this.#companionsOf.set(entry.of, [...(this.#companionsOf.get(entry.of) ?? []), path])
     }
+    this.hasModules = hasModules
   }
 
   kindOf(path: TreePath): EntryKind | undefined {
@@ -172,7 +192,7 @@ class PreparedTree {
       path: other,
       resource: this.resource(other),
     }))
-    const resource = prepare(entry, companions)
+    const resource = this.hasModules ? prepareForBoxes(path, entry, companions) : prepare(entry, companions)
     this.#resources.set(path, resource)
     return resource
   }
@@ -194,6 +214,22 @@ class Pairs {
     const pair = this.#memory.get(key)
     return pair !== undefined && nowMs - pair.atMs <= PAIR_MS ? pair.resource : undefined
   }
+}
+
+/** A tree with modules: what a box asks for has a role, and a companion that is named like gzip is gzip. */
+function prepareForBoxes(path: TreePath, entry: TreeEntry, companions: Resource['companions']): Resource {
+  const resource = { ...prepare(entry, companions), role: moduleRole(path) }
+  const packed = companions.find((companion) => companion.path === `${path}.gz`)?.resource
+  if (packed === undefined) return resource
+  const vary = ['Vary', 'Accept-Encoding']
+  const headers = packed.headers.map((value, i) => (packed.headers[i - 1] === 'Content-Type' ? entry.type : value))
+  const gzip = {
+    ...packed,
+    companions,
+    role: resource.role,
+    headers: [...headers, ...vary, 'Content-Encoding', 'gzip'],
+  }
+  return { ...resource, headers: [...resource.headers, ...vary], gzip }
 }
 
 function prepare(entry: TreeEntry, companions: Resource['companions']): Resource {

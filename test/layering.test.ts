@@ -60,11 +60,27 @@ t.test('only main.ts reads arguments, environment and clock', (t) => {
   t.end()
 })
 
-t.test('the server makes no outbound connection and signs no content', (t) => {
+/** What opens a connection, or asks another machine. */
+const OPENERS = ['request', 'get', 'Agent', 'connect', 'createConnection', 'Socket', 'TLSSocket']
+
+function opensConnections(file: string): boolean {
+  const text = readFileSync(file, 'utf8')
+  const values = [...text.matchAll(/^import (?!type )\{([^}]*)\} from 'node:(?:http|net|tls)'/gm)]
+    .flatMap((match) => match[1]!.split(','))
+    .map((name) => name.trim())
+  return values.some((name) => OPENERS.includes(name)) || /\bfetch\(|'node:(?:dns|dgram|http2)/.test(text)
+}
+
+t.test('the server signs no content, and only the doctor opens connections', (t) => {
   for (const file of sources('server')) {
     for (const name of importsOf(file)) {
       if (['undici', 'openpgp', 'node:https'].includes(name)) t.fail(`${relative(ROOT, file)} imports ${name}`)
     }
   }
+  const opening = sources('server').filter(opensConnections)
+  t.strictSame(
+    opening.map((file) => relative(ROOT, file)),
+    ['server/doctor/ask.ts', 'server/doctor/reach.ts'],
+  )
   t.end()
 })

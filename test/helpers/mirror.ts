@@ -170,19 +170,27 @@ export function traces(folder: string): string[] {
 }
 
 /** `content` as a bundle that the laptop of site `hq` (or `site`) signed, with the site facts.
+ *  @param options.origin       as its boxes are told
  *  @param options.createdAtMs  default: the time of tests */
 export function signContent(
   content: TestContent,
-  options: { keys?: SiteKeys; roots?: Buffer[]; site?: string; createdAtMs?: number; expiresAtMs?: number } = {},
+  options: {
+    keys?: SiteKeys
+    roots?: Buffer[]
+    site?: string
+    origin?: string
+    createdAtMs?: number
+    expiresAtMs?: number
+  } = {},
 ): SampleBundle {
-  const { keys = sampleKeys, roots = [sampleRoot], site = 'hq', ...times } = options
+  const { keys = sampleKeys, roots = [sampleRoot], site = 'hq', origin = 'http://127.0.0.1:8416', ...times } = options
   const { number } = content
   const groups = [...new Set([...content.targets.keys()].map((target) => target.split('/')[0]!))]
   const facts = serializeSiteFacts({
     site,
     number,
     createdAt: '2026-11-22T12:00:00Z',
-    groups: new Map(groups.map((group) => [group, { origin: 'http://127.0.0.1:8416', yum: ['base'], files: [] }])),
+    groups: new Map(groups.map((group) => [group, { origin, yum: ['base'], files: [] }])),
   })
   const targets = new Map([...content.targets, ['site', { sha256: sha256Of(facts), bytes: facts.length }]])
   return {

@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import type { Server } from 'node:http'
 import { connect, type AddressInfo, type Socket } from 'node:net'
 import t, { type Test } from 'tap'
-import { ConnectionLimit, dropsBody, limitedServer } from '../../server/listener.ts'
+import { ConnectionLimit, limitedServer, readsBody } from '../../server/listener.ts'
 import { exchange, parseAnswers } from '../helpers/raw-http.ts'
 
 const GET = 'GET / HTTP/1.1\r\nHost: a\r\n\r\n'
@@ -12,10 +12,13 @@ const BODY = Buffer.alloc(16_000_000, 'x')
 /** A listener that counts what it is asked, and what its answers hold. */
 async function setUp(t: Test, { body = BODY } = {}) {
   const seen = { parsed: 0, handled: 0, sockets: new Set<Socket>() }
-  const { request, checkContinue } = dropsBody((req, res) => {
-    seen.handled++
-    res.writeHead(200, ['Content-Length', String(body.length)]).end(req.method === 'HEAD' ? undefined : body)
-  })
+  const { request, checkContinue } = readsBody(
+    () => false,
+    (req, res) => {
+      seen.handled++
+      res.writeHead(200, ['Content-Length', String(body.length)]).end(req.method === 'HEAD' ? undefined : body)
+    },
+  )
   const server: Server = limitedServer(new ConnectionLimit(), (req, res) => {
     seen.parsed++
     request(req, res)

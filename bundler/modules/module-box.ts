@@ -1,0 +1,49 @@
+/** What is known of a box where modules are concerned. */
+import type { FreepbxFacts } from '../../manifests/inventory.ts'
+
+/** Facts that are absent are not known: nothing is concluded from their absence. */
+export interface ModuleBox {
+  name: string
+  /** FreePBX's version, as `16.0.40.11` */
+  framework?: string
+  phpver?: string
+  /** Asterisk's version */
+  astver?: string
+  /** PHP components by their names in small letters: the version ('' where it tells none), or null for one that is known
+   *  not to be there */
+  components?: ReadonlyMap<string, string | null>
+  /** `version` is the one in the box's database; `state` as in FORMAT.md#inventories */
+  modules: { name: string; version: string; state: string }[]
+  /** takes edge builds (MODULEADMINEDGE) */
+  edge: boolean
+}
+
+/** A box's own words on it, as its inventory has them. */
+export function moduleBoxOf(
+  name: string,
+  facts: Pick<FreepbxFacts, 'framework' | 'modules' | 'profile'> & { settings?: ReadonlyMap<string, string> },
+): ModuleBox {
+  const phpver = facts.profile.get('phpver')
+  const astver = facts.profile.get('astver')
+  return {
+    name,
+    ...(facts.framework === undefined ? {} : { framework: facts.framework }),
+    ...(phpver === undefined ? {} : { phpver, components: loadersOf(facts.profile) }),
+    ...(astver === undefined ? {} : { astver }),
+    modules: facts.modules.map((one) => ({ ...one, version: one.version === NO_VERSION ? '' : one.version })),
+    edge: !FALSE.has(facts.settings?.get('MODULEADMINEDGE') ?? ''),
+  }
+}
+
+/** As `gapferry-box` writes a version that the box's database has not. */
+const NO_VERSION = '?'
+const FALSE: ReadonlySet<string> = new Set(['', '0', 'false'])
+
+/** Where PHP told its version it also told its loaders. */
+function loadersOf(profile: ReadonlyMap<string, string>): Map<string, string | null> {
+  const zend = profile.get('zend')
+  return new Map([
+    ['zend guard loader', zend === undefined || zend === '' ? null : ''],
+    ['ioncube loader', profile.get('ioncube') ?? null],
+  ])
+}

@@ -1,0 +1,165 @@
+/**
+ * What the lists of a group offer, as the policy leaves it. A list is personal to its boxes: what a box would get at the
+ * upstream is read from its own list (`own`), what all boxes of the group get is one entry for all (`carriedAs`).
+ * A box that takes edge builds takes that of a module where it is newer than the one in the list, and never one of a
+ * module that is not in the list: so such an entry needs the module's own beside it (rule: getonlinexml of framework).
+ */
+import { GapferryError } from '../../manifests/errors.ts'
+import type { ModuleEntry, ModuleFeed } from '../../manifests/module-feed.ts'
+import { compareModuleVersions } from '../../manifests/module-version.ts'
+import type { Policy } from './policy.ts'
+
+/** One answer of the upstream and the boxes that it is for. */
+export interface OfferedList {
+  boxes: readonly string[]
+  feed: ModuleFeed
+}
+
+export interface Offer {
+  entry: ModuleEntry
+  feed: ModuleFeed
+}
+
+export class Offers {
+  /** the list of the first box by name first */
+  readonly #lists: PersonalList[]
+  readonly #listOf = new Map<string, PersonalList>()
+
+  /** @param takesEdge  whether every box takes edge builds: then they stand in the list as the module's own */
+  constructor(lists: readonly OfferedList[], policy: ReadonlyMap<string, Policy>, takesEdge: boolean) {
+    this.#lists = lists
+      .map((list) => new PersonalList(list, policy, takesEdge))
+      .sort((a, b) => compareTexts(a.first, b.first))
+    for (const list of this.#lists) for (const name of list.boxes) this.#listOf.set(name, list)
+  }
+
+  /** Entries of a module in all lists and sections, blocked or not. */
+  entriesOf(rawname: string): readonly ModuleEntry[] {
+    return this.#lists.flatMap((list) => list.entries.get(rawname) ?? [])
+  }
+
+  /** Every module in a list. */
+  rawnames(): Set<string> {
+    return new Set(this.#lists.flatMap((list) => [...list.entries.keys()]))
+  }
+
+  listOf(box: string): ModuleFeed | undefined {
+    return this.#personal(box)?.feed
+  }
+
+  /** What the box's own list gives it of a module. */
+  own(box: string, rawname: string, isEdge: boolean): ModuleEntry | undefined {
+    const list = this.#personal(box)
+    return (isEdge ? list?.edge.get(rawname) : undefined) ?? list?.stable.get(rawname)
+  }
+
+  /** Whether its own list has a newer build of the module for a box that takes edge builds. */
+  hasEdge(box: string, rawname: string): boolean {
+    return this.#personal(box)?.edge.has(rawname) === true
+  }
+
+  /** The one entry of a module that is carried for all boxes.
+   *  @throws MODULE_CONFLICT where lists differ in its version or its file */
+  carriedAs(rawname: string, slot: 'stable' | 'edge'): Offer | undefined {
+    let first: { list: PersonalList; entry: ModuleEntry } | undefined
+    for (const list of this.#lists) {
+      const entry = list[slot].get(rawname)
+      if (entry === undefined) continue
+      if (first === undefined) first = { list, entry }
+      else if (!isSameFile(first.entry, entry)) throw conflict(rawname, first, { list, entry })
+    }
+    return first && { entry: first.entry, feed: first.list.feed }
+  }
+
+  /** What the box's own list says of a version that the box has already. */
+  versionOf(box: string, rawname: string, version: string): ModuleEntry | undefined {
+    const entries = this.#personal(box)?.entries.get(rawname)
+    return entries?.find((one) => compareModuleVersions(one.version, version) === 0)
+  }
+
+  #personal(box: string): PersonalList | undefined {
+    return this.#listOf.get(box) ?? this.#lists[0]
+  }
+}
+
+class PersonalList {
+  readonly boxes: readonly string[]
+  readonly feed: ModuleFeed
+  readonly entries: Map<string, ModuleEntry[]>
+  /** rawname → what every box finds */
+  readonly stable = new Map<string, ModuleEntry>()
+  /** rawname → what a box finds that takes edge builds, where that is newer */
+  readonly edge = new Map<string, ModuleEntry>()
+
+  constructor({ boxes, feed }: OfferedList, policy: ReadonlyMap<string, Policy>, takesEdge: boolean) {
+    this.boxes = [...boxes].sort(compareTexts)
+    this.feed = feed
+    this.entries = Map.groupBy(feed.entries, ({ rawname }) => rawname)
+    for (const entry of feed.entries) this.#add(entry, policy.get(entry.rawname))
+    for (const [rawname, entry] of this.edge) {
+      const stable = this.stable.get(rawname)
+      const isNewer = stable !== undefined && compareModuleVersions(stable.version, entry.version) < 0
+      if (!isNewer || takesEdge) this.edge.delete(rawname)
+      if (isNewer && takesEdge) this.stable.set(rawname, entry)
+    }
+  }
+
+  /** The first of its boxes; a list of none comes last. */
+  get first(): string {
+    return this.boxes[0] ?? '\uffff'
+  }
+
+  #add(entry: ModuleEntry, rule: Policy | undefined): void {
+    const { rawname, section, version } = entry
+    if (rule?.kind === 'block') return
+    if (rule?.kind === 'pin') {
+      if (compareModuleVersions(version, rule.version) === 0) addFirst(this.stable, entry)
+    } else if (section === 'module') {
+      this.stable.set(rawname, entry)
+    } else if (section === 'edge') addFirst(this.edge, entry)
+  }
+}
+
+const SECTIONS: readonly ModuleEntry['section'][] = ['module', 'edge', 'beta', 'previous']
+
+/** A version may stand in several sections: the nearest to the list counts. */
+function addFirst(entries: Map<string, ModuleEntry>, entry: ModuleEntry): void {
+  const other = entries.get(entry.rawname)
+  if (other === undefined || SECTIONS.indexOf(entry.section) < SECTIONS.indexOf(other.section))
+    entries.set(entry.rawname, entry)
+}
+
+/** One path is one file, and the digest tells two builds apart that an upstream gives out by who asks. */
+function isSameFile(a: ModuleEntry, b: ModuleEntry): boolean {
+  return (
+    a.version === b.version &&
+    a.location === b.location &&
+    (['signedSha1', 'sha1', 'md5'] as const).every((digest) => (a[digest] ?? b[digest]) === (b[digest] ?? a[digest]))
+  )
+}
+
+function conflict(rawname: string, ...[a, b]: readonly { list: PersonalList; entry: ModuleEntry }[]): GapferryError {
+  const told = [a!, b!].map(({ list, entry }) => {
+    const digest = entry.signedSha1 ?? entry.sha1 ?? entry.md5
+    return `${list.boxes.length === 0 ? 'the captured request' : boxesText(list.boxes)}: ${entry.version} at ${entry.location}${digest === undefined ? '' : ` (${digest})`}`
+  })
+  return new GapferryError(
+    'MODULE_CONFLICT',
+    `${rawname} is not the same for all boxes of the group; ${told.join('; ')}`,
+    {
+      hint: 'put these boxes into two groups: one origin lists a module once',
+    },
+  )
+}
+
+const SHOWN_BOXES = 3
+
+/** The first few of many boxes. */
+export function boxesText(names: readonly string[]): string {
+  const more = names.length - SHOWN_BOXES
+  return `${names.slice(0, SHOWN_BOXES).join(', ')}${more > 0 ? ` and ${more} more` : ''}`
+}
+
+function compareTexts(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0
+}

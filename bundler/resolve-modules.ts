@@ -1,0 +1,326 @@
+/**
+ * What a group carries of the module lists that the upstream gives its boxes: all that an unmodified box takes from its
+ * list, with all that this depends on, and what the settings want. No box downloads here; a set is grown until nothing is
+ * missing that any box of the group could ask for.
+ *
+ * Rules, in this order; the first that brings a module in is its reason:
+ *   upgrade     a box has it lower than its own list does; enabled or waiting for its upgrade, or disabled with an
+ *               announced weakness that the listed version ends (the box downloads that by itself)
+ *   pinned      the same for a version that the settings fix
+ *   wanted      the settings want it, whatever the boxes have
+ *   dependency  something carried demands it on a box that would install that, and the box lacks it or has it switched
+ *               off or older: the version in the list, as the box fetches no other
+ *   always      framework and core: repaired first, and a list needs two
+ *   kept        the last bundle had this very version, and a box has the module still
+ * Every box of a group sees the whole list, and `installall` of a box installs all of it: so demands of everything
+ * carried are followed on every box that lacks it. Nothing goes back: a lower version in a list is nobody's upgrade.
+ */
+import { BUILTIN, isUpgrade, parseModuleDemand } from '../manifests/module-depends.ts'
+import type { ModuleEntry } from '../manifests/module-feed.ts'
+import { compareModuleVersions } from '../manifests/module-version.ts'
+import { BoxView, type Slots } from './modules/box-view.ts'
+import { boxResult, type ModuleBoxResult } from './modules/box-result.ts'
+import type { ModuleBox } from './modules/module-box.ts'
+import { boxesText, Offers, type Offer, type OfferedList } from './modules/offers.ts'
+import { checkPolicy, type Policy } from './modules/policy.ts'
+
+export type { ModuleBox, Policy }
+
+export type ModuleReason = 'upgrade' | 'wanted' | 'pinned' | 'dependency' | 'always' | 'kept'
+
+export interface ModuleBecause {
+  /** the first box by name that the reason holds for */
+  box?: string
+  /** version of the module on that box */
+  from?: string
+  /** rawname of what demands it; the module's own for the entry that its edge build needs beside it */
+  by?: string
+  /** the demand as the list spells it, or the weakness that an upgrade ends */
+  requirement?: string
+  /** how many boxes the reason holds for */
+  boxes: number
+}
+
+export interface ResolvedModule extends Offer {
+  reason: ModuleReason
+  because: ModuleBecause
+}
+
+export interface ResolvedModules {
+  /** by rawname; of one module first the entry for all boxes, then that of its edge build */
+  carried: ResolvedModule[]
+  /** by name */
+  boxes: ModuleBoxResult[]
+  /** what the policy blocks of what a list or a box has */
+  blocked: string[]
+  warnings: string[]
+}
+
+export interface ModuleQuestion {
+  lists: readonly OfferedList[]
+  boxes: readonly ModuleBox[]
+  policy: ReadonlyMap<string, Policy>
+  major: number
+  /** rawname → version of the site's last bundle */
+  before: ReadonlyMap<string, string>
+}
+
+/** @throws MODULE_CONFLICT where the lists differ in something that is carried; MODULE_UNKNOWN for a module that the policy
+ *  wants or pins and that cannot be carried */
+export function resolveModules(question: ModuleQuestion): ResolvedModules {
+  const growing = new Growing(question)
+  const warnings = growing.check()
+  growing.takeUpgrades()
+  growing.takeWanted()
+  growing.finish()
+  growing.takeAlways()
+  growing.finish()
+  growing.takeKept(question.before)
+  growing.finish()
+  return { ...growing.result(), warnings: [...warnings, ...growing.warnings()] }
+}
+
+/** Repaired first when a box is broken. */
+const ALWAYS = ['framework', 'core']
+
+interface Carried {
+  reason: ModuleReason
+  because: ModuleBecause
+  offer: Offer
+  edge: Offer | undefined
+  boxes: Set<string>
+}
+
+class Growing {
+  readonly #offers: Offers
+  readonly #views: BoxView[]
+  readonly #policy: ReadonlyMap<string, Policy>
+  readonly #carried = new Map<string, Carried>()
+  readonly #slots = new Map<string, Slots>()
+  /** rawnames to look at on every box, and on one */
+  #todo: { rawname: string; view: BoxView | undefined }[] = []
+
+  constructor({ lists, boxes, policy }: ModuleQuestion) {
+    this.#views = [...boxes].sort((a, b) => compareTexts(a.name, b.name)).map((box) => new BoxView(box))
+    this.#policy = policy
+    this.#offers = new Offers(lists, policy, boxes.length > 0 && boxes.every(({ edge }) => edge))
+  }
+
+  check(): string[] {
+    return checkPolicy({
+      policy: this.#policy,
+      entriesOf: (rawname) => this.#offers.entriesOf(rawname),
+      versionsOf: (rawname) =>
+        this.#views.filter((view) => view.has(rawname)).map((view) => view.installed.get(rawname)!.version),
+      known: () => new Set([...this.#offers.rawnames(), ...this.#views.flatMap((view) => [...view.installed.keys()])]),
+    })
+  }
+
+  takeUpgrades(): void {
+    for (const view of this.#views) {
+      const weak = this.#weaknesses(view)
+      for (const [rawname, installed] of view.installed) {
+        const entry = this.#offers.own(view.box.name, rawname, view.box.edge)
+        if (entry === undefined) continue
+        const isPinned = this.#policy.get(rawname)?.kind === 'pin'
+        const because = { box: view.box.name, from: installed.version }
+        if (isPinned ? view.hasLower(rawname, entry.version) : isUpgrade(installed, entry.version)) {
+          this.#carry(rawname, view, isPinned ? 'pinned' : 'upgrade', because)
+        } else if (weak.has(rawname) && view.hasLower(rawname, entry.version)) {
+          this.#carry(rawname, view, 'upgrade', { ...because, requirement: weak.get(rawname)! })
+        }
+      }
+    }
+  }
+
+  takeWanted(): void {
+    for (const [rawname, { kind }] of this.#policy) {
+      if (kind !== 'want') continue
+      const takers = this.#views.filter((view) => this.#offers.own(view.box.name, rawname, view.box.edge) !== undefined)
+      for (const view of takers) {
+        if (view.has(rawname)) view.switchedOn.add(rawname)
+        this.#carry(rawname, view, 'wanted', {})
+      }
+      if (takers.length === 0) this.#carry(rawname, undefined, 'wanted', {})
+    }
+  }
+
+  takeAlways(): void {
+    for (const rawname of ALWAYS) this.#carry(rawname, undefined, 'always', {})
+  }
+
+  takeKept(before: ReadonlyMap<string, string>): void {
+    for (const [rawname, version] of before) {
+      if (this.#carried.has(rawname)) continue
+      for (const view of this.#views) {
+        const own = this.#offers.own(view.box.name, rawname, view.box.edge)
+        if (own?.version !== version || !view.has(rawname)) continue
+        this.#carry(rawname, view, 'kept', { box: view.box.name })
+      }
+    }
+  }
+
+  /** Follows demands until nothing more comes. */
+  finish(): void {
+    for (const { rawname, view } of this.#todo) {
+      for (const one of view === undefined ? this.#views : [view]) this.#look(rawname, one)
+    }
+    this.#todo = []
+  }
+
+  result(): Omit<ResolvedModules, 'warnings'> {
+    const rawnames = [...this.#carried.keys()].sort(compareTexts)
+    const slotsOf = (rawname: string): Slots | undefined => this.#slots.get(rawname)
+    const isWanted = (rawname: string): boolean => this.#policy.get(rawname)?.kind === 'want'
+    return {
+      carried: rawnames.flatMap((rawname) => resolvedOf(this.#carried.get(rawname)!, this.#views.length)),
+      boxes: this.#views.map((view) =>
+        boxResult(view, {
+          rawnames,
+          slotsOf,
+          isWanted,
+          entryHere: (rawname) => this.#entryHere(rawname, view),
+          whyNot: (rawname) => this.#whyNot(rawname, view),
+        }),
+      ),
+      blocked: [...this.#policy]
+        .filter(([rawname, { kind }]) => kind === 'block' && this.#isKnown(rawname))
+        .map(([rawname]) => rawname)
+        .sort(compareTexts),
+    }
+  }
+
+  warnings(): string[] {
+    const unknown = this.#views.filter(({ box }) => box.modules.some(({ state }) => state === 'unknown'))
+    return [
+      ...unknown.map(({ box }) => `${box.name}: its database could not be read; all its modules are taken as enabled`),
+      ...this.#strangers(),
+    ]
+  }
+
+  #look(rawname: string, view: BoxView): void {
+    const entry = view.seen(this.#slots.get(rawname))
+    if (entry === undefined || view.followed.has(entry) || !view.takes(entry)) return
+    this.#follow(entry, view)
+  }
+
+  #follow(entry: ModuleEntry, view: BoxView): void {
+    view.followed.add(entry)
+    for (const requirement of entry.depends.module) {
+      const demand = parseModuleDemand(requirement)
+      if (demand === undefined || demand.name === BUILTIN) continue
+      this.#fulfil(demand.name, view, { by: entry.rawname, requirement })
+    }
+  }
+
+  /** Of what the box has running, an upgrade is carried already where there is one. */
+  #fulfil(rawname: string, view: BoxView, cause: { by: string; requirement: string }): void {
+    const installed = view.installed.get(rawname)
+    if (installed !== undefined && RUNNING.has(installed.state)) return
+    const isNew = installed !== undefined && !view.switchedOn.has(rawname)
+    if (isNew) view.switchedOn.add(rawname)
+    const own = this.#offers.own(view.box.name, rawname, view.box.edge)
+    const isHere = installed !== undefined && installed.state !== 'broken'
+    if (own !== undefined && !(isHere && compareModuleVersions(installed.version, own.version) >= 0)) {
+      this.#carry(rawname, view, 'dependency', { box: view.box.name, ...cause })
+    } else if (isNew) {
+      // the box switches on what it has, and asks first for what that demands
+      const here = this.#entryHere(rawname, view)
+      if (here !== undefined && !view.followed.has(here)) this.#follow(here, view)
+    }
+    if (isNew) this.#todo.push({ rawname, view })
+  }
+
+  /** What the box's list says of the very version that the box has. */
+  #entryHere(rawname: string, view: BoxView): ModuleEntry | undefined {
+    const installed = view.installed.get(rawname)
+    return installed && this.#offers.versionOf(view.box.name, rawname, installed.version)
+  }
+
+  #carry(
+    rawname: string,
+    view: BoxView | undefined,
+    reason: ModuleReason,
+    because: Omit<ModuleBecause, 'boxes'>,
+  ): void {
+    const known = this.#carried.get(rawname)
+    const isEdge = known?.edge === undefined && view?.box.edge === true && this.#offers.hasEdge(view.box.name, rawname)
+    const edge = isEdge ? this.#offers.carriedAs(rawname, 'edge') : undefined
+    if (known !== undefined) {
+      if (known.reason === reason && view !== undefined) known.boxes.add(view.box.name)
+      if (edge === undefined) return
+      known.edge = edge
+    } else {
+      const offer = this.#offers.carriedAs(rawname, 'stable')
+      if (offer === undefined) return
+      const boxes = new Set(view === undefined ? [] : [view.box.name])
+      this.#carried.set(rawname, { reason, because: { ...because, boxes: 0 }, offer, edge, boxes })
+    }
+    const { offer } = this.#carried.get(rawname)!
+    this.#slots.set(rawname, { stable: offer.entry, ...(edge === undefined ? {} : { edge: edge.entry }) })
+    this.#todo.push({ rawname, view: undefined })
+  }
+
+  /** @returns rawname → the announced weakness, of what the box has without running it: it downloads the end of it */
+  #weaknesses(view: BoxView): Map<string, string> {
+    const found = new Map<string, string>()
+    for (const { id, fixes, vulnerable } of this.#offers.listOf(view.box.name)?.issues ?? []) {
+      if (vulnerable !== true) continue
+      for (const [rawname, version] of fixes) {
+        const state = view.installed.get(rawname)?.state
+        const isIdle = state === 'disabled' || state === 'broken'
+        if (isIdle && view.hasLower(rawname, version) && !found.has(rawname)) found.set(rawname, id)
+      }
+    }
+    return found
+  }
+
+  #whyNot(rawname: string, view: BoxView): string {
+    const rule = this.#policy.get(rawname)
+    const found = view.installed.get(rawname)?.version
+    const seen = view.seen(this.#slots.get(rawname))?.version
+    if (rule?.kind === 'block') return `the policy blocks ${rawname}`
+    if (rule?.kind === 'pin') return `the policy pins ${rawname} to ${rule.version}`
+    const own = this.#offers.own(view.box.name, rawname, view.box.edge)
+    const offered = seen ?? own?.version
+    const has = found === undefined ? '' : `; the box has ${found}`
+    if (offered === undefined) return `the vendor's list has no ${rawname}${has}`
+    return `the vendor's list has ${rawname} ${offered}${has}`
+  }
+
+  #isKnown(rawname: string): boolean {
+    return this.#offers.entriesOf(rawname).length > 0 || this.#views.some((view) => view.installed.has(rawname))
+  }
+
+  /** One list serves all: a box may be offered what its own would not have had. */
+  #strangers(): string[] {
+    return [...this.#slots]
+      .sort(([a], [b]) => compareTexts(a, b))
+      .flatMap(([rawname, slots]) => {
+        const names = this.#views
+          .filter(
+            (view) => view.takes(view.seen(slots)!) && this.#offers.own(view.box.name, rawname, false) === undefined,
+          )
+          .map(({ box }) => box.name)
+        if (names.length === 0) return []
+        return [`${rawname} is not in the vendor's list for ${boxesText(names)}, and will be offered there too`]
+      })
+  }
+}
+
+function resolvedOf({ reason, because, offer, edge, boxes }: Carried, all: number): ResolvedModule[] {
+  const own = { ...because, boxes: reason === 'always' ? all : boxes.size }
+  if (edge === undefined) return [{ ...offer, reason, because: own }]
+  const { rawname, version } = edge.entry
+  return [
+    { ...offer, reason: 'dependency', because: { by: rawname, requirement: `edge ${version}`, boxes: own.boxes } },
+    { ...edge, reason, because: own },
+  ]
+}
+
+/** States in which a box takes upgrades of a module by itself. */
+const RUNNING: ReadonlySet<string> = new Set(['enabled', 'needs-upgrade', 'unknown'])
+
+function compareTexts(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0
+}

@@ -1,0 +1,87 @@
+/**
+ * MODULE_REPO, the setting that says where a box finds its modules. A box puts `/all-16.0.xml` in place of whatever path
+ * it names, but appends `/modules/…` to it, and resets it to its default when a request of the sounds module fails.
+ */
+import type { Sheet } from './sheet.ts'
+
+const CHECK = 'MODULE_REPO'
+
+/** @param origin  what the group's boxes are told
+ *  @param hasBox  an inventory was given
+ *  @param told    what boxes have; `where` names its source, `isDefault` where it is the setting's default value */
+export function checkModuleRepo(
+  sheet: Sheet,
+  origin: string,
+  told: readonly { where: string; value: string; isDefault?: boolean }[],
+  hasBox: boolean,
+): void {
+  if (told.length === 0) {
+    const why = hasBox ? 'the inventory does not tell' : 'not known; give --box INVENTORY or --module-repo URL'
+    sheet.skipped(CHECK, why)
+    return
+  }
+  for (const { where, value, isDefault = false } of told) {
+    const fault = moduleRepoFault(value, origin)
+    if (fault === undefined) continue
+    const asked = `${isDefault ? 'the default of MODULE_REPO' : 'MODULE_REPO'}, from ${where}`
+    const text = `it is ${value === '' ? 'empty' : value}: ${fault.why}`
+    if (!isDefault) sheet.found(CHECK, { asked, text, effect: fault.effect, remedy: settingOf(origin) })
+    else
+      sheet.found(CHECK, {
+        asked,
+        text: `it is ${value === '' ? 'empty' : value}`,
+        effect: RESET,
+        remedy: defaultOf(origin),
+      })
+  }
+  if (sheet.isClean(CHECK)) sheet.passed(CHECK, `${origin}, as ${told.map(({ where }) => where).join(' and ')} has it`)
+}
+
+/** What a box with this setting trips over; undefined where it is the origin and nothing else.
+ *  Rule: FreePBX appends `/modules/` to the text as it is, and takes a comma as the end of one address. */
+function moduleRepoFault(value: string, origin: string): { why: string; effect: string } | undefined {
+  for (const one of value.split(',')) {
+    const fault = addressFault(one, origin)
+    if (fault !== undefined) return fault
+  }
+  return undefined
+}
+
+const RESET =
+  'when the mirror does not answer while its sounds module asks, it sets MODULE_REPO back to that address and stays there'
+
+function addressFault(text: string, origin: string): { why: string; effect: string } | undefined {
+  if (text === origin) return undefined
+  const url = URL.canParse(text) ? new URL(text) : undefined
+  if (url === undefined || !/^https?:$/.test(url.protocol)) {
+    return { why: 'it is no http address', effect: 'it says that the online server cannot be reached' }
+  }
+  if (url.protocol === 'https:' && origin.startsWith('http:') && url.hostname === new URL(origin).hostname) {
+    return {
+      why: 'the mirror speaks http there',
+      effect:
+        'no connection comes up; with a private authority behind it neither, because PHP trusts only its own list',
+    }
+  }
+  if (url.origin !== origin) {
+    return { why: `boxes of this group are told ${origin}`, effect: 'it asks another server for its modules' }
+  }
+  if (text === `${origin}/`) {
+    return {
+      why: 'there is a slash at its end',
+      effect: 'it asks for //modules/…, which this mirror forgives and other servers do not',
+    }
+  }
+  return {
+    why: `there is ${url.pathname === '/' ? 'something' : url.pathname} behind the origin`,
+    effect: `it asks for the list at ${origin}/all-….xml all the same, but for each module at ${text}/modules/…, where nothing is`,
+  }
+}
+
+function settingOf(origin: string): string {
+  return `on the box: fwconsole setting MODULE_REPO ${origin}`
+}
+
+function defaultOf(origin: string): string {
+  return `on the box: mysql asterisk -e "UPDATE freepbx_settings SET defaultval='${origin}' WHERE keyword='MODULE_REPO'"`
+}
