@@ -95,6 +95,9 @@ const CODES = {
   RPM_INVALID: { exit: 3 },
   RPM_MISMATCH: { exit: 3 },
   PACKAGE_CONFLICT: { exit: 3 },
+  MODULE_DIGEST: { exit: 3 },
+  MODULE_ARCHIVE: { exit: 3 },
+  MODULE_MISMATCH: { exit: 3 },
   // plan, compose
   PLAN_UNFETCHED: { exit: 4 },
   PLAN_EMPTY: { exit: 2 },
