@@ -97,6 +97,7 @@ const CODES = {
   PACKAGE_CONFLICT: { exit: 3 },
   MODULE_LIST_INVALID: { exit: 3 },
   MODULE_LIST_SHORT: { exit: 2 },
+  MODULE_REQUEST_MISSING: { exit: 2 },
   // plan, compose
   PLAN_UNFETCHED: { exit: 4 },
   PLAN_EMPTY: { exit: 2 },
