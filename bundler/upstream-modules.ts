@@ -38,7 +38,7 @@ export interface ModuleLook {
 
 export interface LookedBox {
   name: string
-  facts: FreepbxFacts
+  facts: FreepbxFacts & { sounds?: readonly unknown[] }
 }
 
 export interface ModuleUpstream {
@@ -75,8 +75,9 @@ export async function lookModules(
     async (asker, signal) => ({ ...asker, ...(await askForList(asker, source, { ...context, signal })) }),
     context.signal,
   )
-  const lists = await keepLists(answers, source, context)
-  const sounds = await lookSounds(source, boxes, answers[0]!.form, context)
+  const hide = masker(answers.map((answer) => answer.form))
+  const lists = await keepLists(answers, hide, major, context)
+  const sounds = await lookSounds(source, boxes, { form: answers[0]!.form, hide }, context)
   const seen = newestOf(lists.map((list) => list.feed))
   const warnings = [
     ...untoldPhp(source, boxes),
@@ -165,15 +166,15 @@ function obeyVendor(memory: ModuleLook['memory'], { headers }: FetchedBytes): vo
 
 /** Equal answers are one list, parsed once. */
 async function keepLists(
-  answers: readonly (Asker & { form: string; bytes: Buffer; sha256: Sha256; what: string })[],
-  { major }: ModuleSource,
+  answers: readonly (Asker & { bytes: Buffer; sha256: Sha256; what: string })[],
+  hide: Hide,
+  major: number,
   { store, signal }: ModuleLook,
 ): Promise<ModuleUpstream['lists']> {
   const lists: ModuleUpstream['lists'] = []
   for (const same of Map.groupBy(answers, (answer) => answer.sha256).values()) {
-    const { form, bytes, what } = same[0]!
-    const feed = withoutSecrets(form, () => parseModuleFeed(bytes, what, major))
-    feed.problems = feed.problems.map((problem) => masked(problem, form))
+    const { bytes, what } = same[0]!
+    const feed = hidden(hide, () => parseModuleFeed(bytes, what, major))
     const blob = await store.put(bytes)
     signal.throwIfAborted()
     lists.push({ boxes: same.flatMap((answer) => answer.boxes).sort(), blob, feed })
@@ -185,17 +186,16 @@ async function keepLists(
 async function lookSounds(
   { feed, major }: ModuleSource,
   boxes: readonly LookedBox[],
-  form: string,
+  { form, hide }: { form: string; hide: Hide },
   { fetcher, store, signal, name }: ModuleLook,
 ): Promise<{ found: ModuleUpstream['sounds']; warnings: string[] }> {
-  if (!boxes.some((box) => box.facts.sounds.length > 0)) return { found: undefined, warnings: [] }
+  if (!boxes.some((box) => (box.facts.sounds ?? []).length > 0)) return { found: undefined, warnings: [] }
   const url = `${feed}/sounds-${major}.0.xml`
   const what = `sound list of ${name}`
   const file = { urls: [url], form: soundForm(form), acceptsGzip: true, maxBytes: MAX_SOUND_LIST_BYTES, what }
   try {
     const { bytes } = await fetcher.get(file, signal)
-    const found = withoutSecrets(form, () => parseSoundFeed(bytes, `${what} (${url})`))
-    found.problems = found.problems.map((problem) => masked(problem, form))
+    const found = hidden(hide, () => parseSoundFeed(bytes, `${what} (${url})`))
     return { found: { blob: await store.put(bytes), feed: found }, warnings: found.problems }
   } catch (error) {
     if (!isGapferryError(error, 'FETCH_STATUS', 'MODULE_LIST_INVALID')) throw error
@@ -251,19 +251,20 @@ function deploymentNamed(bytes: Buffer, form: string): string[] {
   return isNamed ? ['the module list names the deployment ID that it was asked for; it will stand in the bundle'] : []
 }
 
+type Hide = (text: string) => string
+
 /** A server may have put what it was sent into its answer. */
-function masked(text: string, form: string): string {
-  return secretsOf(form)
-    .filter((secret) => secret.length > 3)
-    .reduce((shown, secret) => shown.replaceAll(secret, '***'), text)
+function masker(forms: readonly string[]): Hide {
+  const secrets = new Set(forms.flatMap(secretsOf).filter((secret) => secret.length > 3))
+  return (text) => [...secrets].reduce((shown, secret) => shown.replaceAll(secret, '***'), text)
 }
 
-function withoutSecrets<T>(form: string, work: () => T): T {
+function hidden<T extends { problems: string[] }>(hide: Hide, parse: () => T): T {
   try {
-    return work()
+    const found = parse()
+    return { ...found, problems: found.problems.map(hide) }
   } catch (error) {
     if (!isGapferryError(error)) throw error
-    const hint = error.hint === undefined ? {} : { hint: error.hint }
-    throw new GapferryError(error.code, masked(error.message, form), hint)
+    throw new GapferryError(error.code, hide(error.message), error.hint === undefined ? {} : { hint: error.hint })
   }
 }
