@@ -101,6 +101,7 @@ const CODES = {
   MODULE_DIGEST: { exit: 3 },
   MODULE_ARCHIVE: { exit: 3 },
   MODULE_MISMATCH: { exit: 3 },
+  MODULE_REQUEST_MISSING: { exit: 2 },
   // plan, compose
   PLAN_UNFETCHED: { exit: 4 },
   PLAN_EMPTY: { exit: 2 },

@@ -111,7 +111,7 @@ t.test('knows which boxes get the same list', async (t) => {
 
 t.test('knows what nobody may see', async (t) => {
   const form = listForm({ facts, ids: IDS, major: 16 })
-  t.strictSame(secretsOf(form).sort(), [...Object.values(IDS), '80123456', 'W10='].sort())
+  t.strictSame(new Set(secretsOf(form)), new Set([...Object.values(IDS), '80123456', 'W10=']))
   t.strictSame(secretsOf('phpver=7.4'), [])
 })
 
