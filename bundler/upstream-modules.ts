@@ -38,7 +38,7 @@ export interface ModuleLook {
 
 export interface LookedBox {
   name: string
-  facts: FreepbxFacts & { sounds?: readonly unknown[] }
+  facts: FreepbxFacts
 }
 
 export interface ModuleUpstream {
@@ -189,7 +189,7 @@ async function lookSounds(
   { form, hide }: { form: string; hide: Hide },
   { fetcher, store, signal, name }: ModuleLook,
 ): Promise<{ found: ModuleUpstream['sounds']; warnings: string[] }> {
-  if (!boxes.some((box) => (box.facts.sounds ?? []).length > 0)) return { found: undefined, warnings: [] }
+  if (!boxes.some((box) => box.facts.sounds.length > 0)) return { found: undefined, warnings: [] }
   const url = `${feed}/sounds-${major}.0.xml`
   const what = `sound list of ${name}`
   const file = { urls: [url], form: soundForm(form), acceptsGzip: true, maxBytes: MAX_SOUND_LIST_BYTES, what }
