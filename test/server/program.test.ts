@@ -77,6 +77,7 @@ t.test('help with an example on every level', async (t) => {
     'audit',
     'backup',
     'restore',
+    'boxes',
   ]
   const outcomes = await Promise.all(
     [[], ...commands.map((name) => [name])].map((words) => mirror(dir, ...words, '--help')),
