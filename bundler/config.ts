@@ -10,6 +10,8 @@ import { GapferryError } from '../manifests/errors.ts'
 import { digestSettings, parseSettings, parseSize } from '../manifests/settings.ts'
 import { parseName } from '../manifests/tree.ts'
 import { parseFilePath } from './file-path.ts'
+import { checkModules, ModuleEntry, type GroupModules } from './modules/module-settings.ts'
+import { checkOrigin, checkUrl, invalidSetting, readKey, refuseTwice } from './settings-checks.ts'
 
 const Text = v.pipe(v.string(), v.minLength(1), v.maxLength(2048))
 const Path = v.pipe(v.string(), v.minLength(1))
@@ -43,6 +45,7 @@ const Group = strictObject({
   origin: Text,
   preset: v.exactOptional(Text),
   yum: v.exactOptional(v.pipe(v.array(YumEntry), v.maxLength(200)), []),
+  modules: v.exactOptional(ModuleEntry),
   files: v.exactOptional(v.pipe(v.array(FileEntry), v.maxLength(10_000)), []),
   boxes: v.exactOptional(Globs),
 })
@@ -59,7 +62,8 @@ const FleetSettings = strictObject({
   sites: v.pipe(v.array(strictObject({ name: Text, groups: Groups })), v.minLength(1), v.maxLength(1000)),
 })
 
-const PresetSettings = strictObject({ yum: v.array(YumEntry) })
+const PresetSettings = strictObject({ yum: v.array(YumEntry), modules: v.exactOptional(ModuleEntry) })
+type Preset = v.InferOutput<typeof PresetSettings>
 
 export interface YumRepo {
   id: string
@@ -86,6 +90,7 @@ export interface GroupPlan {
   /** scheme, host and port under which the boxes reach this group, without a slash at the end */
   origin: string
   yum: YumRepo[]
+  modules?: GroupModules
   files: VendorFile[]
   /** globs over names of boxes that belong to this group */
   boxes?: string[]
@@ -145,33 +150,36 @@ export function parseFleet(text: string, file: string): Fleet {
 export const PRESETS = ['pbxact-14', 'pbxact-15', 'pbxact-16'] as const
 
 function checkGroup(group: v.InferOutput<typeof Group>, base: string, what: string): GroupPlan {
-  const merged = mergePreset(group, what).filter((entry) => entry.enabled !== false)
+  const preset = group.preset === undefined ? { yum: [] } : loadPreset(group.preset, what)
+  const merged = mergePreset(preset, group).filter((entry) => entry.enabled !== false)
   refuseTwice(
     merged.map((entry) => entry.id),
     `${what}: yum`,
   )
   const yum = merged.map((entry) => checkYum(entry, base, `${what}: yum ${entry.id}`))
+  const modules = checkModules(preset.modules, group.modules, base, what)
   for (const file of group.files) checkFile(file, `${what}: files`)
-  if (yum.length + group.files.length === 0) throw invalid(what, 'wants nothing: give a preset, yum or files')
+  if (yum.length + group.files.length === 0 && modules === undefined)
+    throw invalidSetting(what, 'wants nothing: give a preset, yum, modules or files')
   return {
     name: checkName(group.name, what),
-    origin: checkOrigin(group.origin, what),
+    origin: checkOrigin('origin', group.origin, what),
     yum,
+    ...(modules === undefined ? {} : { modules }),
     files: group.files,
     ...(group.boxes === undefined ? {} : { boxes: group.boxes }),
   }
 }
 
 /** Entries of the preset first, each with the fields that the group's entry of the same id gives; then the group's own. */
-function mergePreset(group: v.InferOutput<typeof Group>, what: string): v.InferOutput<typeof YumEntry>[] {
-  const preset = group.preset === undefined ? [] : loadPreset(group.preset, what)
-  const merged = preset.map((entry) =>
+function mergePreset(preset: Preset, group: v.InferOutput<typeof Group>): v.InferOutput<typeof YumEntry>[] {
+  const merged = preset.yum.map((entry) =>
     overrideYum(
       entry,
       group.yum.find((own) => own.id === entry.id),
     ),
   )
-  return [...merged, ...group.yum.filter((own) => !preset.some((entry) => entry.id === own.id))]
+  return [...merged, ...group.yum.filter((own) => !preset.yum.some((entry) => entry.id === own.id))]
 }
 
 function overrideYum(
@@ -189,29 +197,29 @@ function overrideYum(
   return { ...kept, enabled: true, ...own, vars: { ...entry.vars, ...own.vars } }
 }
 
-function loadPreset(name: string, what: string): v.InferOutput<typeof YumEntry>[] {
+function loadPreset(name: string, what: string): Preset {
   if (!(PRESETS as readonly string[]).includes(name)) {
     throw new GapferryError('CONFIG_INVALID', `${what}: unknown preset "${name}"`, {
       hint: `known presets: ${PRESETS.join(', ')}`,
     })
   }
   const file = new URL(`./presets/${name}.yaml`, import.meta.url)
-  return parseSettings(PresetSettings, readFileSync(file, 'utf8'), `preset ${name}`).yum
+  return parseSettings(PresetSettings, readFileSync(file, 'utf8'), `preset ${name}`)
 }
 
 function checkYum(entry: v.InferOutput<typeof YumEntry>, base: string, what: string): YumRepo {
   const places = [entry.baseurl, entry.mirrorlist, entry.metalink].filter((place) => place !== undefined)
-  if (places.length !== 1) throw invalid(what, 'needs exactly one of baseurl, mirrorlist, metalink')
+  if (places.length !== 1) throw invalidSetting(what, 'needs exactly one of baseurl, mirrorlist, metalink')
   for (const url of places.flat()) checkUrl(url.replaceAll('$', ''), what)
   const { enabled: _, gpgkey, ...rest } = entry
-  if (gpgkey === undefined && entry.repoGpgcheck === true) throw invalid(what, 'repoGpgcheck needs a gpgkey')
-  if (gpgkey === undefined && entry.gpgcheck === true) throw invalid(what, 'gpgcheck needs a gpgkey')
+  if (gpgkey === undefined && entry.repoGpgcheck === true) throw invalidSetting(what, 'repoGpgcheck needs a gpgkey')
+  if (gpgkey === undefined && entry.gpgcheck === true) throw invalidSetting(what, 'gpgcheck needs a gpgkey')
   return {
     ...rest,
     vars: entry.vars ?? {},
     gpgcheck: entry.gpgcheck ?? false,
     repoGpgcheck: entry.repoGpgcheck ?? false,
-    ...(gpgkey === undefined ? {} : { gpgkey: readKey(resolve(base, gpgkey), what) }),
+    ...(gpgkey === undefined ? {} : { gpgkey: readKey(resolve(base, gpgkey), 'gpgkey', what) }),
   }
 }
 
@@ -228,51 +236,10 @@ function checkName(text: string, what: string): string {
   }
 }
 
-function checkOrigin(origin: string, what: string): string {
-  const url = checkUrl(origin, `${what}: origin`)
-  if (origin.replace(/\/$/, '') !== url.origin) {
-    throw invalid(what, `origin "${origin}" must be scheme, host and port alone, as in http://mirror.hq.lan:8416`)
-  }
-  return url.origin
-}
-
-function checkUrl(text: string, what: string): URL {
-  const url = URL.parse(text)
-  if (url === null || !['http:', 'https:'].includes(url.protocol))
-    throw invalid(what, `"${text}" is not an http(s) URL`)
-  return url
-}
-
-function readKey(file: string, what: string): string {
-  const text = readText(
-    file,
-    (cause) => new GapferryError('CONFIG_INVALID', `${what}: gpgkey ${file} cannot be read`, { cause }),
-  )
-  if (!text.includes('-----BEGIN PGP PUBLIC KEY BLOCK-----'))
-    throw invalid(what, `gpgkey ${file} is not an armored OpenPGP key`)
-  return text
-}
-
 function readSettings(file: string): string {
-  return readText(
-    file,
-    (cause) => new GapferryError('CONFIG_MISSING', `${file}: cannot be read`, { cause, hint: 'gapferry init --help' }),
-  )
-}
-
-function readText(file: string, failure: (cause: unknown) => GapferryError): string {
   try {
     return readFileSync(file, 'utf8')
   } catch (cause) {
-    throw failure(cause)
+    throw new GapferryError('CONFIG_MISSING', `${file}: cannot be read`, { cause, hint: 'gapferry init --help' })
   }
-}
-
-function refuseTwice(names: string[], what: string): void {
-  const twice = names.find((name, i) => names.indexOf(name) !== i)
-  if (twice !== undefined) throw invalid(what, `"${twice}" stands there twice`)
-}
-
-function invalid(what: string, why: string): GapferryError {
-  return new GapferryError('CONFIG_INVALID', `${what}: ${why}`)
 }

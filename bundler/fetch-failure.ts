@@ -15,10 +15,12 @@ const PAGE_START =
 /** What came before the body. `url` is where the last redirect led. */
 export interface Answer {
   url: URL
+  /** `url` as it may be shown */
+  place: string
   status: number
   /** names in lower case; repeated ones joined by a comma */
   headers: Record<string, string>
-  /** of an answer other than 200: the title or the first words of its body */
+  /** of an answer other than 200: the title or the first words of its body; '' where a form was sent */
   excerpt: string
 }
 
@@ -54,6 +56,24 @@ export function publicUrl(url: string): string {
   return parsed.href
 }
 
+/** Where an answer came from, as it may be shown. Where a form was sent, a server may have put what it got into the address. */
+export function placeOf(url: URL, isFormSent: boolean): string {
+  return isFormSent ? url.origin : publicUrl(url.href)
+}
+
+/** `text` without the values of a form, however they are written there. Values of a letter or three are no secrets. */
+export function withoutForm(text: string, form: string): string {
+  const values = [
+    ...new URLSearchParams(form).values(),
+    ...form.split('&').map((pair) => pair.slice(pair.indexOf('=') + 1)),
+  ]
+  const secrets = new Set(values.flatMap((value) => [value, encodeURIComponent(value)]))
+  return [...secrets]
+    .filter((value) => value.length > 3)
+    .toSorted((a, b) => b.length - a.length)
+    .reduce((shown, value) => shown.replaceAll(value, '***'), text)
+}
+
 /** True for the start of an HTML page, where a package or a list was expected. */
 export function looksLikePage(head: Buffer): boolean {
   return PAGE_START.test(head.subarray(0, EXCERPT_BYTES).toString('utf8'))
@@ -70,9 +90,9 @@ export function excerptOf(head: Buffer): string {
 }
 
 /** @returns the failure of an answer that is neither 200 nor a redirect */
-export function statusFailure({ status, excerpt, url }: Answer): FetchFailure {
+export function statusFailure({ status, excerpt, place }: Answer): FetchFailure {
   const found = `expected 200, found ${status}${excerpt === '' ? '' : ` "${excerpt}"`}`
-  if (status === 511) return new FetchFailure('FETCH_CAPTIVE', found, { hint: signInHint(url) })
+  if (status === 511) return new FetchFailure('FETCH_CAPTIVE', found, { hint: signInHint(place) })
   return new FetchFailure('FETCH_STATUS', found, {
     isTransient: TRANSIENT_STATUS.has(status),
     hint:
@@ -85,15 +105,15 @@ export function statusFailure({ status, excerpt, url }: Answer): FetchFailure {
 }
 
 /** @returns the next step when a login page stands between the laptop and the upstream */
-export function signInHint(url: URL): string {
-  return `open ${publicUrl(url.href)} in a browser on this laptop, sign in to the network, then run the command again`
+export function signInHint(place: string): string {
+  return `open ${place} in a browser on this laptop, sign in to the network, then run the command again`
 }
 
 /** The same failure, saying where a redirect had led. */
-export function ledTo(url: URL, error: unknown): unknown {
+export function ledTo(place: string, error: unknown): unknown {
   if (!(error instanceof FetchFailure)) return error
   const { code, message, isTransient, hint, cause } = error
-  return new FetchFailure(code, `${message} at ${publicUrl(url.href)}`, { isTransient, hint, cause })
+  return new FetchFailure(code, `${message} at ${place}`, { isTransient, hint, cause })
 }
 
 /** @returns the failure of something that took too long */

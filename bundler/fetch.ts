@@ -1,7 +1,7 @@
 /**
  * Upstream files → memory or blobs. Whatever an upstream sends, at most the declared or permitted bytes are taken, nothing
  * that differs from its declared size or digest is kept, and each failure names the item, every address and what came.
- * Bytes are kept as sent: no content coding is asked for and none is undone.
+ * Blobs are kept as sent: no content coding is asked for and none is undone.
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import pLimit, { type LimitFunction } from 'p-limit'
@@ -9,9 +9,9 @@ import type { Dispatcher } from 'undici'
 import { parseSha256, sha256Of, type Sha256 } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import type { BlobStore } from '../storage/blobs.ts'
-import { type Answer, FetchFailure, publicUrl } from './fetch-failure.ts'
-import { request, type Receiver, type TimeLimits } from './http.ts'
-import { Body, contentLength, type RemoteFile, sizeRefusal } from './remote-file.ts'
+import { type Answer, FetchFailure, publicUrl, withoutForm } from './fetch-failure.ts'
+import { request, type Order, type Receiver, type TimeLimits } from './http.ts'
+import { Body, CodedBody, contentLength, type RemoteFile, sizeRefusal } from './remote-file.ts'
 
 export type { RemoteFile } from './remote-file.ts'
 export { makeDispatcher } from './http.ts'
@@ -75,10 +75,12 @@ export class Fetcher {
   get(file: RemoteFile, signal: AbortSignal): Promise<FetchedBytes> {
     return this.#fromAny(file, signal, async (url) => {
       const chunks: Buffer[] = []
-      const body = new Body(file, (chunk) => chunks.push(chunk))
-      const answer = await this.#request('GET', url, body, signal)
-      const bytes = Buffer.concat(chunks)
-      return { ...originOf(url, answer), bytes, sha256: body.end(() => sha256Of(bytes)) }
+      const sink = (chunk: Buffer): void => void chunks.push(chunk)
+      const body = file.acceptsGzip === true ? new CodedBody(file, sink) : new Body(file, sink)
+      const answer = await this.#send(file, url, body, signal)
+      let bytes = Buffer.alloc(0)
+      const sha256 = body.end(() => sha256Of((bytes = Buffer.concat(chunks))))
+      return { ...originOf(url, answer), bytes, sha256 }
     })
   }
 
@@ -97,7 +99,8 @@ export class Fetcher {
    *  @throws as `get`; FETCH_TOO_LONG and FETCH_SIZE_MISMATCH before a byte of the file is spent */
   head(file: RemoteFile, signal: AbortSignal): Promise<FileHead> {
     return this.#fromAny(file, signal, async (url) => {
-      const answer = await this.#request('HEAD', url, { begin: () => {}, data: () => {} }, signal)
+      const receiver = { begin: () => {}, data: () => {} }
+      const answer = await this.#request({ method: 'HEAD', url, receiver, signal }, 'identity')
       const bytes = contentLength(answer)
       const refusal = sizeRefusal(file, bytes)
       if (refusal !== undefined) throw refusal
@@ -146,7 +149,7 @@ export class Fetcher {
       onBytes(chunk.length)
     })
     try {
-      const answer = await this.#request('GET', url, body, signal)
+      const answer = await this.#send({ ...file, acceptsGzip: false }, url, body, signal)
       const sha256 = body.end(() => {
         isOpen = false
         return writer.finish()
@@ -161,10 +164,15 @@ export class Fetcher {
     }
   }
 
-  #request(method: 'GET' | 'HEAD', url: string, receiver: Receiver, signal: AbortSignal): Promise<Answer> {
+  #send({ form, acceptsGzip }: RemoteFile, url: string, receiver: Receiver, signal: AbortSignal): Promise<Answer> {
+    const method = form === undefined ? 'GET' : 'POST'
+    return this.#request({ method, form, url, receiver, signal }, acceptsGzip === true ? 'gzip' : 'identity')
+  }
+
+  #request(order: Omit<Order, 'dispatcher' | 'limits' | 'headers'>, coding: 'gzip' | 'identity'): Promise<Answer> {
     const { dispatcher, userAgent } = this.#options
-    const headers = { 'user-agent': userAgent, 'accept-encoding': 'identity', accept: '*/*' }
-    return request({ dispatcher, method, url, headers, limits: this.#options, receiver, signal })
+    const headers = { 'user-agent': userAgent, 'accept-encoding': coding, accept: '*/*' }
+    return request({ ...order, dispatcher, headers, limits: this.#options })
   }
 
   #fromAny<R>(file: RemoteFile, signal: AbortSignal, attempt: (url: string) => Promise<R>): Promise<R> {
@@ -185,7 +193,8 @@ function inStore({ checksum, bytes, urls, what }: RemoteFile, store: BlobStore):
   return { url, source: publicUrl(url), headers: {}, isFetched: false, sha256, bytes: stored }
 }
 
-/** Tries the addresses in order, those with a passing failure in up to ROUNDS rounds. */
+/** Tries the addresses in order, those with a passing failure in up to ROUNDS rounds. Lists and files change under us: one
+ *  address of those that sent other bytes than declared is asked once more. */
 async function firstThatGives<R>(
   file: RemoteFile,
   signal: AbortSignal,
@@ -193,6 +202,7 @@ async function firstThatGives<R>(
   attempt: (url: string) => Promise<R>,
 ): Promise<R> {
   const failures = new Map<string, FetchFailure>()
+  let mayHeal = true
   let urls = [...new Set(file.urls)]
   for (let round = 0; round < ROUNDS && urls.length > 0; round++) {
     if (round > 0) await pause(retryDelayMs * 2 ** (round - 1), signal)
@@ -206,7 +216,9 @@ async function firstThatGives<R>(
         failures.set(url, error)
       }
     }
-    urls = urls.filter((url) => failures.get(url)?.isTransient)
+    const other = urls.find((url) => mayHeal && failures.get(url)?.code === 'FETCH_DIGEST_MISMATCH')
+    if (other !== undefined) mayHeal = false
+    urls = urls.filter((url) => url === other || failures.get(url)?.isTransient)
   }
   throw failed(file, failures)
 }
@@ -222,8 +234,9 @@ function failed(file: RemoteFile, failures: Map<string, FetchFailure>): Gapferry
   const last = [...failures.values()].at(-1)
   if (last === undefined) return new GapferryError('FETCH_FAILED', `${file.what}: no address to fetch it from`)
   const which = told.length === 1 ? '' : `none of ${told.length} addresses gave it: `
-  return new GapferryError(last.code, `${file.what}: ${which}${told.join('; ')}`, {
-    cause: last,
-    ...(last.hint === undefined ? {} : { hint: last.hint }),
+  const shown = (text: string): string => (file.form === undefined ? text : withoutForm(text, file.form))
+  return new GapferryError(last.code, shown(`${file.what}: ${which}${told.join('; ')}`), {
+    ...(file.form === undefined ? { cause: last } : {}),
+    ...(last.hint === undefined ? {} : { hint: shown(last.hint) }),
   })
 }

@@ -3,7 +3,8 @@ import { parseTreePath, type TreePath } from '../manifests/path.ts'
 
 // Where compose puts what it makes and what it takes from other upstreams. Without regard to case: an unpacked tree may
 // stand on a file system that has none.
-const RESERVED = /^(?:(?:yum|apt|keys|modules|licenses)(?:\/|$)|gapferry-)/i
+const RESERVED =
+  /^(?:(?:yum|apt|keys|modules|sounds|licenses|gapferry)(?:\/|$)|gapferry-|(?:all|modules|sounds)-\d+\.0\.xml|version-[^/]*\.html$)/i
 
 /** The place of a vendor file in an origin: `as` of `files` in gapferry.yaml.
  *  @param what  says where it was found

@@ -11,6 +11,7 @@ import {
   FetchFailure,
   ledTo,
   networkFailure,
+  placeOf,
   publicUrl,
   statusFailure,
   timeoutFailure,
@@ -48,8 +49,10 @@ export interface Receiver {
 
 export interface Order {
   dispatcher: Dispatcher
-  method: 'GET' | 'HEAD'
+  method: 'GET' | 'HEAD' | 'POST'
   url: string
+  /** sent with POST, and never shown */
+  form?: string | undefined
   headers: Record<string, string>
   limits: TimeLimits
   receiver: Receiver
@@ -105,24 +108,37 @@ function proxyAddress(text = ''): string {
   )
 }
 
-/** Sends one GET or HEAD, follows redirects, hands the body of the final 200 to the receiver.
- *  User and password in the URL go to its own origin only.
+/** Sends one request, follows redirects, hands the body of the final 200 to the receiver.
+ *  User and password in the URL go to its own origin only. A form is sent again where a redirect leads, as FreePBX does it:
+ *  not after 303, and never from https to http.
  *  @throws FetchFailure; the signal's reason; what the receiver throws */
 export async function request(order: Order): Promise<Answer> {
   const start = parseAddress(order.url)
   const authorization = basicAuthorization(start)
   let url = start
+  let { method, form } = order
   for (let redirects = 0; ; redirects++) {
-    const headers = url.origin === start.origin ? { ...order.headers, ...authorization } : order.headers
-    const answer = await exchange({ ...order, headers }, url).catch((error: unknown) => {
-      throw redirects === 0 ? error : ledTo(url, error)
+    const headers = {
+      ...order.headers,
+      ...(url.origin === start.origin ? authorization : {}),
+      ...(form === undefined ? {} : { 'content-type': 'application/x-www-form-urlencoded' }),
+    }
+    const place = placeOf(url, order.form !== undefined)
+    const answer = await exchange({ ...order, method, form, headers }, url, place).catch((error: unknown) => {
+      throw redirects === 0 ? error : ledTo(place, error)
     })
     if (answer.status === 200) return answer
-    if (!REDIRECTS.has(answer.status)) throw redirects === 0 ? statusFailure(answer) : ledTo(url, statusFailure(answer))
+    if (order.form !== undefined) answer.excerpt = ''
+    if (!REDIRECTS.has(answer.status))
+      throw redirects === 0 ? statusFailure(answer) : ledTo(place, statusFailure(answer))
     if (redirects === MAX_REDIRECTS) {
       throw new FetchFailure('FETCH_FAILED', `expected at most ${MAX_REDIRECTS} redirects, found more`)
     }
     url = redirectTarget(answer)
+    if (answer.status === 303 && form !== undefined) [method, form] = ['GET', undefined]
+    if (form !== undefined && answer.url.protocol === 'https:' && url.protocol === 'http:') {
+      throw new FetchFailure('FETCH_FAILED', 'expected a redirect to https for what the form says, found one to http')
+    }
   }
 }
 
@@ -160,16 +176,16 @@ function redirectTarget(answer: Answer): URL {
   return url
 }
 
-function exchange(order: Order, url: URL): Promise<Answer> {
+function exchange(order: Order, url: URL, place: string): Promise<Answer> {
   return new Promise((resolve, reject) => {
-    new Exchange(order, url, resolve, reject).start()
+    new Exchange(order, { url, place }, resolve, reject).start()
   })
 }
 
 /** One request and its answer. After it has settled nothing reaches the receiver any more. */
 class Exchange implements Dispatcher.DispatchHandler {
   readonly #order: Order
-  readonly #url: URL
+  readonly #to: { url: URL; place: string }
   readonly #resolve: (answer: Answer) => void
   readonly #reject: (error: unknown) => void
   readonly #onAbort = (): void => this.#fail(this.#order.signal.reason)
@@ -183,22 +199,27 @@ class Exchange implements Dispatcher.DispatchHandler {
   #windowStartBytes = 0
   #isSettled = false
 
-  constructor(order: Order, url: URL, resolve: (answer: Answer) => void, reject: (error: unknown) => void) {
+  constructor(
+    order: Order,
+    to: { url: URL; place: string },
+    resolve: (answer: Answer) => void,
+    reject: (error: unknown) => void,
+  ) {
     this.#order = order
-    this.#url = url
+    this.#to = to
     this.#resolve = resolve
     this.#reject = reject
   }
 
   start(): void {
-    const { dispatcher, method, headers, signal } = this.#order
+    const { dispatcher, method, headers, form: body = null, signal } = this.#order
     if (signal.aborted) return this.#fail(signal.reason)
     signal.addEventListener('abort', this.#onAbort, { once: true })
-    const { origin, pathname, search } = this.#url
+    const { origin, pathname, search } = this.#to.url
     const path = pathname + search
     try {
       // undici's own clocks are off: that of the headers begins anew with each 1xx answer, that of the body is coarse.
-      dispatcher.dispatch({ origin, path, method, headers, headersTimeout: 0, bodyTimeout: 0 }, this)
+      dispatcher.dispatch({ origin, path, method, headers, body, headersTimeout: 0, bodyTimeout: 0 }, this)
     } catch (error) {
       this.#fail(networkFailure(error, ''))
     }
@@ -217,7 +238,7 @@ class Exchange implements Dispatcher.DispatchHandler {
     headers: Record<string, string | string[] | undefined>,
   ): void {
     if (this.#isSettled || status < 200) return
-    this.#answer = { url: this.#url, status, headers: flatten(headers), excerpt: '' }
+    this.#answer = { ...this.#to, status, headers: flatten(headers), excerpt: '' }
     this.#watchBody()
     if (status === 200) this.#hand(() => this.#order.receiver.begin(this.#answer!))
   }

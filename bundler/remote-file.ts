@@ -3,8 +3,9 @@
  * permitted bytes, nothing that differs from its declared size or digest, no login page in its place.
  */
 import { createHash, type Hash } from 'node:crypto'
+import { gunzipSync } from 'node:zlib'
 import type { Checksum, Sha256 } from '../manifests/digest.ts'
-import { type Answer, excerptOf, FetchFailure, looksLikePage, publicUrl, signInHint } from './fetch-failure.ts'
+import { type Answer, excerptOf, FetchFailure, looksLikePage, signInHint } from './fetch-failure.ts'
 import type { Receiver } from './http.ts'
 
 /** Enough to tell a page from a package. */
@@ -26,6 +27,11 @@ export interface RemoteFile {
   what: string
   /** an HTML page is what is wanted; without it one is taken for a login page */
   isPage?: boolean
+  /** sent by POST as application/x-www-form-urlencoded; a secret: in no message */
+  form?: string
+  /** `Fetcher.get` may ask for it in the coding gzip; size, digest and limit are those of the decoded bytes. Not for files
+   *  that are compressed in themselves. */
+  acceptsGzip?: boolean
 }
 
 /** The body of one answer on its way to `sink`: bounded, and judged by its first bytes. */
@@ -96,9 +102,58 @@ export class Body implements Receiver {
   }
 
   #captive(): FetchFailure {
-    const { url } = this.#answer!
-    const found = `expected a file, found an HTML page "${excerptOf(this.#head)}" from ${publicUrl(url.href)}`
-    return new FetchFailure('FETCH_CAPTIVE', found, { hint: signInHint(url) })
+    const { place } = this.#answer!
+    const title = this.#file.form === undefined ? ` "${excerptOf(this.#head)}"` : ''
+    const found = `expected a file, found an HTML page${title} from ${place}`
+    return new FetchFailure('FETCH_CAPTIVE', found, { hint: signInHint(place) })
+  }
+}
+
+/** The body of an answer that may come in the coding gzip, judged when it is decoded. */
+export class CodedBody implements Receiver {
+  readonly #file: RemoteFile
+  readonly #plain: Body
+  readonly #coded: Buffer[] = []
+  #codedBytes = 0
+  #answer: Answer | undefined
+
+  constructor(file: RemoteFile, sink: (chunk: Buffer) => void) {
+    this.#file = file
+    this.#plain = new Body(file, sink)
+  }
+
+  begin(answer: Answer): void {
+    if (/^(?:x-)?gzip$/i.test(answer.headers['content-encoding'] ?? '')) this.#answer = answer
+    else this.#plain.begin(answer)
+  }
+
+  data(chunk: Buffer): void {
+    if (this.#answer === undefined) return this.#plain.data(chunk)
+    this.#codedBytes += chunk.length
+    if (this.#codedBytes > this.#file.maxBytes) throw tooLong(this.#file)
+    this.#coded.push(chunk)
+  }
+
+  /** As Body.end. */
+  end(sha256: () => Sha256): Sha256 {
+    if (this.#answer !== undefined) {
+      const bytes = gunzip(Buffer.concat(this.#coded), this.#file)
+      const { 'content-encoding': _, 'content-length': __, ...headers } = this.#answer.headers
+      this.#plain.begin({ ...this.#answer, headers })
+      this.#plain.data(bytes)
+    }
+    return this.#plain.end(sha256)
+  }
+}
+
+function gunzip(coded: Buffer, file: RemoteFile): Buffer {
+  try {
+    return gunzipSync(coded, { maxOutputLength: limitOf(file) })
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException
+    if (code === 'ERR_BUFFER_TOO_LARGE') throw tooLong(file)
+    const found = `expected the coding gzip, found ${message}`
+    throw new FetchFailure('FETCH_FAILED', found, { isTransient: true, hint: CHANGED, cause })
   }
 }
 

@@ -197,6 +197,26 @@ t.test('a passing failure is tried again, a lasting one is not', async (t) => {
   t.equal(upstream.count('/busy'), 3)
 })
 
+t.test('other bytes than declared are asked for once more, for the list may just have changed', async (t) => {
+  const upstream = await startUpstream(t, new Map([['/a', content]]))
+  const mirror = await startUpstream(t, new Map([['/a', content]]))
+  const { store } = openStore(t)
+  const wanted = file(`${upstream.url}/a`, { checksum: checksum('sha1') })
+  upstream.fault('/a', { kind: 'flip', at: 7, times: 1 })
+  t.equal((await fetcher().toBlob(wanted, store, live)).sha256, sha256Of(content))
+  t.equal(upstream.count('/a'), 2)
+  upstream.fault('/a', { kind: 'flip', at: 7, times: 1 })
+  t.equal((await fetcher().get(wanted, live)).sha256, sha256Of(content))
+  upstream.requests.length = 0
+  upstream.fault('/a', { kind: 'flip', at: 7 })
+  await t.rejects(fetcher().get(wanted, live), { code: 'FETCH_DIGEST_MISMATCH' })
+  t.equal(upstream.count('/a'), 2, 'never more than once')
+  mirror.fault('/a', { kind: 'flip', at: 7 })
+  const urls = [`${mirror.url}/a`, `${upstream.url}/a`]
+  await t.rejects(fetcher().get({ ...wanted, urls }, live), { code: 'FETCH_DIGEST_MISMATCH' })
+  t.strictSame([mirror.count('/a'), upstream.count('/a')], [2, 3], 'of several addresses one')
+})
+
 t.test('fails over to the next address, also from one that sends other bytes', async (t) => {
   const bad = await startUpstream(t, new Map([['/a', content]]))
   const good = await startUpstream(t, new Map([['/a', content]]))

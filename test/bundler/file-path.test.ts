@@ -2,7 +2,7 @@ import t from 'tap'
 import { parseFilePath } from '../../bundler/file-path.ts'
 
 t.test('a vendor file stands anywhere but where Gapferry puts its own', (t) => {
-  for (const as of ['firmware/x.bin', 'yummy/x', 'keys.txt', 'yum.conf', 'phones/gapferry-x.repo']) {
+  for (const as of ['firmware/x.bin', 'yummy/x', 'keys.txt', 'yum.conf', 'phones/gapferry-x.repo', 'all-phones.xml']) {
     t.equal(parseFilePath(as, 'files'), as)
   }
   const reserved = [
@@ -13,6 +13,12 @@ t.test('a vendor file stands anywhere but where Gapferry puts its own', (t) => {
     'Keys',
     'apt/x',
     'modules/a',
+    'sounds/a',
+    'gapferry/parity/x.txt',
+    'all-16.0.xml',
+    'modules-16.0.xml.gz',
+    'Sounds-17.0.xml',
+    'version-16.0.40.html',
     'gapferry-hq.repo',
     'GAPFERRY-x',
   ]

@@ -1,7 +1,12 @@
 import { createServer, type AddressInfo, type Socket } from 'node:net'
+import { inspect } from 'node:util'
+import { gzipSync } from 'node:zlib'
 import t from 'tap'
-import { Fetcher, makeDispatcher, type FetcherOptions } from '../../bundler/fetch.ts'
-import { startUpstream } from '../helpers/upstream.ts'
+import type { Dispatcher } from 'undici'
+import { Fetcher, makeDispatcher, type FetcherOptions, type RemoteFile } from '../../bundler/fetch.ts'
+import { sha256Of } from '../../manifests/digest.ts'
+import type { GapferryError } from '../../manifests/errors.ts'
+import { startUpstream, type Fault } from '../helpers/upstream.ts'
 
 const dispatcher = makeDispatcher()
 t.teardown(() => dispatcher.destroy())
@@ -70,6 +75,105 @@ t.test('user and password go to their own server only, and into no message', asy
   upstream.fault('/a', { kind: 'status', status: 403 })
   const failure = (await t.rejects(fetcher().get(file(address), live), { code: 'FETCH_STATUS' })) as unknown as Error
   t.notMatch(failure.message, /p%40ss|me:/)
+})
+
+t.test('a form is posted, and posted again where a redirect leads, as FreePBX does it', async (t) => {
+  const upstream = await startUpstream(t, new Map([['/list', body]]))
+  const form = 'deploymentid=4711-0815&sv=2'
+  for (const status of [301, 302, 307, 308]) {
+    upstream.requests.length = 0
+    upstream.fault('/a', { kind: 'redirect', to: '/list?x=1', status })
+    t.strictSame((await fetcher().get({ ...file(`${upstream.url}/a`), form }, live)).bytes, body)
+    const both = ['/a', '/list'].map((path) => ({ method: 'POST', path, body: form }))
+    t.match(upstream.requests, both, `${status}`)
+    t.equal(upstream.requests[1]!.headers['content-type'], 'application/x-www-form-urlencoded')
+  }
+  upstream.requests.length = 0
+  upstream.fault('/a', { kind: 'redirect', to: '/list', status: 303 })
+  await fetcher().get({ ...file(`${upstream.url}/a`), form }, live)
+  const [, second] = upstream.requests
+  t.match(second, { method: 'GET', path: '/list', body: '' }, '303 means: look there')
+  t.equal(second!.headers['content-type'], undefined)
+  upstream.requests.length = 0
+  await fetcher().head({ ...file(`${upstream.url}/list`), form }, live)
+  t.match(upstream.requests, [{ method: 'HEAD', body: '' }])
+})
+
+t.test('nothing of a form gets into a message, whatever the server makes of it', async (t) => {
+  const upstream = await startUpstream(t)
+  const other = await startUpstream(t)
+  other.fault('/told', { kind: 'status', status: 403, body: '<title>4711-08</title>' })
+  const form = 'deploymentid=4711-0815&pbx=K%C3%B6ln+Mitte&sv=2'
+  const secret = /4711|0815|K%C3%B6ln|Köln|Mitte/
+  const faults: [Fault, string][] = [
+    [{ kind: 'echo' }, 'FETCH_CAPTIVE'],
+    [{ kind: 'echo', status: 403 }, 'FETCH_STATUS'],
+    [{ kind: 'echo', status: 511 }, 'FETCH_CAPTIVE'],
+    [{ kind: 'redirect', to: `${other.url}/4711-0815?id=4711-0815` }, 'FETCH_STATUS'],
+    [{ kind: 'redirect', to: `${other.url}/told`, status: 303 }, 'FETCH_STATUS'],
+    [{ kind: 'redirect', to: 'x-4711-0815:K%C3%B6ln' }, 'FETCH_FAILED'],
+    [{ kind: 'truncate', after: 0 }, 'FETCH_SIZE_MISMATCH'],
+    [{ kind: 'hang' }, 'FETCH_TIMEOUT'],
+  ]
+  for (const [fault, code] of faults) {
+    upstream.fault('/a', fault)
+    const quick = fetcher({ headersTimeoutMs: code === 'FETCH_TIMEOUT' ? 30 : 30_000 })
+    const asked = quick.get({ ...file(`${upstream.url}/a`), form, bytes: 20 }, live)
+    const failure = (await t.rejects(asked, { code })) as unknown as GapferryError
+    t.match(failure.message, `${upstream.url}/a`)
+    t.notMatch(inspect(failure, { depth: 9 }), secret, fault.kind)
+  }
+})
+
+t.test('a form does not go from https to http', async (t) => {
+  const asked: string[] = []
+  const way = {
+    dispatch({ origin, path }: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler) {
+      asked.push(`${origin}${path}`)
+      const controller = { abort() {} } as unknown as Dispatcher.DispatchController
+      handler.onRequestStart!(controller, {})
+      handler.onResponseStart!(controller, 302, { location: 'http://vendor.invalid/b' }, '')
+      handler.onResponseEnd!(controller, {})
+      return true
+    },
+  } as unknown as Dispatcher
+  const failing = fetcher({ dispatcher: way }).get({ ...file('https://vendor.invalid/a'), form: 'a=secret' }, live)
+  await t.rejects(failing, { code: 'FETCH_FAILED', message: /redirect to https/ })
+  t.strictSame(asked, ['https://vendor.invalid/a'])
+})
+
+t.test('the coding gzip is asked for where it is wanted, and undone within the limit', async (t) => {
+  const upstream = await startUpstream(t, new Map([['/a', body]]))
+  const wanted: RemoteFile = { ...file(`${upstream.url}/a`), acceptsGzip: true, bytes: body.length }
+  const checksum = { algorithm: 'sha256', hex: sha256Of(body) } as const
+  t.strictSame((await fetcher().get(wanted, live)).bytes, body, 'a server may send it as it is')
+  upstream.fault('/a', { kind: 'gzip' })
+  const got = await fetcher().get({ ...wanted, checksum }, live)
+  t.strictSame(got.bytes, body)
+  t.equal(got.sha256, checksum.hex)
+  for (const { headers } of upstream.requests) t.equal(headers['accept-encoding'], 'gzip')
+  const other = { ...checksum, hex: sha256Of('other') }
+  await t.rejects(fetcher().get({ ...wanted, checksum: other }, live), { code: 'FETCH_DIGEST_MISMATCH' })
+  await t.rejects(fetcher().get({ ...wanted, bytes: 10_001 }, live), { code: 'FETCH_SIZE_MISMATCH' })
+  upstream.headers('/a', { 'content-encoding': 'br' })
+  upstream.fault('/a')
+  await t.rejects(fetcher().get(wanted, live), { code: 'FETCH_FAILED', message: /coding br/ })
+})
+
+t.test('a gzip bomb, a broken coding and a packed login page are refused', async (t) => {
+  const upstream = await startUpstream(t, new Map([['/a', body]]))
+  const wanted: RemoteFile = { ...file(`${upstream.url}/a`), acceptsGzip: true }
+  const cases: [Buffer, string][] = [
+    [gzipSync(Buffer.alloc(200_000_000)), 'FETCH_TOO_LONG'],
+    [Buffer.alloc(1_000_001), 'FETCH_TOO_LONG'],
+    [gzipSync(body).subarray(0, -9), 'FETCH_FAILED'],
+    [Buffer.from('no gzip'), 'FETCH_FAILED'],
+    [gzipSync('<html><title>Welcome</title></html>'), 'FETCH_CAPTIVE'],
+  ]
+  for (const [coded, code] of cases) {
+    upstream.fault('/a', { kind: 'gzip', coded })
+    await t.rejects(fetcher().get(wanted, live), { code })
+  }
 })
 
 t.test('addresses other than http and https are refused before anything is sent', async (t) => {

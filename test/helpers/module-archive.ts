@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { FILE_TIME, fromCache, intoCache } from './cache.ts'
 import { withGpgHome, type GpgKey } from './gpg.ts'
-import { escapeXml, type ModuleSpec } from './module-list.ts'
+import { escapeXml, licenseOf, type ModuleSpec } from './module-list.ts'
 import { makeTar } from './tar.ts'
 
 /** A module as the vendor publishes it. */
@@ -76,7 +76,7 @@ export function moduleXml(spec: ModuleSpec): string {
     name: spec.name ?? spec.rawname,
     version: spec.version,
     publisher: 'Example Vendor',
-    license: spec.license ?? 'GPLv3+',
+    license: licenseOf(spec),
     category: 'Test',
     ...spec.inside,
   }

@@ -94,10 +94,15 @@ export function listXml(major: number, modules: readonly ListedModule[], issues:
 /** What a box needs to know of it, as its JSON has it. */
 export function tagJson(one: ListedModule): string {
   const { md5sum, sha1sum, signed, version } = factsOf(one)
-  const { rawname, repo = 'standard', license = 'GPLv3+', depends } = one.spec
+  const { rawname, repo = 'standard', depends } = one.spec
+  const license = licenseOf(one.spec)
   const signature = signed === '' ? {} : { signed: { type: 'gpg', sha1: signed } }
   const rest = { name: one.spec.name ?? rawname, license, ...(depends === undefined ? {} : { depends }), ...signature }
   return JSON.stringify({ rawname, repo, version, location: one.location, md5sum, sha1sum, ...rest })
+}
+
+export function licenseOf({ license, php }: ModuleSpec): string {
+  return license ?? (php === undefined ? 'GPLv3+' : 'Commercial')
 }
 
 export function escapeXml(text: string): string {
@@ -114,7 +119,7 @@ function entryXml(one: ListedModule): string {
     tag('name', spec.name ?? spec.rawname),
     tag('version', facts.version),
     tag('publisher', 'Example Vendor'),
-    tag('license', spec.license ?? (spec.php === undefined ? 'GPLv3+' : 'Commercial')),
+    tag('license', licenseOf(spec)),
     tag('category', 'Test'),
     `    <description>Does ${escapeXml(spec.rawname)} &amp; more &#8211; caf&#xe9;</description>\n`,
     `    <changelog>*${spec.version}* &lt;a href="x"&gt;FREEPBX-1&lt;/a&gt; first\n*0.1* older</changelog>\n`,

@@ -18,12 +18,13 @@ export type Fault = { times?: number } & (
   | { kind: 'endless' } // no Content-Length, no end
   | { kind: 'drip'; bytes: number; everyMs: number } // the file, so many bytes at a time
   | { kind: 'replace'; body: string | Buffer } // other bytes
-  | { kind: 'flip'; at: number } // one wrong bit
+  | { kind: 'flip'; at: number } // one wrong bit; nothing a HEAD could see or use up
   | { kind: 'redirect'; to: string; status?: number } // to itself: a loop
   | { kind: 'chain'; length: number } // so many redirects, then the file
   | { kind: 'length'; announced: number } // a Content-Length that is not true
   | { kind: 'unsized' } // no Content-Length
-  | { kind: 'gzip' } // compressed although not asked to
+  | { kind: 'gzip'; coded?: Buffer } // in the coding gzip, asked for or not
+  | { kind: 'echo'; status?: number } // a page that says what was posted
   | { kind: 'hang' } // takes the request and never answers
   | { kind: 'informs' } // 103 Early Hints for ever, never an answer
 )
@@ -126,15 +127,17 @@ function answer(state: State, request: IncomingMessage, response: ServerResponse
   const seen: SeenRequest = { method: request.method!, path, query, headers: request.headers, body }
   state.requests.push(seen)
   response.on('error', () => {})
-  const fault = takeFault(state.faults.get(path))
+  const fault = takeFault(state.faults.get(path), seen.method)
   const bytes = state.read(seen)
+  if (fault?.kind === 'echo') return send(response, fault.status ?? 200, `<title>no rights for ${body}</title>`, page)
   if (fault !== undefined) return misbehave(fault, bytes ?? Buffer.alloc(0), path, query, request, response)
   if (bytes === undefined) return send(response, 404, '<html><title>404 Not Found</title></html>', page)
   send(response, 200, bytes, { ...validators(bytes), ...state.headers.get(path) })
 }
 
-function takeFault(faults: Fault[] | undefined): Fault | undefined {
+function takeFault(faults: Fault[] | undefined, method: string): Fault | undefined {
   const fault = faults?.[0]
+  if (fault?.kind === 'flip' && method === 'HEAD') return undefined
   if (fault?.times === undefined) return fault
   fault.times--
   if (fault.times <= 0) faults!.shift()
@@ -164,7 +167,7 @@ function send(
 }
 
 function misbehave(
-  fault: Fault,
+  fault: Exclude<Fault, { kind: 'echo' }>,
   bytes: Buffer,
   path: string,
   query: string,
@@ -202,7 +205,7 @@ function misbehave(
       response.write('')
       return void response.end(bytes)
     case 'gzip':
-      return send(response, 200, gzipSync(bytes), { ...validators(bytes), 'content-encoding': 'gzip' })
+      return send(response, 200, fault.coded ?? gzipSync(bytes), { ...validators(bytes), 'content-encoding': 'gzip' })
     case 'hang':
       return
     case 'informs':
