@@ -18,33 +18,14 @@
 import { BUILTIN, isUpgrade, parseModuleDemand } from '../manifests/module-depends.ts'
 import type { ModuleEntry } from '../manifests/module-feed.ts'
 import { compareModuleVersions } from '../manifests/module-version.ts'
-import { BoxView, type Slots } from './modules/box-view.ts'
+import { BoxView } from './modules/box-view.ts'
 import { boxResult, type ModuleBoxResult } from './modules/box-result.ts'
+import { CarriedSet, type ModuleBecause, type ModuleReason, type ResolvedModule } from './modules/carried-set.ts'
 import type { ModuleBox } from './modules/module-box.ts'
-import { boxesText, Offers, type Offer, type OfferedList } from './modules/offers.ts'
+import { boxesText, Offers, type OfferedList } from './modules/offers.ts'
 import { checkPolicy, type Policy } from './modules/policy.ts'
 
-export type { ModuleBox, Policy }
-
-export type ModuleReason = 'upgrade' | 'wanted' | 'pinned' | 'dependency' | 'always' | 'kept'
-
-export interface ModuleBecause {
-  /** the first box by name that the reason holds for */
-  box?: string
-  /** version of the module on that box */
-  from?: string
-  /** rawname of what demands it; the module's own for the entry that its edge build needs beside it */
-  by?: string
-  /** the demand as the list spells it, or the weakness that an upgrade ends */
-  requirement?: string
-  /** how many boxes the reason holds for */
-  boxes: number
-}
-
-export interface ResolvedModule extends Offer {
-  reason: ModuleReason
-  because: ModuleBecause
-}
+export type { ModuleBecause, ModuleBox, ModuleReason, Policy, ResolvedModule }
 
 export interface ResolvedModules {
   /** by rawname; of one module first the entry for all boxes, then that of its edge build */
@@ -83,20 +64,11 @@ export function resolveModules(question: ModuleQuestion): ResolvedModules {
 /** Repaired first when a box is broken. */
 const ALWAYS = ['framework', 'core']
 
-interface Carried {
-  reason: ModuleReason
-  because: ModuleBecause
-  offer: Offer
-  edge: Offer | undefined
-  boxes: Set<string>
-}
-
 class Growing {
   readonly #offers: Offers
   readonly #views: BoxView[]
   readonly #policy: ReadonlyMap<string, Policy>
-  readonly #carried = new Map<string, Carried>()
-  readonly #slots = new Map<string, Slots>()
+  readonly #carried: CarriedSet
   /** rawnames to look at on every box, and on one */
   #todo: { rawname: string; view: BoxView | undefined }[] = []
 
@@ -104,6 +76,7 @@ class Growing {
     this.#views = [...boxes].sort((a, b) => compareTexts(a.name, b.name)).map((box) => new BoxView(box))
     this.#policy = policy
     this.#offers = new Offers(lists, policy, boxes.length > 0 && boxes.every(({ edge }) => edge))
+    this.#carried = new CarriedSet(this.#offers, (rawname) => this.#todo.push({ rawname, view: undefined }))
   }
 
   check(): string[] {
@@ -125,9 +98,9 @@ class Growing {
         const isPinned = this.#policy.get(rawname)?.kind === 'pin'
         const because = { box: view.box.name, from: installed.version }
         if (isPinned ? view.hasLower(rawname, entry.version) : isUpgrade(installed, entry.version)) {
-          this.#carry(rawname, view, isPinned ? 'pinned' : 'upgrade', because)
+          this.#carried.add(rawname, view, { reason: isPinned ? 'pinned' : 'upgrade', ...because })
         } else if (weak.has(rawname) && view.hasLower(rawname, entry.version)) {
-          this.#carry(rawname, view, 'upgrade', { ...because, requirement: weak.get(rawname)! })
+          this.#carried.add(rawname, view, { reason: 'upgrade', ...because, requirement: weak.get(rawname)! })
         }
       }
     }
@@ -139,23 +112,23 @@ class Growing {
       const takers = this.#views.filter((view) => this.#offers.own(view.box.name, rawname, view.box.edge) !== undefined)
       for (const view of takers) {
         if (view.has(rawname)) view.switchedOn.add(rawname)
-        this.#carry(rawname, view, 'wanted', {})
+        this.#carried.add(rawname, view, { reason: 'wanted' })
       }
-      if (takers.length === 0) this.#carry(rawname, undefined, 'wanted', {})
+      if (takers.length === 0) this.#carried.add(rawname, undefined, { reason: 'wanted' })
     }
   }
 
   takeAlways(): void {
-    for (const rawname of ALWAYS) this.#carry(rawname, undefined, 'always', {})
+    for (const rawname of ALWAYS) this.#carried.add(rawname, undefined, { reason: 'always' })
   }
 
   takeKept(before: ReadonlyMap<string, string>): void {
     for (const [rawname, version] of before) {
-      if (this.#carried.has(rawname)) continue
+      if (this.#carried.slotsOf(rawname) !== undefined) continue
       for (const view of this.#views) {
         const own = this.#offers.own(view.box.name, rawname, view.box.edge)
         if (own?.version !== version || !view.has(rawname)) continue
-        this.#carry(rawname, view, 'kept', { box: view.box.name })
+        this.#carried.add(rawname, view, { reason: 'kept', box: view.box.name })
       }
     }
   }
@@ -169,16 +142,14 @@ class Growing {
   }
 
   result(): Omit<ResolvedModules, 'warnings'> {
-    const rawnames = [...this.#carried.keys()].sort(compareTexts)
-    const slotsOf = (rawname: string): Slots | undefined => this.#slots.get(rawname)
-    const isWanted = (rawname: string): boolean => this.#policy.get(rawname)?.kind === 'want'
+    const rawnames = this.#carried.rawnames()
     return {
-      carried: rawnames.flatMap((rawname) => resolvedOf(this.#carried.get(rawname)!, this.#views.length)),
+      carried: this.#carried.resolved(this.#views.length),
       boxes: this.#views.map((view) =>
         boxResult(view, {
           rawnames,
-          slotsOf,
-          isWanted,
+          slotsOf: (rawname) => this.#carried.slotsOf(rawname),
+          isWanted: (rawname) => this.#policy.get(rawname)?.kind === 'want',
           entryHere: (rawname) => this.#entryHere(rawname, view),
           whyNot: (rawname) => this.#whyNot(rawname, view),
         }),
@@ -186,7 +157,7 @@ class Growing {
       blocked: [...this.#policy]
         .filter(([rawname, { kind }]) => kind === 'block' && this.#isKnown(rawname))
         .map(([rawname]) => rawname)
-        .sort(compareTexts),
+        .sort(),
     }
   }
 
@@ -199,7 +170,7 @@ class Growing {
   }
 
   #look(rawname: string, view: BoxView): void {
-    const entry = view.seen(this.#slots.get(rawname))
+    const entry = view.seen(this.#carried.slotsOf(rawname))
     if (entry === undefined || view.followed.has(entry) || !view.takes(entry)) return
     this.#follow(entry, view)
   }
@@ -222,7 +193,7 @@ class Growing {
     const own = this.#offers.own(view.box.name, rawname, view.box.edge)
     const isHere = installed !== undefined && installed.state !== 'broken'
     if (own !== undefined && !(isHere && compareModuleVersions(installed.version, own.version) >= 0)) {
-      this.#carry(rawname, view, 'dependency', { box: view.box.name, ...cause })
+      this.#carried.add(rawname, view, { reason: 'dependency', box: view.box.name, ...cause })
     } else if (isNew) {
       // the box switches on what it has, and asks first for what that demands
       const here = this.#entryHere(rawname, view)
@@ -235,30 +206,6 @@ class Growing {
   #entryHere(rawname: string, view: BoxView): ModuleEntry | undefined {
     const installed = view.installed.get(rawname)
     return installed && this.#offers.versionOf(view.box.name, rawname, installed.version)
-  }
-
-  #carry(
-    rawname: string,
-    view: BoxView | undefined,
-    reason: ModuleReason,
-    because: Omit<ModuleBecause, 'boxes'>,
-  ): void {
-    const known = this.#carried.get(rawname)
-    const isEdge = known?.edge === undefined && view?.box.edge === true && this.#offers.hasEdge(view.box.name, rawname)
-    const edge = isEdge ? this.#offers.carriedAs(rawname, 'edge') : undefined
-    if (known !== undefined) {
-      if (known.reason === reason && view !== undefined) known.boxes.add(view.box.name)
-      if (edge === undefined) return
-      known.edge = edge
-    } else {
-      const offer = this.#offers.carriedAs(rawname, 'stable')
-      if (offer === undefined) return
-      const boxes = new Set(view === undefined ? [] : [view.box.name])
-      this.#carried.set(rawname, { reason, because: { ...because, boxes: 0 }, offer, edge, boxes })
-    }
-    const { offer } = this.#carried.get(rawname)!
-    this.#slots.set(rawname, { stable: offer.entry, ...(edge === undefined ? {} : { edge: edge.entry }) })
-    this.#todo.push({ rawname, view: undefined })
   }
 
   /** @returns rawname → the announced weakness, of what the box has without running it: it downloads the end of it */
@@ -278,7 +225,7 @@ class Growing {
   #whyNot(rawname: string, view: BoxView): string {
     const rule = this.#policy.get(rawname)
     const found = view.installed.get(rawname)?.version
-    const seen = view.seen(this.#slots.get(rawname))?.version
+    const seen = view.seen(this.#carried.slotsOf(rawname))?.version
     if (rule?.kind === 'block') return `the policy blocks ${rawname}`
     if (rule?.kind === 'pin') return `the policy pins ${rawname} to ${rule.version}`
     const own = this.#offers.own(view.box.name, rawname, view.box.edge)
@@ -294,28 +241,17 @@ class Growing {
 
   /** One list serves all: a box may be offered what its own would not have had. */
   #strangers(): string[] {
-    return [...this.#slots]
-      .sort(([a], [b]) => compareTexts(a, b))
-      .flatMap(([rawname, slots]) => {
-        const names = this.#views
-          .filter(
-            (view) => view.takes(view.seen(slots)!) && this.#offers.own(view.box.name, rawname, false) === undefined,
-          )
-          .map(({ box }) => box.name)
-        if (names.length === 0) return []
-        return [`${rawname} is not in the vendor's list for ${boxesText(names)}, and will be offered there too`]
-      })
+    return this.#carried.rawnames().flatMap((rawname) => {
+      const slots = this.#carried.slotsOf(rawname)
+      const names = this.#views
+        .filter(
+          (view) => view.takes(view.seen(slots)!) && this.#offers.own(view.box.name, rawname, false) === undefined,
+        )
+        .map(({ box }) => box.name)
+      if (names.length === 0) return []
+      return [`${rawname} is not in the vendor's list for ${boxesText(names)}, and will be offered there too`]
+    })
   }
-}
-
-function resolvedOf({ reason, because, offer, edge, boxes }: Carried, all: number): ResolvedModule[] {
-  const own = { ...because, boxes: reason === 'always' ? all : boxes.size }
-  if (edge === undefined) return [{ ...offer, reason, because: own }]
-  const { rawname, version } = edge.entry
-  return [
-    { ...offer, reason: 'dependency', because: { by: rawname, requirement: `edge ${version}`, boxes: own.boxes } },
-    { ...edge, reason, because: own },
-  ]
 }
 
 /** States in which a box takes upgrades of a module by itself. */

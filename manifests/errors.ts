@@ -98,6 +98,9 @@ const CODES = {
   PACKAGE_CONFLICT: { exit: 3 },
   MODULE_LIST_INVALID: { exit: 3 },
   MODULE_LIST_SHORT: { exit: 2 },
+  MODULE_DIGEST: { exit: 3 },
+  MODULE_ARCHIVE: { exit: 3 },
+  MODULE_MISMATCH: { exit: 3 },
   // plan, compose
   PLAN_UNFETCHED: { exit: 4 },
   PLAN_EMPTY: { exit: 2 },

@@ -64,6 +64,21 @@ export function unescapeText(text: string, isWord: boolean): string | undefined 
   return Buffer.from(bytes).toString('utf8')
 }
 
+/** The lines of a section as they were on the box. @throws INVENTORY_INVALID */
+export function textLines(section: Section, what: string): string[] {
+  return section.lines.map((line, i) => unescapeText(line, false) ?? throwUnexpected(section, i, what))
+}
+
+function throwUnexpected(section: Section, i: number, what: string): never {
+  throw unexpected(section, i, 'bytes in the spelling of gapferry-box', what)
+}
+
+/** @param i  index of the line in its section */
+export function unexpected(section: Section, i: number, expected: string, what: string): GapferryError {
+  const found = section.lines[i]!.slice(0, 60)
+  return invalidInventory(what, `line ${section.firstLine + i}: expected ${expected}, found "${found}"`)
+}
+
 function escaped(hex: string, isWord: boolean): number | undefined {
   if (!/^[0-9a-f]{2}$/.test(hex)) return undefined
   const code = Number.parseInt(hex, 16)

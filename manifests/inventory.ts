@@ -3,11 +3,13 @@
  * where they are read. FORMAT.md#inventory.
  */
 import { sha256Of, type Sha256 } from './digest.ts'
-import type { GapferryError } from './errors.ts'
 import { distributionOf, pluginsOf, readConfiguration, variablesOf } from './inventory-config.ts'
-import { invalidInventory, readSections, unescapeText, type Section } from './inventory-lines.ts'
+import { readFreepbx, type FreepbxFacts } from './inventory-freepbx.ts'
+import { invalidInventory, readSections, textLines, unescapeText, unexpected, type Section } from './inventory-lines.ts'
 import { readPackages } from './inventory-packages.ts'
 import type { PackageFacts } from './package-table.ts'
+
+export type { FreepbxFacts } from './inventory-freepbx.ts'
 
 export interface Inventory {
   /** the box's host name as it says it; names the box unless the person gives another */
@@ -60,18 +62,6 @@ export interface InventoryRepository {
   options: Map<string, string>
 }
 
-/** What the module feed asks a box for, and what its licenses are. Nothing of a license but its name and its dates. */
-export interface FreepbxFacts {
-  /** of the framework, as `16.0.40.11`; undefined where neither database nor module.xml tells */
-  framework: string | undefined
-  modules: { name: string; version: string; state: string; license: string }[]
-  /** fields of a module list request by their names there: `astver`, `phpver`, `brandid`, `deploymentid`, … */
-  profile: Map<string, string>
-  licenses: { file: string; facts: Map<string, string> }[]
-  /** 16 hex digits, upper case, of the signing keys that lie beside the framework */
-  keys: string[]
-}
-
 const MANAGERS = ['yum', 'dnf', 'apt'] as const
 const BOX_FACTS = ['box', 'created', 'tool', 'arch', 'kernel', 'manager'] as const
 /** An old box may have no machine id. */
@@ -113,7 +103,7 @@ export function parseInventory(bytes: Buffer, what: string): Inventory {
     plugins: pluginsOf(textLines(sectionNamed(sections, 'plugins', what), what), config, manager),
     kernelRunning: box.kernel,
     rpmKeys: keys,
-    freepbx: freepbxOf(
+    freepbx: readFreepbx(
       sections.find((one) => one.name === 'freepbx'),
       what,
     ),
@@ -202,46 +192,6 @@ function fileTexts(sections: readonly Section[], what: string): Map<string, stri
   )
 }
 
-function freepbxOf(section: Section | undefined, what: string): FreepbxFacts | undefined {
-  if (section === undefined) return undefined
-  const facts: FreepbxFacts = { framework: undefined, modules: [], profile: new Map(), licenses: [], keys: [] }
-  textLines(section, what).forEach((line, i) => {
-    if (!takeFreepbxFact(facts, line)) throw unexpected(section, i, 'a fact of FreePBX', what)
-  })
-  return facts
-}
-
-/** @returns false where the line is none */
-function takeFreepbxFact(facts: FreepbxFacts, line: string): boolean {
-  const [, kind, text = ''] = /^([a-z-]+) (.*)$/s.exec(line) ?? []
-  const words = text.split(' ').map((word) => unescapeText(word, true))
-  const [first, second, third, fourth] = words
-  const after = (count: number): string => text.split(' ').slice(count).join(' ').trim()
-  if (first === undefined) return false
-  if (kind === 'profile' && after(1) !== '') facts.profile.set(first, after(1))
-  else if (
-    kind === 'license-fact' &&
-    second !== undefined &&
-    after(2) !== '' &&
-    facts.licenses.at(-1)?.file === first
-  ) {
-    facts.licenses.at(-1)!.facts.set(second, after(2))
-  } else if (
-    kind === 'module' &&
-    second !== undefined &&
-    third !== undefined &&
-    fourth !== undefined &&
-    words.length === 4
-  ) {
-    facts.modules.push({ name: first, version: second, state: third, license: fourth })
-  } else if (words.length !== 1) return false
-  else if (kind === 'framework' && facts.framework === undefined) facts.framework = first
-  else if (kind === 'license') facts.licenses.push({ file: first, facts: new Map() })
-  else if (kind === 'key') facts.keys.push(first)
-  else return false
-  return true
-}
-
 function readinessOf(section: Section, what: string): Map<string, string> {
   const facts = new Map<string, string>()
   textLines(section, what).forEach((line, i) => {
@@ -250,17 +200,4 @@ function readinessOf(section: Section, what: string): Map<string, string> {
     facts.set(name, value.trim())
   })
   return facts
-}
-
-function textLines(section: Section, what: string): string[] {
-  return section.lines.map((line, i) => unescapeText(line, false) ?? throwUnexpected(section, i, what))
-}
-
-function throwUnexpected(section: Section, i: number, what: string): never {
-  throw unexpected(section, i, 'bytes in the spelling of gapferry-box', what)
-}
-
-function unexpected(section: Section, i: number, expected: string, what: string): GapferryError {
-  const found = section.lines[i]!.slice(0, 60)
-  return invalidInventory(what, `line ${section.firstLine + i}: expected ${expected}, found "${found}"`)
 }

@@ -4,6 +4,7 @@
  */
 import { sha256Of } from './digest.ts'
 import { GapferryError } from './errors.ts'
+import { noFreepbxFacts } from './inventory-freepbx.ts'
 import { MAX_INVENTORY_BYTES } from './inventory-lines.ts'
 import { stateDigestOf, type FreepbxFacts, type Inventory } from './inventory.ts'
 import type { PackageFacts } from './package-table.ts'
@@ -71,7 +72,7 @@ function standIn(
     plugins: [],
     kernelRunning: '',
     rpmKeys: [],
-    freepbx: modules.length === 0 ? undefined : { framework, modules, profile: new Map(), licenses: [], keys: [] },
+    freepbx: modules.length === 0 ? undefined : { ...noFreepbxFacts(), framework, modules },
     readiness: new Map(),
     isGuess: true,
   }

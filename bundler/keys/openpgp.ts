@@ -34,9 +34,9 @@ const SIGNING: PartialConfig = {
   showComment: false,
 }
 
-// What gpg on a box accepts from an upstream: keys whose own signatures are from the days of SHA-1, or were renewed after
-// they signed. The signature over the data itself gets no such leniency.
-const VERIFYING: PartialConfig = {
+/** What gpg on a box accepts from an upstream: keys whose own signatures are from the days of SHA-1, or were renewed after
+ *  they signed. The signature over the data itself gets no such leniency. */
+export const VERIFYING: PartialConfig = {
   rejectHashAlgorithms: new Set([enums.hash.md5, enums.hash.ripemd]),
   rejectMessageHashAlgorithms: new Set([enums.hash.md5, enums.hash.ripemd, enums.hash.sha1]),
   allowInsecureVerificationWithReformattedKeys: true,
@@ -108,8 +108,9 @@ export async function verifySignature(args: {
   }
 }
 
-/** Key files are often several armored keys one after the other; openpgp.js reads only the first. */
-async function parseKeys(text: string): ReturnType<typeof readKeys> {
+/** All keys of a text. Key files are often several armored keys one after the other; openpgp.js reads only the first.
+ *  @throws KEY_INVALID where there is none, or one that cannot be read */
+export async function parseKeys(text: string): ReturnType<typeof readKeys> {
   const blocks = text.length > MAX_KEYS_LENGTH ? [] : (text.match(KEY_BLOCK) ?? [])
   if (blocks.length === 0)
     throw new GapferryError('KEY_INVALID', 'openpgp key: expected an armored public key, found none')

@@ -6,9 +6,9 @@ import type { ModuleBox } from './module-box.ts'
 import type { BoxAfter } from './unmet.ts'
 
 /** What is carried of one module: `edge` is what a box finds instead that takes edge builds. */
-export interface Slots {
-  stable?: ModuleEntry
-  edge?: ModuleEntry
+export interface Slots<T extends { entry: ModuleEntry } = { entry: ModuleEntry }> {
+  stable: T
+  edge?: T
 }
 
 export class BoxView {
@@ -26,7 +26,7 @@ export class BoxView {
 
   /** Of what is carried, what this box finds in its list. */
   seen(slots: Slots | undefined): ModuleEntry | undefined {
-    return (this.box.edge ? slots?.edge : undefined) ?? slots?.stable
+    return ((this.box.edge ? slots?.edge : undefined) ?? slots?.stable)?.entry
   }
 
   /** Whether the module is installed, running or not: its files alone are not enough. */

@@ -26,17 +26,14 @@ export function reasonText({ rawname, reason, because }: Omit<ExplainedModule, '
 /** From a module to what it is carried for in the end, a step on each line.
  *  @param modules  all of the group's */
 export function chainOf(modules: readonly ExplainedModule[], item: ExplainedModule): string[] {
-  const lines: string[] = []
-  let at: ExplainedModule | undefined = item
-  while (at !== undefined && lines.length < MAX_CHAIN) {
-    lines.push(stepOf(at))
-    at = nextOf(modules, at)
+  const chain = new Set<ExplainedModule>()
+  for (let at: ExplainedModule | undefined = item; at !== undefined && !chain.has(at); at = nextOf(modules, at)) {
+    if (chain.size === MAX_CHAIN) break
+    chain.add(at)
   }
   const others = item.because.boxes - 1
-  if (others > 0 && item.because.box !== undefined) {
-    lines.push(`${others === 1 ? 'one other box takes' : `${others} other boxes take`} it, too`)
-  }
-  return lines
+  const more = others === 1 ? 'one other box takes it, too' : `${others} other boxes take it, too`
+  return [...[...chain].map(stepOf), ...(others > 0 && item.because.box !== undefined ? [more] : [])]
 }
 
 const MAX_CHAIN = 50
@@ -58,8 +55,7 @@ function stepOf({ rawname, version, reason, because }: ExplainedModule): string 
 /** What demanded it; of two entries of one module that of the edge build is the reason. */
 function nextOf(modules: readonly ExplainedModule[], at: ExplainedModule): ExplainedModule | undefined {
   if (at.reason !== 'dependency') return undefined
-  const entries = modules.filter(({ rawname }) => rawname === at.because.by)
-  return entries.find(({ because }) => because.by !== at.because.by) ?? undefined
+  return modules.find(({ rawname, because }) => rawname === at.because.by && because.by !== rawname)
 }
 
 function named(version: string): string {

@@ -53,9 +53,9 @@ export class Offers {
     return (isEdge ? list?.edge.get(rawname) : undefined) ?? list?.stable.get(rawname)
   }
 
-  /** Whether its own list has a newer build of the module for a box that takes edge builds. */
-  hasEdge(box: string, rawname: string): boolean {
-    return this.#personal(box)?.edge.has(rawname) === true
+  /** What its own list has besides for a box that takes edge builds. */
+  edge(box: string, rawname: string): ModuleEntry | undefined {
+    return this.#personal(box)?.edge.get(rawname)
   }
 
   /** The one entry of a module that is carried for all boxes.

@@ -315,7 +315,7 @@ t.test('a box that takes edge builds finds the newer one, beside the entry for a
   )
   const both = resolve({ list, boxes: [stable, edge] })
   t.strictSame(carriedIn(both), [
-    'a 2.0 dependency',
+    'a 2.0 upgrade',
     'a 2.1 upgrade (edge)',
     'b 1.0 dependency',
     'b 1.1 dependency (edge)',

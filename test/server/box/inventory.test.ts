@@ -33,6 +33,8 @@ const PACKAGES: PackageSpec[] = [
   { name: 'yum', version: '3.4.3', release: '168.el7' },
 ]
 
+const KEY = '-----BEGIN PGP PUBLIC KEY BLOCK-----\nVersion: 1%\n\nmQIN+/==\n=abcd\n-----END PGP PUBLIC KEY BLOCK-----\n'
+
 const YUM_FILES = {
   '/etc/redhat-release': 'Sangoma Linux release 7.8.2003 (Core)\n',
   '/etc/yum.conf': [
@@ -246,7 +248,12 @@ t.test('of FreePBX: modules, fields, names and dates of licenses; never their co
     '/web/admin/modules/endpoint/module.xml':
       '<module>\n <rawname>endpoint</rawname>\n <version>16.0.2</version>\n <license>Commercial</license>\n <depends><version>13.0</version></depends>\n</module>',
     '/web/admin/modules/new/module.xml': '<module><rawname>new</rawname>\n<version>1.0</version></module>',
-    '/web/admin/libraries/BMO/9f9169f4b33b4659.key': '',
+    '/web/admin/libraries/BMO/9f9169f4b33b4659.key': `Comment\r\n${KEY.replaceAll('\n', '\r\n')}SECRET\n`,
+    '/web/admin/libraries/BMO/signatures/9F9169F4B33B4659.key': KEY.replace('mQ', 'other'),
+    '/web/admin/libraries/BMO/signatures/b53d215a755231a3.key':
+      '-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nSECRET\n-----END PGP PRIVATE KEY BLOCK-----\n',
+    '/web/admin/libraries/BMO/server.key': KEY,
+    '/web/admin/libraries/BMO/0000000000000001.key': `${KEY}${'x'.repeat(65_536)}`,
     '/etc/postfix/main.cf': 'relayhost = [mail.lan]\n',
     '/etc/resolv.conf': '# none\nnameserver 127.0.0.1\nnameserver 10.0.0.1 # x\n',
     '/etc/chrony.conf': 'server ntp1.lan iburst\n#server no\npool ntp2.lan\n',
@@ -266,6 +273,10 @@ t.test('of FreePBX: modules, fields, names and dates of licenses; never their co
     'setting\\tBROWSER_STATS\\t1\\t1',
     'profile\\tinstallid\\tNULL',
     'profile\\tucount\\t12',
+    'setting\\tMODULEADMINEDGE\\t1\\t0',
+    'setting\\tAUTOMODULEUPDATES\\temailonly\\tenabled',
+    'repos\\t{"standard":1,"commercial":"1","unsupported":0}',
+    'sound\\tasterisk\\tcore-sounds\\ten_GB 1\\tulaw\\t1.6.1',
   ].join('\\n')
   writeFileSync(
     join(stubs, 'mysql'),
@@ -301,7 +312,13 @@ t.test('of FreePBX: modules, fields, names and dates of licenses; never their co
     distro: 'freepbxdistro',
     machineid: /^[0-9a-f]{64}$/,
   })
-  t.strictSame(freepbx?.keys, ['9F9169F4B33B4659'])
+  t.strictSame(freepbx?.keys, ['0000000000000001', '9F9169F4B33B4659', 'B53D215A755231A3'])
+  t.strictSame([...freepbx!.keyFiles], [['9F9169F4B33B4659', KEY]], 'of key files: their public keys')
+  t.strictSame(freepbx?.sounds, [
+    { type: 'asterisk', module: 'core-sounds', language: 'en_GB 1', format: 'ulaw', version: '1.6.1' },
+  ])
+  t.strictSame(Object.fromEntries(freepbx!.settings), { MODULEADMINEDGE: '1', AUTOMODULEUPDATES: 'emailonly' })
+  t.strictSame(freepbx?.activeRepos, ['commercial', 'standard'])
   t.strictSame(Object.fromEntries(readiness), {
     'dns-servers': '127.0.0.1 10.0.0.1',
     'time-servers': 'ntp1.lan ntp2.lan',
@@ -310,7 +327,8 @@ t.test('of FreePBX: modules, fields, names and dates of licenses; never their co
     'module-repo-default': 'https://mirror.freepbx.org',
     'news-feeds': '',
     statistics: '1',
-    automatic: '5 4 * * 6 /usr/sbin/fwconsole ma installall --sendemail -q > /dev/null 2>&1',
+    automatic:
+      'automoduleupdates=emailonly | 5 4 * * 6 /usr/sbin/fwconsole ma installall --sendemail -q > /dev/null 2>&1',
   })
 })
 
