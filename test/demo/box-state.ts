@@ -1,4 +1,5 @@
 /** What the demo's box has installed, in a file, and the inventory that gapferry-box would write of it. */
+import { randomUUID } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { gunzipSync } from 'node:zlib'
@@ -7,6 +8,8 @@ import { formatRelation } from '../../manifests/rpm-version.ts'
 import { inventoryText } from '../helpers/inventory-text.ts'
 
 export interface BoxState {
+  /** made once, as a box does it */
+  installid: string
   /** rawname → version */
   modules: Record<string, string>
   /** NEVRAs */
@@ -18,7 +21,7 @@ const SAMPLE = resolve(import.meta.dirname, '../sample')
 const REPOSITORIES = { 'sng-pkgs': 'sng7/sng7', 'sng-updates': 'os/7/updates/x86_64' }
 const COMMERCIAL = ['endpoint', 'restapps']
 /** Half a year without updates. */
-const BEFORE: BoxState = {
+const BEFORE: Omit<BoxState, 'installid'> = {
   modules: {
     framework: '16.0.40.4',
     core: '16.0.68.11',
@@ -38,10 +41,11 @@ const BEFORE: BoxState = {
   ],
 }
 
-/** The box as it is; as it was half a year ago where there is none yet. */
+/** The box as it is; where there is none yet it is made, as it was half a year ago. */
 export function readBox(dir: string): BoxState {
   const file = join(dir, 'installed.json')
-  return existsSync(file) ? (JSON.parse(readFileSync(file, 'utf8')) as BoxState) : structuredClone(BEFORE)
+  if (!existsSync(file)) writeBox(dir, { installid: randomUUID(), ...BEFORE })
+  return JSON.parse(readFileSync(file, 'utf8')) as BoxState
 }
 
 export function writeBox(dir: string, state: BoxState): void {
@@ -60,7 +64,6 @@ export function writeInventory(dir: string, origin: string, nowMs: number): stri
   const before = existsSync(file) ? readFileSync(file, 'utf8') : ''
   const writtenMs = Date.parse(/^created (.+)$/m.exec(before)?.[1] ?? '')
   const isSame = !Number.isNaN(writtenMs) && boxInventory(state, origin, writtenMs) === before
-  mkdirSync(dir, { recursive: true })
   if (!isSame) writeFileSync(file, boxInventory(state, origin, nowMs))
   return file
 }
@@ -103,6 +106,10 @@ function boxInventory({ modules, packages }: BoxState, origin: string, nowMs: nu
       readiness: [`module-repo ${origin}`, `module-repo-default ${origin}`],
     },
   })
+}
+
+export function licenseOf(rawname: string): string {
+  return COMMERCIAL.includes(rawname) ? 'Commercial' : 'GPLv3+'
 }
 
 /** The sample's packages by NEVRA. */

@@ -14,7 +14,7 @@ import type { PackageRow } from '../../manifests/package-xml.ts'
 import { dataOfType, parseRepomd } from '../../manifests/repomd.ts'
 import { compareEvr, parseNevra, type Nevra } from '../../manifests/rpm-version.ts'
 import { entriesOf } from '../helpers/tar.ts'
-import { packagesOf, readBox, writeBox } from './box-state.ts'
+import { licenseOf, packagesOf, readBox, writeBox } from './box-state.ts'
 
 export interface DemoBox {
   /** where its state is kept */
@@ -43,7 +43,7 @@ const BESIDE = ['kernel']
 export async function pendingOf(box: DemoBox): Promise<Pending> {
   const { modules, packages } = readBox(box.dir)
   return {
-    modules: pendingModules(await listedModules(box, modules), modules),
+    modules: pendingModules(await listedModules(box), modules),
     packages: pendingPackages(await offeredPackages(box), packages),
   }
 }
@@ -65,14 +65,15 @@ export async function upgrade(box: DemoBox, pending: Pending): Promise<void> {
   }
 }
 
-async function listedModules({ origin }: DemoBox, modules: Record<string, string>): Promise<ModuleEntry[]> {
-  const form = new URLSearchParams({
-    firstinstall: 'yes',
-    phpver: '7.4.33',
-    pbxver: modules['framework'] ?? '',
-    sv: '2',
-  })
-  for (const [name, version] of Object.entries(modules)) form.set(`modules[${name}][version]`, version)
+async function listedModules({ dir, origin }: DemoBox): Promise<ModuleEntry[]> {
+  const { installid, modules } = readBox(dir)
+  const form = new URLSearchParams({ installid, brandid: 'pbxact', phpver: '7.4.33', distro: 'freepbxdistro' })
+  for (const [rawname, version] of Object.entries(modules)) {
+    const about = { version, status: '2', rawname, license: licenseOf(rawname) }
+    for (const [key, value] of Object.entries(about)) form.set(`modules[${rawname}][${key}]`, value)
+  }
+  form.set('pbxver', modules['framework']!)
+  form.set('sv', '2')
   const list = await ask('POST', `${origin}/all-16.0.xml`, form.toString())
   return parseModuleFeed(list, 'the list').entries.filter(({ section }) => section === 'module')
 }

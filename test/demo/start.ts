@@ -16,16 +16,17 @@ import { pendingOf, upgrade, type DemoBox, type Pending } from './box.ts'
 import { makeVendor } from './vendor.ts'
 
 const ROOT = resolve(import.meta.dirname, '../..')
-const DEMO = join(ROOT, 'demo')
+/** `start.ts [DIR ORIGIN-PORT ADMIN-PORT UPSTREAM-PORT]`: a test has places of its own. */
+const [DEMO = join(ROOT, 'demo'), ...PORTS] = process.argv.slice(2)
+const [ORIGIN_PORT = 8416, ADMIN_PORT = 8480, UPSTREAM_PORT = 8481] = PORTS.map(Number)
 const LAPTOP = join(DEMO, 'laptop')
 const STICK = join(DEMO, 'stick')
 const BOX_DIR = join(DEMO, BOX)
 const MIRROR = join(DEMO, 'mirror')
 const SITE = 'demo'
 const GROUP = 'pbxact16'
-const ADMIN = '127.0.0.1:8480'
-const ORIGIN = '127.0.0.1:8416'
-const UPSTREAM_PORT = 8481
+const ADMIN = `127.0.0.1:${ADMIN_PORT}`
+const ORIGIN = `127.0.0.1:${ORIGIN_PORT}`
 const START_LIMIT_MS = 20_000
 
 const children = new Set<ChildProcess>()
@@ -41,8 +42,10 @@ async function main(): Promise<void> {
   await step('gapferry', ['init', rel(LAPTOP), '--no-passphrase'])
   const laptop = ['--config', rel(join(LAPTOP, 'gapferry.yaml'))]
   await step('gapferry', ['inventory', 'add', rel(writeInventory(BOX_DIR, `http://${ORIGIN}`, Date.now())), ...laptop])
-  await step('gapferry', ['plan', '--items', ...laptop])
-  await step('gapferry', ['bundle', '--to', rel(STICK), ...laptop])
+  await step('gapferry', ['plan', ...laptop])
+  await step('gapferry', ['plan', '--explain', 'restapps', ...laptop])
+  await step('gapferry', ['pull', ...laptop])
+  await step('gapferry', ['pack', '--to', rel(STICK), ...laptop])
   const root = join(LAPTOP, 'keys', SITE, '1.root.json')
   await step('gapferry', ['verify', ...parts(), '--trust', rel(root)])
 
@@ -57,7 +60,7 @@ async function main(): Promise<void> {
   const server = start('gapferry-mirror', ['serve', ...config])
   await healthy(server)
   await upstream.close()
-  await step('gapferry-mirror', ['doctor', ...config])
+  await step('gapferry-mirror', ['doctor', '--module-repo', `http://${ORIGIN}`, ...config])
   const told = await updateBox(readFileSync(vendor.keyFile, 'utf8'))
   await account(told)
   await ended(server)
@@ -103,18 +106,24 @@ async function updateBox(vendorKey: string): Promise<{ before: string; after: st
     siteKey: readFileSync(join(LAPTOP, 'keys', SITE, 'site.asc'), 'utf8'),
   }
   const pending = await pendingOf(box)
+  const before = behind(pending)
   process.stdout.write(renderPending(pending))
   await upgrade(box, pending)
-  return { before: behind(pending), after: behind(await pendingOf(box)) }
+  return { before, after: behind(await pendingOf(box)) }
 }
 
 function renderPending({ modules, packages }: Pending): string {
-  if (modules.length + packages.length === 0) return '\nnothing is newer than what it has\n'
+  if (modules.length + packages.length === 0) {
+    return `\nnothing is newer than what it has: an earlier start updated it (rm -r ${rel(DEMO)} begins anew)\n`
+  }
   const rows = [
-    ...modules.map(({ entry, from }) => [entry.rawname, from ?? 'not installed', entry.version]),
+    ['MODULE', 'INSTALLED', 'NOW'],
+    ...modules.map(({ entry, from }) => [entry.rawname, from ?? 'none', entry.version]),
+    ['', '', ''],
+    ['PACKAGE', '', ''],
     ...packages.map(({ row, from }) => [row.name, `${from.version}-${from.release}`, `${row.version}-${row.release}`]),
   ]
-  return `\n${formatTable([['', 'INSTALLED', 'NOW'], ...rows])}\n`
+  return `\n${formatTable(rows)}\n`
 }
 
 function behind({ modules, packages }: Pending): string {
@@ -123,8 +132,12 @@ function behind({ modules, packages }: Pending): string {
     modules.filter(({ from }) => from !== undefined),
     modules.filter(({ from }) => from === undefined),
   ]
-  const more = added.length === 0 ? '' : ` (and ${added.length} to come with them)`
-  return `${old.length} of ${Object.keys(state.modules).length} modules behind${more}, ${packages.length} of ${state.packages.length} packages behind`
+  const more = added.length === 0 ? '' : ` (and ${added.length} new with them)`
+  const counts = [
+    `${old.length} of ${Object.keys(state.modules).length} modules behind${more}`,
+    `${packages.length} of ${state.packages.length} packages behind`,
+  ]
+  return counts.join(', ')
 }
 
 /** What a reader wants to know now that it runs. */
@@ -140,7 +153,8 @@ async function account(box: { before: string; after: string }): Promise<void> {
   say(`${BOX} after`, box.after)
   say('fingerprint', fingerprintOf(join(LAPTOP, 'keys', SITE, '1.root.json')))
   say('open', `http://${ADMIN}/api/v1/status`)
-  process.stdout.write(`\nOn a box, as /etc/yum.repos.d/gapferry-${GROUP}.repo:\n\n${indent(await repo.body.text())}\n`)
+  process.stdout.write(`\nOn a box:\n\n    fwconsole setting MODULE_REPO http://${ORIGIN}\n`)
+  process.stdout.write(`\nand as /etc/yum.repos.d/gapferry-${GROUP}.repo:\n\n${indent(await repo.body.text())}\n`)
   process.stdout.write('Ctrl-C ends it.\n')
 }
 
@@ -157,7 +171,7 @@ async function carried(): Promise<string> {
   }
   const entries = bundles[0]!.groups.flatMap((group) => group.entries)
   const fetched = entries.filter((entry) => entry.source !== undefined).length
-  return `${entries.length} paths, ${formatBytes(bundles[0]!.bytes)}: ${fetched} of the vendor's, for the reasons above, ${entries.length - fetched} made here`
+  return `${entries.length} paths, ${formatBytes(bundles[0]!.bytes)}: ${fetched} of the vendor's, ${entries.length - fetched} made here`
 }
 
 function fingerprintOf(rootFile: string): string {
