@@ -14,12 +14,17 @@ import { isPointer, MAX_TREE_BYTES, parseTree } from '../manifests/tree.ts'
 import { blobFault, CHECK_BUFFER_BYTES } from '../storage/blob-check.ts'
 import type { BlobStore } from '../storage/blobs.ts'
 import type { Ledger, SignedBundle } from '../storage/ledger.ts'
-import { composeSite, contentDigest } from './compose.ts'
+import { composeSite, contentDigest, type GroupContent } from './compose.ts'
 import type { Fleet } from './config.ts'
 import { groupContent, type FetchedBlob } from './content.ts'
 import type { Fetcher } from './fetch.ts'
 import type { SiteSigner } from './keys/keys.ts'
-import { downloadsOf, makePlan, type Download, type Plan, type PlannedFile, type PlannedPackage } from './plan.ts'
+import { downloadsOf, filesOf, type Download } from './downloads.ts'
+import { demand, fetchedBlob, fetchedFile, fetchedPackage, trustedModule } from './fetched.ts'
+import { fetchModule, isTaken } from './modules/fetch-modules.ts'
+import { checksumText, moduleTrust, moduleWishes, type ModuleWish } from './modules/module-trust.ts'
+import type { PlannedModule } from './modules/plan-modules.ts'
+import { makePlan, type Plan, type PlannedFile, type PlannedPackage } from './plan.ts'
 import type { Progress } from '../manifests/progress.ts'
 import { keepPlan } from './plan-file.ts'
 import { ifSound, MEND } from './rot.ts'
@@ -65,7 +70,9 @@ export interface PullResult {
 /** Fetches what the store does not have. Every file that arrived whole is kept, whatever becomes of the others.
  *  @throws BUDGET_EXCEEDED, SPACE_SHORT before a byte is spent; what the fetcher throws; RPM_MISMATCH */
 export async function pull(laptop: Laptop, plan: Plan): Promise<PullResult> {
+  const wishes = await moduleWishes(laptop.fleet, plan)
   const { here, toFetch } = partDownloads(laptop, plan)
+  for (const one of here) await judgeAgain(laptop, one, wishes)
   if (toFetch.length === 0)
     return { fetched: { count: 0, bytes: 0 }, here: { count: here.length, bytes: sumBytes(here) } }
   const total = sumBytes(toFetch)
@@ -77,11 +84,12 @@ export async function pull(laptop: Laptop, plan: Plan): Promise<PullResult> {
     await laptop.fetcher.all(
       toFetch,
       (one, signal) =>
-        fetchOne(laptop, plan, one, { signal, maxBytes: laptop.fleet.budgetBytes - total }, (bytes) => {
+        fetchOne(laptop, plan, one, { wishes, signal, maxBytes: laptop.fleet.budgetBytes - total }, (bytes) => {
           spent += bytes
           step.add(bytes)
         }).catch((error: unknown) => {
-          throw one.kind === 'file' && one.file.bytes === null ? overBudget(laptop.fleet, one.file.as, error) : error
+          const { what, bytes } = nameOf(one)
+          throw bytes === null ? overBudget(laptop.fleet, what, error) : error
         }),
       laptop.signal,
     )
@@ -101,7 +109,7 @@ async function fetchOne(
   laptop: Laptop,
   plan: Plan,
   one: Download,
-  { signal, maxBytes }: { signal: AbortSignal; maxBytes: number },
+  { wishes, signal, maxBytes }: { wishes: Map<string, ModuleWish[]>; signal: AbortSignal; maxBytes: number },
   onBytes: (bytes: number) => void,
 ): Promise<void> {
   const { store, ledger, fetcher } = laptop
@@ -112,10 +120,27 @@ async function fetchOne(
     ledger.rememberFetched(algorithm, hex, { sha256, verdict: isSigned ? 'unchecked' : 'unsigned' })
     return
   }
+  if (one.kind === 'module') {
+    const remote = { ...one.remote, maxBytes: one.module.bytes ?? Math.min(maxBytes, one.remote.maxBytes) }
+    return fetchModule(remote, wishes.get(checksumText(one.module))!, { ...laptop, signal }, onBytes)
+  }
   const { sha256, bytes } = await fetchFile(one.file, { fetcher, store, memory: ledger, signal, maxBytes }, onBytes)
-  for (const file of plan.sites.flatMap((site) => site.groups).flatMap((group) => group.files)) {
+  for (const file of plan.sites.flatMap((site) => site.groups).flatMap(filesOf)) {
     if (file.url === one.file.url && file.sha256 === undefined) Object.assign(file, { sha256, bytes })
   }
+}
+
+/** Keys and settings change: what nobody vouched for when it came may be good now, and the other way round. */
+async function judgeAgain(laptop: Laptop, one: Download, wishes: Map<string, ModuleWish[]>): Promise<void> {
+  if (one.kind !== 'module') return
+  const own = wishes.get(checksumText(one.module))!
+  if (!isTaken(laptop, own)) await fetchModule(one.remote, own, laptop)
+}
+
+/** @returns `bytes` null where no server told them */
+function nameOf(one: Download): { what: string; bytes: number | null } {
+  if (one.kind === 'file') return { what: one.file.as, bytes: one.file.bytes }
+  return { what: one.remote.what, bytes: one.kind === 'module' ? one.module.bytes : one.bytes }
 }
 
 export interface ComposedBundle {
@@ -142,15 +167,7 @@ export async function composeBundle(
 ): Promise<ComposedBundle> {
   const { store, ledger } = laptop
   const nowMs = laptop.nowMs()
-  const sources = {
-    store,
-    nowMs,
-    siteKey: keys.siteKeyArmored,
-    fetchedPackage: (one: PlannedPackage) => demand(fetchedPackage(laptop, one), one.nevra),
-    fetchedFile: (file: PlannedFile) => demand(fetchedFile(laptop, file), file.as),
-  }
-  const groups = []
-  for (const group of site.groups) groups.push(await groupContent(group, sources))
+  const groups = await contents(laptop, site, { nowMs, siteKey: keys.siteKeyArmored })
   const content = contentDigest(groups)
   const last = ledger.lastBundle(site.name)
   if (last !== undefined && last.content === content && !options.renew && hasRoots(last, keys.roots)) {
@@ -191,6 +208,29 @@ export async function composeBundle(
   return describe(store, bundle, true)
 }
 
+/** What each group's boxes shall find. @throws PLAN_UNFETCHED */
+async function contents(
+  laptop: Laptop,
+  site: Plan['sites'][number],
+  about: { nowMs: number; siteKey: string },
+): Promise<GroupContent[]> {
+  const { store, fleet } = laptop
+  const sources = {
+    store,
+    ...about,
+    fetchedPackage: (one: PlannedPackage) => demand(fetchedPackage(laptop, one), one.nevra),
+    fetchedFile: (file: PlannedFile) => demand(fetchedFile(laptop, file), file.as),
+  }
+  const groups: GroupContent[] = []
+  for (const group of site.groups) {
+    const trust = await moduleTrust(fleet, site.name, group.name)
+    const fetchedModule = (one: PlannedModule): FetchedBlob =>
+      demand(trustedModule(laptop, one, trust), `${one.rawname} ${one.version}`)
+    groups.push(await groupContent(group, { ...sources, fetchedModule, keys: trust.keys }))
+  }
+  return groups
+}
+
 /** A bundle is written again only while the root in force is in it, or the mirrors would never hear of changed keys. */
 function hasRoots({ metadata }: SignedBundle, roots: Buffer[]): boolean {
   return metadata.get(`${roots.length}.root.json`)?.equals(roots.at(-1)!) === true
@@ -211,7 +251,7 @@ function createdAfter(last: SignedBundle | undefined, nowMs: number, warn: (text
 /** A bundle is signed once, so what it says of a blob must be true before. Digests were checked when the blobs came and are
  *  when the stick is read back; sizes are compared with what was fetched then. Where nobody remembers it, a file is read. */
 async function refuseRotten({ store, ledger, signal }: Laptop, { groups }: Plan['sites'][number]): Promise<void> {
-  for (const file of groups.flatMap(({ files }) => files)) {
+  for (const file of groups.flatMap(filesOf)) {
     const blob = fetchedFile({ store, ledger }, file)
     if (blob === undefined || fetchedSize(file, ledger) !== undefined) continue
     const buffer = Buffer.allocUnsafeSlow(CHECK_BUFFER_BYTES)
@@ -250,30 +290,6 @@ function describe(store: BlobStore, bundle: SignedBundle, isNew: boolean): Compo
     }
   }
   return { bundle, isNew, documents, wanted, paths }
-}
-
-function fetchedBlob(laptop: Laptop, one: Download): FetchedBlob | undefined {
-  return one.kind === 'file' ? fetchedFile(laptop, one.file) : fetchedPackage(laptop, one.package)
-}
-
-/** One that was cut short is not here: the next pull brings it again. */
-function fetchedPackage({ ledger, store }: Laptop, { checksum, bytes }: PlannedPackage): FetchedBlob | undefined {
-  const row = ledger.fetched(checksum.algorithm, checksum.hex)
-  return row !== undefined && store.sizeOf(row.sha256) === bytes ? { ...row, bytes } : undefined
-}
-
-/** A vendor file is here when what the plan found it to be is: declared, unchanged since the last time, or just fetched. */
-function fetchedFile({ store, ledger }: Pick<Laptop, 'store' | 'ledger'>, file: PlannedFile): FetchedBlob | undefined {
-  const sha256 = file.sha256
-  const bytes = sha256 === undefined ? undefined : store.sizeOf(sha256)
-  if (sha256 === undefined || bytes === undefined || bytes !== (fetchedSize(file, ledger) ?? bytes)) return undefined
-  return { sha256, bytes, verdict: 'unchecked' }
-}
-
-function demand(blob: FetchedBlob | undefined, item: string): FetchedBlob {
-  if (blob === undefined)
-    throw new GapferryError('PLAN_UNFETCHED', `${item} is planned and not fetched`, { hint: 'gapferry pull' })
-  return blob
 }
 
 function refuseOverBudget(fleet: Fleet, bytes: number): void {

@@ -199,12 +199,20 @@ function keepPromises(content: GroupContent, promises: Promises): Map<string, Sh
       throw new GapferryError(
         'PATH_CHANGED',
         `${content.group}: ${path} was carried before with other bytes (${promised.slice(0, 16)}…, now ${entry.sha256.slice(0, 16)}…)`,
-        { hint: 'the upstream changed a package without a new version; exclude it until it has one' },
+        { hint: changedHint(path) },
       )
     }
     kept.set(path, entry.sha256)
   }
   return kept
+}
+
+function changedHint(path: TreePath): string {
+  const rawname = /^modules\/(?:.*\/)?([^/]+?)-\d[^/]*$/.exec(path)?.[1]
+  return path.startsWith('modules/')
+    ? `the vendor changed a module without a new version; keep it off the list until it has one: ` +
+        `modules: { policy: { ${rawname ?? 'RAWNAME'}: block } }`
+    : 'the upstream changed a package without a new version; exclude it until it has one'
 }
 
 /** Last-Modified stays what it was where the bytes stayed what they were. */

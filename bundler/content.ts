@@ -7,9 +7,10 @@ import { GapferryError } from '../manifests/errors.ts'
 import { parityPath, serializeParity } from '../manifests/parity.ts'
 import { parseTreePath, type TreePath } from '../manifests/path.ts'
 import type { TreeEntry, Verdict } from '../manifests/tree.ts'
-import type { BlobBatch, BlobStore } from '../storage/blobs.ts'
+import type { BlobBatch } from '../storage/blobs.ts'
 import { ownEntry, type GroupContent, type RepositoryContent } from './compose.ts'
-import type { PlannedFile, PlannedGroup, PlannedPackage, PlannedRepository } from './plan.ts'
+import { moduleEntries, type ModuleContentSources } from './modules/module-content.ts'
+import type { PlannedGroup, PlannedPackage, PlannedRepository } from './plan.ts'
 import { composeRepodata, packagePath } from './yum/repodata.ts'
 
 export interface FetchedBlob {
@@ -19,15 +20,11 @@ export interface FetchedBlob {
   verdict: Verdict
 }
 
-export interface ContentSources {
-  store: BlobStore
+export interface ContentSources extends ModuleContentSources {
   /** @throws PLAN_UNFETCHED */
   fetchedPackage: (one: PlannedPackage) => FetchedBlob
-  /** @throws PLAN_UNFETCHED */
-  fetchedFile: (file: PlannedFile) => FetchedBlob
   /** the site's public OpenPGP key, armored */
   siteKey: string
-  nowMs: number
 }
 
 /** @throws PATH_CONFLICT when two things want one path */
@@ -42,6 +39,7 @@ export async function groupContent(group: PlannedGroup, sources: ContentSources)
       addAll(entries, files)
       repositories.set(repo.id, { repomd, upstreamStamp: repo.upstreamStamp })
     }
+    if (group.modules !== undefined) addAll(entries, moduleEntries(group.modules, sources, batch))
     addAll(entries, fileEntries(group, sources))
     addAll(entries, boxEntries(group, sources, batch))
     await batch.commit()
@@ -145,8 +143,9 @@ function boxEntries(group: PlannedGroup, sources: ContentSources, batch: BlobBat
   for (const repo of group.yum) {
     if (repo.gpgcheck && repo.gpgkey !== undefined) add(`keys/${repo.id}.asc`, repo.gpgkey, 'application/pgp-keys')
   }
-  for (const { name, ...box } of group.boxes) {
-    add(parityPath(name), serializeParity({ box: name, ...box }).toString('ascii'), 'text/plain')
+  for (const { name, manager, ...box } of group.yum.length === 0 ? [] : group.boxes) {
+    if (manager === 'apt') continue
+    add(parityPath(name), serializeParity({ box: name, manager, ...box }).toString('ascii'), 'text/plain')
   }
   return entries
 }

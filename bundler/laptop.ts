@@ -18,6 +18,10 @@ import { loadFleet, type Fleet } from './config.ts'
 import { Fetcher, makeDispatcher } from './fetch.ts'
 import { boxesByGroup, laterBundle } from './inventories.ts'
 import { verifySignature } from './keys/openpgp.ts'
+import type { GroupModules } from './modules/module-settings.ts'
+import { moduleTrust, withoutKeys } from './modules/module-trust.ts'
+import { lookWholeSet } from './modules/whole-set.ts'
+import { planModules } from './modules/plan-modules.ts'
 import type { PlanSources } from './plan.ts'
 import { makeProgress } from '../manifests/progress.ts'
 import { lookFile } from './upstream-files.ts'
@@ -76,13 +80,15 @@ function proxyOf(environment: Surroundings['environment']): { [K in 'http' | 'ht
   return { http: of('http_proxy'), https: of('https_proxy'), no: of('no_proxy') }
 }
 
-export function planSources({ fleet, store, ledger, fetcher, signal, nowMs }: Laptop): PlanSources {
+export function planSources(laptop: Laptop): PlanSources {
+  const { fleet, store, ledger, fetcher, signal, nowMs } = laptop
   const pool = new StringPool()
   const context = { fetcher, store, signal, aliases: ledger, verifySignature, nowMs: nowMs(), pool }
   return {
     lookYum: (repo) => lookYum(repo, context),
     lookAdvisories: (upstream) => lookAdvisories(upstream, context),
     lookFile: (file) => lookFile(file, { fetcher, store, memory: ledger, signal }),
+    planModules: (site, group, boxes) => planGroupModules(laptop, site, group, boxes),
     findUnprovided: (parts) => findUnprovided(parts, { store, signal }),
     boxesOf: (site, group) =>
       boxesOf(fleet, site, group).map((box) => ({ ...box, stale: laterBundle(ledger, site, box) })),
@@ -90,6 +96,21 @@ export function planSources({ fleet, store, ledger, fetcher, signal, nowMs }: La
     findPaths: (repository, wanted) => findPaths(repository, wanted, { store, signal }),
     nowMs: nowMs(),
   }
+}
+
+async function planGroupModules(
+  { fleet, fetcher, store, ledger, signal }: Laptop,
+  site: string,
+  { name: group, modules: settings }: { name: string; modules: GroupModules },
+  boxes: readonly BoxInventory[],
+): ReturnType<PlanSources['planModules']> {
+  const way = { fetcher, store, memory: ledger, signal }
+  const last = ledger.lastBundle(site)
+  const files = settings.wholeSet ? [await lookWholeSet(settings, way)] : []
+  const modules = await planModules({ name: `${site} / ${group}`, group, settings, boxes, last }, way)
+  if (typeof modules === 'string') return { modules, files }
+  const why = withoutKeys(modules, await moduleTrust(fleet, site, group))
+  return { modules: why === undefined ? modules : { ...modules, warnings: [...modules.warnings, why] }, files }
 }
 
 /** Inventories of a group's boxes, under the names that the laptop knows them by. @throws as boxesByGroup */
@@ -114,6 +135,7 @@ export function upstreamHosts(fleet: Fleet): { host: string; port: number; reaso
       if (repo.mirrorlist !== undefined) add(repo.mirrorlist, `mirrorlist of yum ${repo.id}, and the hosts it names`)
       if (repo.metalink !== undefined) add(repo.metalink, `metalink of yum ${repo.id}, and the hosts it names`)
     }
+    if (group.modules !== undefined) add(group.modules.feed, `modules ${group.modules.major}`)
     for (const file of group.files) add(file.url, `file ${file.as}`)
   }
   return [...hosts.values()]

@@ -12,8 +12,9 @@ import type { BoxInventory } from './yum/box-state.ts'
 import type { EarlierRepository } from './yum/carried-before.ts'
 import type { Because } from './yum/closures.ts'
 import type { Fleet, GroupPlan, VendorFile, YumRepo } from './config.ts'
-import type { RemoteFile } from './fetch.ts'
-import { planBoxes, type BoxSources, type PlannedBox, type RuleSum } from './yum/plan-boxes.ts'
+import type { GroupModules } from './modules/module-settings.ts'
+import type { PlannedModules } from './modules/plan-modules.ts'
+import { boxWithoutYum, planBoxes, type BoxSources, type PlannedBox, type RuleSum } from './yum/plan-boxes.ts'
 import { selectPackages } from './select-yum.ts'
 import type { CarriedPart, UnprovidedRequirement } from './yum/unprovided.ts'
 import type { PackageRow, YumUpstream } from './upstream-yum.ts'
@@ -78,12 +79,16 @@ export interface PlannedGroup {
   /** with stand-ins for inventories: bytes that are carried only because of what they do not say */
   guessBytes?: number
   yum: PlannedRepository[]
+  /** where the group has modules, and somebody who can ask for them */
+  modules?: PlannedModules
   files: PlannedFile[]
+  /** of the group as a whole */
+  warnings: string[]
   /** of what is carried, where the upstreams have them */
   advisories: Omit<Advisory, 'packages'>[]
 }
 
-export const PLAN_FORMAT = 2
+export const PLAN_FORMAT = 3
 
 export interface Plan {
   format: typeof PLAN_FORMAT
@@ -92,11 +97,6 @@ export interface Plan {
   sites: { name: string; settings: string; isSecurityOnly: boolean; groups: PlannedGroup[] }[]
 }
 
-/** One thing to fetch, however many groups want it. */
-export type Download =
-  | { kind: 'package'; remote: RemoteFile; package: PlannedPackage; bytes: number }
-  | { kind: 'file'; file: PlannedFile; bytes: number }
-
 export interface PlanSources extends BoxSources {
   /** inventories of the group's boxes */
   boxesOf: (site: string, group: string) => readonly BoxInventory[]
@@ -104,6 +104,12 @@ export interface PlanSources extends BoxSources {
   carriedBefore: (site: string, group: string) => Promise<ReadonlyMap<string, EarlierRepository>>
   lookYum: (repo: YumRepo) => Promise<YumUpstream>
   lookFile: (file: VendorFile) => Promise<PlannedFile>
+  /** what a group with modules carries of them; a text says why nothing, `files` what comes beside them */
+  planModules: (
+    site: string,
+    group: GroupPlan & { modules: GroupModules },
+    boxes: readonly BoxInventory[],
+  ) => Promise<{ modules: PlannedModules | string; files: PlannedFile[] }>
   findUnprovided: (parts: readonly CarriedPart[]) => Promise<UnprovidedRequirement[][]>
   nowMs: number
   /** carry only what security advisories name, and what that needs */
@@ -139,25 +145,6 @@ export function settingsDigest(site: Fleet['sites'][number]): string {
   return sha256Of(JSON.stringify(site))
 }
 
-/** Everything the plan carries, each upstream file once. */
-export function downloadsOf(plan: Plan): Download[] {
-  const downloads = new Map<string, Download>()
-  for (const group of plan.sites.flatMap((site) => site.groups)) {
-    for (const repo of group.yum) {
-      for (const one of repo.packages) {
-        const key = `${one.checksum.algorithm}:${one.checksum.hex}`
-        if (!downloads.has(key)) downloads.set(key, packageDownload(repo, one))
-      }
-    }
-    for (const file of group.files) {
-      // With its digest: one address may be wanted as it is and as it is declared to be.
-      const key = `${file.url} ${file.sha256 ?? ''}`
-      if (!downloads.has(key)) downloads.set(key, { kind: 'file', file, bytes: file.bytes ?? 0 })
-    }
-  }
-  return [...downloads.values()]
-}
-
 async function planGroup(site: string, group: GroupPlan, sources: PlanSources): Promise<PlannedGroup> {
   const upstreams: Looked[] = []
   for (const repo of group.yum) {
@@ -166,20 +153,43 @@ async function planGroup(site: string, group: GroupPlan, sources: PlanSources): 
   }
   const inventories = sources.boxesOf(site, group.name)
   const planned =
-    inventories.length === 0
-      ? await planBySettings(upstreams, sources)
+    inventories.length === 0 || upstreams.length === 0
+      ? await planBySettings(upstreams, inventories, sources)
       : await planByBoxes(site, group, inventories, upstreams, sources)
-  const files: PlannedFile[] = []
-  for (const file of group.files) files.push(await sources.lookFile(file))
+  const { modules, files, warnings } = await planOthers(site, group, inventories, sources)
   refuseClash(group.name, planned.yum)
-  if (inventories.length === 0 && files.length === 0 && planned.yum.every((repo) => repo.packages.length === 0)) {
-    throw new GapferryError('PLAN_EMPTY', `group ${group.name}: nothing in its upstreams matches what it includes`, {
-      hint: 'look at include, exclude and newest in gapferry.yaml',
-    })
+  const isEmpty = files.length === 0 && modules === undefined
+  if (isEmpty && planned.boxes.length === 0 && planned.yum.every((repo) => repo.packages.length === 0)) {
+    refuseEmpty(group, warnings)
   }
   const advisories = nameAdvisories(planned.yum, upstreams)
   if (sources.isSecurityOnly === true) warnWithoutAdvisories(planned.yum, upstreams)
-  return { name: group.name, origin: group.origin, ...planned, files, advisories }
+  const { name, origin } = group
+  return { name, origin, ...planned, ...(modules === undefined ? {} : { modules }), files, warnings, advisories }
+}
+
+/** Modules and files. */
+async function planOthers(
+  site: string,
+  group: GroupPlan,
+  boxes: readonly BoxInventory[],
+  sources: PlanSources,
+): Promise<Pick<PlannedGroup, 'modules' | 'files' | 'warnings'>> {
+  const files: PlannedFile[] = []
+  for (const file of group.files) files.push(await sources.lookFile(file))
+  if (group.modules === undefined) return { files, warnings: [] }
+  const found = await sources.planModules(site, { ...group, modules: group.modules }, boxes)
+  files.push(...found.files)
+  if (typeof found.modules === 'string') return { files, warnings: [found.modules] }
+  const warnings = sources.isSecurityOnly === true ? [`modules: --security does not narrow them`] : []
+  return { modules: found.modules, files, warnings }
+}
+
+function refuseEmpty({ name, yum }: GroupPlan, warnings: readonly string[]): never {
+  const why = yum.length > 0 ? 'nothing in its upstreams matches what it includes' : 'it carries nothing'
+  throw new GapferryError('PLAN_EMPTY', [`group ${name}: ${why}`, ...warnings].join('; '), {
+    hint: yum.length > 0 ? 'look at include, exclude and newest in gapferry.yaml' : 'gapferry inventory add FILE',
+  })
 }
 
 /** A repository, what was found there, and its advisories where it has any. */
@@ -214,10 +224,15 @@ function warnWithoutAdvisories(yum: PlannedRepository[], upstreams: readonly Loo
   })
 }
 
-type PlannedYum = Omit<PlannedGroup, 'name' | 'origin' | 'files' | 'advisories'>
+type PlannedYum = Pick<PlannedGroup, 'boxes' | 'rules' | 'leastBytes' | 'guessBytes' | 'yum'>
 
-/** By include, exclude and newest, and nothing that follows from them. */
-async function planBySettings(upstreams: readonly Looked[], sources: PlanSources): Promise<PlannedYum> {
+/** By include, exclude and newest, and nothing that follows from them.
+ *  @param inventories  of boxes of a group without repositories */
+async function planBySettings(
+  upstreams: readonly Looked[],
+  inventories: readonly BoxInventory[],
+  sources: PlanSources,
+): Promise<PlannedYum> {
   const fixes = sources.isSecurityOnly === true ? new Set(securityFixes(upstreams).map(formatNevra)) : undefined
   const yum = upstreams.map(({ repo, upstream }) => {
     const { carried, reasons, unmatched } = selectPackages(upstream, repo)
@@ -228,7 +243,7 @@ async function planBySettings(upstreams: readonly Looked[], sources: PlanSources
   })
   const unprovided = await sources.findUnprovided(yum)
   yum.forEach((repo, i) => (repo.unprovided = unprovided[i] ?? []))
-  return { boxes: [], yum }
+  return { boxes: inventories.map(boxWithoutYum), yum }
 }
 
 /** By what the boxes need for their updates. */
@@ -302,17 +317,6 @@ function refuseClash(group: string, repos: PlannedRepository[]): void {
       seen.set(nevra, { repo: repo.id, bytes, ...checksum })
     }
   }
-}
-
-function packageDownload(repo: PlannedRepository, one: PlannedPackage): Download {
-  const remote = {
-    urls: repo.baseurls.map((base) => new URL(one.href, base.endsWith('/') ? base : `${base}/`).href),
-    bytes: one.bytes,
-    checksum: one.checksum,
-    maxBytes: one.bytes,
-    what: one.nevra,
-  }
-  return { kind: 'package', remote, package: one, bytes: one.bytes }
 }
 
 function upstreamKey(repo: YumRepo): string {

@@ -25,7 +25,7 @@ export async function provePlan(laptop: Laptop, plan: Plan, path: string | undef
   const proof: PlanProof[] = []
   for (const { name: site, groups } of plan.sites) {
     for (const { name: group, yum, boxes } of groups) {
-      if (boxes.length === 0) continue
+      if (boxes.length === 0 || yum.length === 0) continue
       const inventories = boxesOf(fleet, site, group).map((box) => {
         refuseOtherManager(group, box)
         return box

@@ -23,8 +23,9 @@ const MEANING: Record<Rule, string> = {
 
 /** Boxes, bytes per rule and the lower bound; where there are no inventories, that the settings decide. */
 export function boxLines(group: PlannedGroup): string[] {
+  if (group.yum.length === 0) return []
   if (group.boxes.length === 0) {
-    return group.yum.length === 0 ? [] : ['  no inventories: carried is what include, exclude and newest name']
+    return ['  no inventories: carried is what include, exclude and newest name']
   }
   const shown = group.boxes.slice(0, SHOWN_BOXES).map(boxRow)
   const more = group.boxes.length - shown.length

@@ -4,7 +4,16 @@
 import { formatBytes, formatTable, formatTime, plural } from '../manifests/console.ts'
 import { redact } from '../manifests/errors.ts'
 import { parseNevra } from '../manifests/rpm-version.ts'
+import { filesOf } from './downloads.ts'
 import type { Plan, PlannedGroup, PlannedPackage, PlannedRepository } from './plan.ts'
+import {
+  moduleBoxLines,
+  moduleChain,
+  moduleItemRows,
+  moduleReason,
+  moduleRows,
+  moduleWarnings,
+} from './modules/render-modules.ts'
 import { advisoryLines, boxLines, boxWarnings, chainOf } from './render-boxes.ts'
 
 export interface PlanFigures {
@@ -26,6 +35,7 @@ export function renderPlan(plan: Plan, figures: PlanFigures, items: boolean): st
         formatTable(groupRows(group), { indent: '  ', right: [1, 2] }),
         ...boxLines(group),
         ...advisoryLines(group),
+        ...moduleBoxLines(group, items),
       )
       if (items) lines.push(formatTable(itemRows(group), { indent: '    ', right: [1] }))
       for (const warning of warningsOf(group)) lines.push(`  warning: ${warning}`)
@@ -51,8 +61,9 @@ export function explainItem(plan: Plan, item: string): ExplainedItem[] {
   const all = plan.sites.flatMap((site) => site.groups.flatMap((group) => group.yum.flatMap((repo) => repo.packages)))
   const isNamed = ({ nevra }: PlannedPackage): boolean => nevra === item || parseNevra(nevra)?.name === item
   // part of a name will do where there is nobody of the whole name
-  const isMeant = all.some(isNamed) ? isNamed : ({ nevra }: PlannedPackage): boolean => nevra.startsWith(`${item}-`)
-  return plan.sites.flatMap((site) =>
+  const isWhole = all.some(isNamed) || explainModules(plan, item).length > 0
+  const isMeant = isWhole ? isNamed : ({ nevra }: PlannedPackage): boolean => nevra.startsWith(`${item}-`)
+  const rows = plan.sites.flatMap((site) =>
     site.groups.flatMap((group) => {
       const place = `${site.name} / ${group.name}`
       const packages = group.yum.flatMap((repo) =>
@@ -64,7 +75,7 @@ export function explainItem(plan: Plan, item: string): ExplainedItem[] {
           chain: chainOf(group, one),
         })),
       )
-      const files = group.files
+      const files = filesOf(group)
         .filter((file) => file.as === item)
         .map((file) => ({
           item: file.as as string,
@@ -75,6 +86,24 @@ export function explainItem(plan: Plan, item: string): ExplainedItem[] {
         }))
       return [...packages, ...files]
     }),
+  )
+  return [...rows, ...explainModules(plan, item)]
+}
+
+/** By rawname, alone or with the version. */
+function explainModules(plan: Plan, item: string): ExplainedItem[] {
+  return plan.sites.flatMap((site) =>
+    site.groups.flatMap(({ name, modules: planned }) =>
+      (planned?.modules ?? [])
+        .filter(({ rawname, version }) => [rawname, `${rawname} ${version}`, `${rawname}-${version}`].includes(item))
+        .map((one) => ({
+          item: `${one.rawname} ${one.version}`,
+          bytes: one.bytes,
+          place: `${site.name} / ${name} / modules ${planned!.major}`,
+          reason: moduleReason(one),
+          chain: moduleChain(planned!, one),
+        })),
+    ),
   )
 }
 
@@ -94,6 +123,7 @@ function groupRows(group: PlannedGroup): string[][] {
     formatBytes(sum(repo.packages)),
     `of ${repo.offered} offered; upstream signature: ${repo.verdict}`,
   ])
+  rows.push(...moduleRows(group))
   if (group.files.length > 0) {
     rows.push(['files', plural(group.files.length, 'file'), formatBytes(sum(group.files)), sizeNote(group)])
   }
@@ -110,7 +140,7 @@ function itemRows(group: PlannedGroup): string[][] {
     repo.packages.map((one) => [one.nevra, formatBytes(one.bytes), `${repo.id}: ${one.reason}${advisoryNote(one)}`]),
   )
   const files = group.files.map((file) => [file.as, sizeOf(file.bytes), file.reason])
-  return [...packages, ...files]
+  return [...packages, ...moduleItemRows(group), ...files]
 }
 
 function advisoryNote({ advisories = [] }: PlannedPackage): string {
@@ -125,7 +155,7 @@ function warningsOf(group: PlannedGroup): string[] {
     ...repo.warnings.map((text) => `${repo.id}: ${text}`),
     ...unprovided(group, repo),
   ])
-  return [...ofRepositories, ...boxWarnings(group)]
+  return [...group.warnings, ...ofRepositories, ...boxWarnings(group), ...moduleWarnings(group)]
 }
 
 function unprovided(group: PlannedGroup, repo: PlannedRepository): string[] {

@@ -13,6 +13,8 @@ import { blobFault, CHECK_BUFFER_BYTES, type BlobFault } from '../storage/blob-c
 import type { SignedBundle } from '../storage/ledger.ts'
 import { blobFiles } from '../storage/prune.ts'
 import { partDownloads, type Laptop } from './carry.ts'
+import { moduleBlob } from './modules/fetch-modules.ts'
+import { filesOf as plannedFiles } from './downloads.ts'
 import type { Plan } from './plan.ts'
 import { readPlan } from './plan-file.ts'
 import { isDocument } from './signed-tree.ts'
@@ -212,16 +214,22 @@ function readPlanBlobs(laptop: Laptop): Sha256[] {
 }
 
 /** The upstreams' lists, and what was fetched of the items. */
-function plannedBlobs({ ledger }: Laptop, plan: Plan): Sha256[] {
+function plannedBlobs({ store, ledger }: Laptop, plan: Plan): Sha256[] {
   const groups = plan.sites.flatMap((site) => site.groups)
   const repositories = groups.flatMap((group) => group.yum)
   const packages = repositories.flatMap(({ packages }) => packages)
+  const modules = groups.flatMap(({ modules }) => modules ?? [])
   return [
     ...repositories.flatMap(
       ({ data, earlier = {} }) => [...Object.values(data), ...Object.values(earlier)] as Sha256[],
     ),
     ...packages.flatMap(({ checksum: { algorithm, hex } }) => ledger.fetched(algorithm, hex)?.sha256 ?? []),
-    ...groups.flatMap(({ files }) => files.flatMap(({ sha256 }) => sha256 ?? [])),
+    ...modules.flatMap(({ lists, sounds: { list } }) => [
+      ...lists.map(({ blob }) => blob),
+      ...(list === undefined ? [] : [list]),
+    ]),
+    ...modules.flatMap(({ modules }) => modules.flatMap((one) => moduleBlob({ store, ledger }, one)?.sha256 ?? [])),
+    ...groups.flatMap((group) => plannedFiles(group).flatMap(({ sha256 }) => sha256 ?? [])),
   ]
 }
 

@@ -32,9 +32,10 @@ export interface FileSources {
  *  @throws what Fetcher.head throws; PATH_INVALID, PATH_CONFLICT, DIGEST_INVALID for the entry itself */
 export async function lookFile(entry: VendorFile, sources: FileSources): Promise<PlannedFile> {
   const as = parseFilePath(entry.as, `files ${publicUrl(entry.url)}`)
+  const named = { url: entry.url, as }
   return entry.sha256 === undefined
-    ? lookByValidator({ url: entry.url, as }, sources)
-    : lookByDigest({ url: entry.url, as, sha256: parseSha256(entry.sha256, `files ${as}`) }, sources)
+    ? lookFileAt(named, sources)
+    : lookByDigest({ ...named, sha256: parseSha256(entry.sha256, `files ${as}`) }, sources)
 }
 
 /** The blob of a file that was looked at: out of the store, else fetched, and remembered with what the server said.
@@ -58,12 +59,13 @@ async function lookByDigest(file: NamedFile & { sha256: Sha256 }, sources: FileS
   const stored = sources.store.sizeOf(file.sha256)
   if (stored !== undefined && stored === (fetchedSize(file, sources.memory) ?? stored))
     return { ...file, bytes: stored, reason: 'named in files' }
-  const head = await headOf(file, sources)
+  const head = await headOf(remoteFile(file), sources)
   return { ...file, bytes: head?.bytes ?? null, reason: 'named in files' }
 }
 
-async function lookByValidator(file: NamedFile, sources: FileSources): Promise<PlannedFile> {
-  const head = await headOf(file, sources)
+/** The same for a file without a digest, at any place of the origin. @throws what Fetcher.head throws */
+export async function lookFileAt(file: NamedFile, sources: FileSources): Promise<PlannedFile> {
+  const head = await headOf(remoteFile(file), sources)
   const bytes = head?.bytes ?? null
   const known = sources.memory.validator(publicUrl(file.url))
   if (known === undefined) return { ...file, bytes, reason: 'named in files' }
@@ -110,8 +112,12 @@ function remoteFile(file: NamedFile): RemoteFile {
   }
 }
 
-async function headOf(file: NamedFile, { fetcher, signal }: FileSources): Promise<FileHead | undefined> {
-  const remote = remoteFile(file)
+/** @returns undefined where the server does not do HEAD, or gives a page for it
+ *  @throws what Fetcher.head throws */
+export async function headOf(
+  remote: RemoteFile,
+  { fetcher, signal }: Pick<FileSources, 'fetcher' | 'signal'>,
+): Promise<FileHead | undefined> {
   try {
     const head = await fetcher.head(remote, signal)
     // A login page has a size too, but not the file's.

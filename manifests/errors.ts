@@ -101,10 +101,13 @@ const CODES = {
   MODULE_DIGEST: { exit: 3 },
   MODULE_ARCHIVE: { exit: 3 },
   MODULE_MISMATCH: { exit: 3 },
+  MODULE_REQUEST_MISSING: { exit: 2 },
   // plan, compose
   PLAN_UNFETCHED: { exit: 4 },
   PLAN_EMPTY: { exit: 2 },
   INVENTORY_MISMATCH: { exit: 2 },
+  MODULE_KEY_MISSING: { exit: 4 },
+  MODULE_SIGNATURE: { exit: 3 },
   MODULE_CONFLICT: { exit: 2 },
   MODULE_UNKNOWN: { exit: 2 },
   BUDGET_EXCEEDED: { exit: 5 },

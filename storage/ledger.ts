@@ -70,6 +70,18 @@ const MIGRATIONS = [
      value TEXT NOT NULL,
      PRIMARY KEY (kind, name)
    ) STRICT, WITHOUT ROWID;`,
+  `CREATE TABLE module_file (
+     sha256       TEXT NOT NULL CHECK (length(sha256) = 64),
+     expected     TEXT NOT NULL,
+     rawname      TEXT NOT NULL,
+     version      TEXT NOT NULL,
+     verdict      TEXT NOT NULL CHECK (verdict IN ('good', 'unsigned', 'bad')),
+     signer       TEXT,
+     why          TEXT,
+     inner_sha256 TEXT NOT NULL CHECK (length(inner_sha256) = 64),
+     inner_bytes  INTEGER NOT NULL CHECK (inner_bytes >= 0),
+     PRIMARY KEY (sha256, expected)
+   ) STRICT, WITHOUT ROWID;`,
 ]
 
 /** A blob that came from an upstream, and what was found out about the signature inside it. */
@@ -84,6 +96,23 @@ export interface Validator {
   lastModified: string | null
   sha256: Sha256
   bytes: number
+}
+
+/** What was found out about a module's file. */
+export interface ModuleFile {
+  sha256: Sha256
+  /** what the feed said of it, in one spelling: the file was held against that, and against nothing else */
+  expected: string
+  rawname: string
+  version: string
+  verdict: 'good' | 'unsigned' | 'bad'
+  /** full fingerprint of the key that signed it, where that is known; who believes the verdict looks whether it still counts */
+  signer: string | null
+  /** what is wrong with the signature */
+  why: string | null
+  /** of the archive inside the signed message; of the file itself where it is not signed */
+  innerSha256: Sha256
+  innerBytes: number
 }
 
 export interface SignedBundle {
@@ -167,6 +196,19 @@ export class Ledger {
   rememberValidator(url: string, v: Validator): void {
     const sql = 'INSERT OR REPLACE INTO validator (url, etag, last_modified, sha256, bytes) VALUES (?, ?, ?, ?, ?)'
     this.#write(sql, url, v.etag, v.lastModified, v.sha256, v.bytes)
+  }
+
+  /** @returns undefined where this blob was never held against `expected` */
+  moduleFile(sha256: Sha256, expected: string): ModuleFile | undefined {
+    const sql = `SELECT sha256, expected, rawname, version, verdict, signer, why, inner_sha256 AS innerSha256,
+                        inner_bytes AS innerBytes FROM module_file WHERE sha256 = ? AND expected = ?`
+    return this.#db.prepare(sql).get(sha256, expected) as ModuleFile | undefined
+  }
+
+  rememberModule(m: ModuleFile): void {
+    const sql = 'INSERT OR REPLACE INTO module_file VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)'
+    const facts = [m.sha256, m.expected, m.rawname, m.version, m.verdict, m.signer, m.why]
+    this.#write(sql, ...facts, m.innerSha256, m.innerBytes)
   }
 
   /** The newest bundle signed for `site`. */

@@ -3,9 +3,11 @@
  * packages came from. What was narrowed (include, newest) no bundle knows.
  */
 import type { Sha256 } from '../../manifests/digest.ts'
+import { isGapferryError } from '../../manifests/errors.ts'
 import { yamlText } from '../../manifests/settings.ts'
 import type { Tree } from '../../manifests/tree.ts'
 import type { PartBundle } from '../../storage/parts.ts'
+import { parseFilePath } from '../file-path.ts'
 
 /** Vendors' keys that the settings name: file name beside gapferry.yaml → digest of the blob. */
 export interface Skeleton {
@@ -23,11 +25,12 @@ export function settingsSkeleton({ facts, trees }: PartBundle): Skeleton {
     const repositories = yum.map((id) => repositoryText(name, id, tree, vendorKeys))
     const urls = files
       .map((path) => ({ path, source: tree.entries.get(path)?.source }))
-      .filter((one) => one.source !== undefined)
+      .filter((one) => one.source !== undefined && isFilePath(one.path))
     return [
       `      - name: ${yamlText(name)}`,
       `        origin: ${yamlText(origin)}`,
       ...(repositories.length === 0 ? [] : ['        yum:', ...repositories.flat()]),
+      ...modulesText(name, tree, vendorKeys),
       ...(urls.length === 0 ? [] : ['        files:']),
       ...urls.map(({ path, source }) => `          - { url: ${JSON.stringify(source)}, as: ${JSON.stringify(path)} }`),
     ]
@@ -65,6 +68,37 @@ function repositoryText(group: string, id: string, tree: Tree, vendorKeys: Map<s
     '            # include: ["asterisk*"]',
     '            # newest: 1',
   ]
+}
+
+/** The feed that modules came from, and the keys that they were judged by. */
+function modulesText(group: string, tree: Tree, vendorKeys: Map<string, Sha256>): string[] {
+  const paths = [...tree.entries.keys()]
+  const major = paths.map((path) => /^all-(\d+)\.0\.xml$/.exec(path)?.[1]).find((one) => one !== undefined)
+  if (major === undefined) return []
+  const sources = [...tree.entries].flatMap(([path, { source }]) => (path.startsWith('modules/') ? (source ?? []) : []))
+  const feed = sources[0] === undefined ? new URL(UNKNOWN_PLACE).origin : new URL(sources[0]).origin
+  const keys = paths.filter((path) => path.startsWith('keys/modules/'))
+  const keyFiles = keys.map((path) => {
+    const file = `vendor-${group}-${path.slice(path.lastIndexOf('/') + 1)}`
+    vendorKeys.set(file, tree.entries.get(path)!.sha256)
+    return JSON.stringify(`./${file}`)
+  })
+  return [
+    '        modules:',
+    `          feed: ${JSON.stringify(feed)}`,
+    `          major: ${major}`,
+    ...(keyFiles.length === 0 ? [] : [`          keys: [${keyFiles.join(', ')}]`]),
+    '          # policy: { endpoint: pin 16.0.1.5 }',
+  ]
+}
+
+function isFilePath(path: string): boolean {
+  try {
+    return parseFilePath(path, 'files') === path
+  } catch (error) {
+    if (!isGapferryError(error)) throw error
+    return false
+  }
 }
 
 /** Where packages came from, without their own place below it. */

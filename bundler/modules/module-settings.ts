@@ -4,6 +4,7 @@ import * as v from 'valibot'
 import { dictionary, distinct, strictObject } from '../../manifests/document.ts'
 import { nearest } from '../../manifests/settings.ts'
 import { checkOrigin, invalidSetting, readKey, readNamed } from '../settings-checks.ts'
+import type { Policy } from './policy.ts'
 
 const MAX_REQUEST_CHARS = 1024 * 1024
 const MAX_POLICIES = 2000
@@ -24,10 +25,6 @@ export const ModuleEntry = strictObject({
   wholeSet: v.exactOptional(v.boolean()),
 })
 
-/** `latest`: the vendor's newest, as without a policy. `block`: not on the site's list. `want`: listed, whether a box has it
- *  or not. `pin`: this version. */
-export type ModulePolicy = { kind: 'latest' | 'block' | 'want' } | { kind: 'pin'; version: string }
-
 export interface GroupModules {
   /** origin of the vendor's module server */
   feed: string
@@ -35,7 +32,7 @@ export interface GroupModules {
   /** the form body of a box's list request, to be sent instead of one that is made from inventories */
   request?: string
   /** by rawname */
-  policy: [rawname: string, policy: ModulePolicy][]
+  policy: [rawname: string, policy: Policy][]
   /** OpenPGP keys, armored; each key in them is one that modules may be signed by */
   keys: { file: string; text: string }[]
   /** rawnames that are carried although no pinned key signed them */
@@ -60,7 +57,7 @@ export function checkModules(
   const place = `${what}: modules`
   if (entry.feed === undefined) throw invalidSetting(place, 'needs a feed, as in https://mirror.freepbx.org')
   if (entry.major === undefined) throw invalidSetting(place, 'needs the major version of its boxes: 15, 16 or 17')
-  const policy = Object.entries(entry.policy ?? {}).map(([rawname, text]): [string, ModulePolicy] => [
+  const policy = Object.entries(entry.policy ?? {}).map(([rawname, text]): [string, Policy] => [
     rawname,
     parsePolicy(text, `${place}: policy: ${rawname}`),
   ])
@@ -77,7 +74,7 @@ export function checkModules(
 
 const KINDS = ['latest', 'block', 'want'] as const
 
-function parsePolicy(text: string, what: string): ModulePolicy {
+function parsePolicy(text: string, what: string): Policy {
   const kind = KINDS.find((one) => one === text)
   if (kind !== undefined) return { kind }
   const version = /^pin +([A-Za-z0-9][A-Za-z0-9._+-]{0,63})$/.exec(text)?.[1]
@@ -92,7 +89,8 @@ function parsePolicy(text: string, what: string): ModulePolicy {
 function readRequest(file: string, what: string): string {
   const text = readNamed(file, 'request', what).trim()
   if (text.length > MAX_REQUEST_CHARS) throw invalidSetting(what, `request ${file} is larger than 1 MiB`)
-  if (/^[!-~]+$/.test(text) && [...new URLSearchParams(text).keys()].some((key) => key.startsWith('modules['))) return text
+  if (/^[!-~]+$/.test(text) && [...new URLSearchParams(text).keys()].some((key) => key.startsWith('modules[')))
+    return text
   throw invalidSetting(
     what,
     `request ${file} is not the form body of a module list request: one line, with modules[…] in it`,

@@ -2,6 +2,7 @@
  * A box as its inventory describes it, ready to be resolved; and what is odd about it for the repositories of its group.
  */
 import type { Sha256 } from '../../manifests/digest.ts'
+import type { FreepbxFacts } from '../../manifests/inventory.ts'
 import { GapferryError } from '../../manifests/errors.ts'
 import { pathsOf, relationsOf } from '../../manifests/package-columns.ts'
 import {
@@ -25,6 +26,7 @@ export interface BoxInventory extends Omit<BoxSettings, 'manager'> {
   distribution: { id: string; version: string; name: string }
   manager: 'yum' | 'dnf' | 'apt'
   packages: readonly PackageFacts[]
+  freepbx?: FreepbxFacts | undefined
   /** stands in for an inventory: what installed packages provide and require is not known */
   isGuess: boolean
   /** the site's bundle that was signed since */

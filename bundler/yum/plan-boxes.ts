@@ -31,7 +31,8 @@ export interface PlannedBox {
   createdAt: string
   /** the site's bundle that was signed since, if one was: the box may have been updated; null where none was */
   stale: { number: number; createdAt: string } | null
-  manager: 'yum' | 'dnf'
+  /** apt only in a group without yum repositories */
+  manager: 'yum' | 'dnf' | 'apt'
   isGuess: boolean
   /** how many packages it has */
   installed: number
@@ -125,6 +126,30 @@ export async function planBoxes(
   }
 }
 
+/** A box of a group that has no repositories: nothing is planned for its packages. */
+export function boxWithoutYum(box: BoxInventory): PlannedBox {
+  return {
+    ...boxFacts(box),
+    candidates: [],
+    candidateBytes: 0,
+    unresolved: [],
+    warnings: [],
+  }
+}
+
+function boxFacts(box: BoxInventory): Omit<PlannedBox, 'candidates' | 'candidateBytes' | 'unresolved' | 'warnings'> {
+  return {
+    name: box.box,
+    inventory: box.digest,
+    state: box.stateDigest,
+    createdAt: box.createdAt,
+    stale: box.stale ?? null,
+    manager: box.manager,
+    isGuess: box.isGuess,
+    installed: box.packages.length,
+  }
+}
+
 class GroupResolver {
   readonly #group: string
   readonly #offers: Offers
@@ -146,14 +171,7 @@ class GroupResolver {
     const { packages, candidates, unresolved } = closure.closure
     const taken = packages.slice(0, candidates)
     const planned: PlannedBox = {
-      name: box.box,
-      inventory: box.digest,
-      state: box.stateDigest,
-      createdAt: box.createdAt,
-      stale: box.stale ?? null,
-      manager: box.manager,
-      isGuess: box.isGuess,
-      installed: box.packages.length,
+      ...boxFacts(box),
       candidates: taken.map((place) => available.nevraOf(available.table, place)).sort(),
       candidateBytes: taken.reduce((sum, place) => sum + this.#offers.bytesAt(place), 0),
       // of a stand-in nobody knows what it has

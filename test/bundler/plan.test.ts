@@ -1,6 +1,7 @@
 import t from 'tap'
 import type { Fleet, YumRepo } from '../../bundler/config.ts'
-import { downloadsOf, makePlan, type PlanSources } from '../../bundler/plan.ts'
+import { downloadsOf } from '../../bundler/downloads.ts'
+import { makePlan, type PlanSources } from '../../bundler/plan.ts'
 import { explainItem, renderExplained, renderPlan } from '../../bundler/render.ts'
 import type { YumUpstream } from '../../bundler/upstream-yum.ts'
 import { sha256Of } from '../../manifests/digest.ts'
@@ -61,6 +62,7 @@ function sources(packages: Record<string, PackageRow[]>): PlanSources & { looked
       } satisfies YumUpstream)
     },
     lookFile: (file) => Promise.resolve({ url: file.url, as: file.as as TreePath, bytes: 3, reason: 'named in files' }),
+    planModules: () => Promise.reject(new Error('no modules here')),
     lookAdvisories: () => Promise.resolve(undefined),
     boxesOf: () => [],
     carriedBefore: () => Promise.resolve(new Map<string, never>()),

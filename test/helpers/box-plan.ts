@@ -90,6 +90,7 @@ export async function planWorld(world: BoxPlanWorld): Promise<Plan> {
           warnings: [],
         }),
       lookFile: () => Promise.reject(new Error('no files here')),
+      planModules: () => Promise.reject(new Error('no modules here')),
       findUnprovided: () => Promise.reject(new Error('for groups without boxes')),
       lookAdvisories: ({ id }) => Promise.resolve(world.advisories?.[id]),
       isSecurityOnly: world.isSecurityOnly === true,

@@ -64,3 +64,32 @@ t.test('remembers what upstream checksums and addresses were', (t) => {
   t.strictSame(ledger.validator('http://a/'), validator)
   t.end()
 })
+
+t.test('what was found out about a module counts for what it was held against', (t) => {
+  const file = join(t.testdir(), 'ledger.db')
+  const first = new Ledger(file)
+  const sha256 = sha256Of('module')
+  const module = {
+    sha256,
+    expected: '{"rawname":"core","version":"16.0.1"}',
+    rawname: 'core',
+    version: '16.0.1',
+    verdict: 'good',
+    signer: 'ABCD',
+    why: null,
+    innerSha256: sha256Of('inner'),
+    innerBytes: 5,
+  } as const
+  t.equal(first.moduleFile(sha256, module.expected), undefined)
+  first.rememberModule(module)
+  first.rememberModule({ ...module, expected: '{}', verdict: 'bad', signer: null, why: 'a signature of nobody' })
+  first.close()
+  const ledger = new Ledger(file)
+  t.teardown(() => ledger.close())
+  t.strictSame(ledger.moduleFile(sha256, module.expected), module)
+  t.match(ledger.moduleFile(sha256, '{}'), { verdict: 'bad', signer: null, why: 'a signature of nobody' })
+  t.equal(ledger.moduleFile(sha256, 'other'), undefined, 'of what was not looked at nothing is known')
+  ledger.rememberModule({ ...module, signer: 'EF01' })
+  t.equal(ledger.moduleFile(sha256, module.expected)?.signer, 'EF01', 'the last word counts')
+  t.end()
+})

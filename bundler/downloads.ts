@@ -1,0 +1,50 @@
+/** What a plan comes to in files of the upstreams: each once, however many groups want it. */
+import type { RemoteFile } from './fetch.ts'
+import { moduleFile, type PlannedModule } from './modules/plan-modules.ts'
+import type { Plan, PlannedFile, PlannedGroup, PlannedPackage, PlannedRepository } from './plan.ts'
+
+/** One thing to fetch, however many groups want it. */
+export type Download =
+  | { kind: 'package'; remote: RemoteFile; package: PlannedPackage; bytes: number }
+  | { kind: 'module'; remote: RemoteFile; module: PlannedModule; bytes: number }
+  | { kind: 'file'; file: PlannedFile; bytes: number }
+
+/** Everything the plan carries, each upstream file once. */
+export function downloadsOf(plan: Plan): Download[] {
+  const downloads = new Map<string, Download>()
+  for (const group of plan.sites.flatMap((site) => site.groups)) {
+    for (const repo of group.yum) {
+      for (const one of repo.packages) {
+        const key = `${one.checksum.algorithm}:${one.checksum.hex}`
+        if (!downloads.has(key)) downloads.set(key, packageDownload(repo, one))
+      }
+    }
+    for (const one of group.modules?.modules ?? []) {
+      const key = `${one.checksum.algorithm}:${one.checksum.hex}`
+      const remote = moduleFile(group.modules!.feed, one)
+      if (!downloads.has(key)) downloads.set(key, { kind: 'module', remote, module: one, bytes: one.bytes ?? 0 })
+    }
+    for (const file of filesOf(group)) {
+      // With its digest: one address may be wanted as it is and as it is declared to be.
+      const key = `${file.url} ${file.sha256 ?? ''}`
+      if (!downloads.has(key)) downloads.set(key, { kind: 'file', file, bytes: file.bytes ?? 0 })
+    }
+  }
+  return [...downloads.values()]
+}
+
+/** Files that have no list with digests: those that the settings name, and sounds. */
+export function filesOf({ files, modules }: Pick<PlannedGroup, 'files' | 'modules'>): PlannedFile[] {
+  return [...files, ...(modules?.sounds.files ?? [])]
+}
+
+function packageDownload(repo: PlannedRepository, one: PlannedPackage): Download {
+  const remote = {
+    urls: repo.baseurls.map((base) => new URL(one.href, base.endsWith('/') ? base : `${base}/`).href),
+    bytes: one.bytes,
+    checksum: one.checksum,
+    maxBytes: one.bytes,
+    what: one.nevra,
+  }
+  return { kind: 'package', remote, package: one, bytes: one.bytes }
+}

@@ -1,0 +1,96 @@
+/**
+ * Modules → blobs of the store that are known for what they are. A file is remembered once it was held against all that the
+ * feed says of it; one that nobody vouches for stays in the store all the same, so that a key or a word in the settings
+ * lets it pass without being fetched twice.
+ */
+import type { Sha256 } from '../../manifests/digest.ts'
+import type { BlobStore } from '../../storage/blobs.ts'
+import type { Ledger, ModuleFile } from '../../storage/ledger.ts'
+import type { Fetcher, OnBytes, RemoteFile } from '../fetch.ts'
+import type { PlannedModule } from './plan-modules.ts'
+import { acceptedVerdict, expectedText, refuseUntrusted, type ModuleWish } from './module-trust.ts'
+import type { ModuleKey } from './vendor-keys.ts'
+import { verifyModule } from './verify-module.ts'
+
+interface ModuleShelf {
+  store: BlobStore
+  ledger: Ledger
+}
+
+/** The blob of a module's file; its verdict is not asked for. */
+export function moduleBlob(
+  { store, ledger }: ModuleShelf,
+  one: PlannedModule,
+): { sha256: Sha256; bytes: number } | undefined {
+  const row = ledger.fetched(one.checksum.algorithm, one.checksum.hex)
+  const bytes = row === undefined ? undefined : store.sizeOf(row.sha256)
+  return row === undefined || bytes === undefined ? undefined : { sha256: row.sha256, bytes }
+}
+
+/** What is known of a module that is here and was held against what the feed says of it now. */
+export function judgedModule(shelf: ModuleShelf, one: PlannedModule): { file: ModuleFile; bytes: number } | undefined {
+  const blob = moduleBlob(shelf, one)
+  const file = blob === undefined ? undefined : shelf.ledger.moduleFile(blob.sha256, expectedText(one.expected))
+  return blob === undefined || file === undefined ? undefined : { file, bytes: blob.bytes }
+}
+
+/** Whether everybody who wants this file takes it, as far as is known. */
+export function isTaken(shelf: ModuleShelf, wishes: readonly ModuleWish[]): boolean {
+  return wishes.every(({ one, trust }) => {
+    const judged = judgedModule(shelf, one)
+    return judged !== undefined && acceptedVerdict(judged.file, one, trust) !== undefined
+  })
+}
+
+/** Fetches a file unless it is here, and judges it for everybody who wants it.
+ *  @throws MODULE_SIGNATURE, MODULE_DIGEST, MODULE_ARCHIVE, MODULE_MISMATCH; what the fetcher throws */
+export async function fetchModule(
+  remote: RemoteFile,
+  wishes: readonly ModuleWish[],
+  {
+    store,
+    ledger,
+    fetcher,
+    signal,
+    nowMs,
+  }: ModuleShelf & { fetcher: Fetcher; signal: AbortSignal; nowMs: () => number },
+  onBytes?: OnBytes,
+): Promise<void> {
+  const first = wishes[0]!.one
+  const blob = moduleBlob({ store, ledger }, first) ?? (await fetcher.toBlob(remote, store, signal, onBytes))
+  const keys = [...new Map(wishes.flatMap(({ trust }) => trust.keys.map((key) => [key.fingerprint, key]))).values()]
+  const files = new Map<string, ModuleFile>()
+  for (const { one } of wishes) {
+    const expected = expectedText(one.expected)
+    if (!files.has(expected))
+      files.set(expected, await judge(blob.sha256, one, keys, { store, signal, nowMs: nowMs() }))
+  }
+  ledger.write(() => {
+    const { algorithm, hex } = first.checksum
+    for (const file of files.values()) {
+      ledger.rememberFetched(algorithm, hex, file)
+      ledger.rememberModule(file)
+    }
+  })
+  for (const { one, trust } of wishes) refuseUntrusted(files.get(expectedText(one.expected))!, one, trust)
+}
+
+async function judge(
+  sha256: Sha256,
+  one: PlannedModule,
+  keys: ModuleKey[],
+  { store, ...context }: { store: BlobStore; signal: AbortSignal; nowMs: number },
+): Promise<ModuleFile> {
+  const { verdict, signer, why, inner } = await verifyModule(store.pathOf(sha256), one.expected, keys, context)
+  return {
+    sha256,
+    expected: expectedText(one.expected),
+    rawname: one.rawname,
+    version: one.version,
+    verdict,
+    signer: signer ?? null,
+    why: why ?? null,
+    innerSha256: inner.sha256,
+    innerBytes: inner.bytes,
+  }
+}

@@ -1,0 +1,236 @@
+/**
+ * Plans the modules of a group: asks the feed as its boxes would, lets them be resolved, and learns how many bytes each
+ * file has. Of what a box says, the plan keeps its name and its versions: a deployment ID is in the request alone.
+ */
+import type { Checksum, Sha256 } from '../../manifests/digest.ts'
+import { GapferryError, isGapferryError } from '../../manifests/errors.ts'
+import type { FreepbxFacts } from '../../manifests/inventory.ts'
+import { writeModuleList, type ModuleEntry } from '../../manifests/module-feed.ts'
+import { parseTreePath } from '../../manifests/path.ts'
+import { MAX_BLOB_BYTES } from '../../manifests/tree.ts'
+import type { BlobStore } from '../../storage/blobs.ts'
+import type { Ledger, SignedBundle } from '../../storage/ledger.ts'
+import type { Fetcher, RemoteFile } from '../fetch.ts'
+import { resolveModules, type ModuleBox, type ResolvedModule, type ResolvedModules } from '../resolve-modules.ts'
+import { headOf } from '../upstream-files.ts'
+import { lookModules, type ModuleUpstream } from '../upstream-modules.ts'
+import { modulesBefore } from './carried-modules.ts'
+import { moduleBoxOf } from './module-box.ts'
+import type { GroupModules } from './module-settings.ts'
+import { planSounds, type PlannedSounds } from './plan-sounds.ts'
+import { boxOfRequest } from './request-box.ts'
+import type { ModuleCheck } from './verify-module.ts'
+
+export interface PlannedModule {
+  rawname: string
+  version: string
+  /** of its file, below `modules/` of the feed and of the origin */
+  location: string
+  /** which list of the plan its entry stands in, and in which section of that */
+  list: number
+  section: ModuleEntry['section']
+  /** null when the server does not say */
+  bytes: number | null
+  /** of the file as it is served */
+  checksum: Checksum
+  /** all that the feed says of it */
+  expected: ModuleCheck
+  isSigned: boolean
+  isCommercial: boolean
+  reason: ResolvedModule['reason']
+  because: ResolvedModule['because']
+}
+
+/** A box, as far as its modules go. */
+export type PlannedModuleBox = ResolvedModules['boxes'][number] & { framework: string | null; installed: number }
+
+export interface PlannedModules {
+  feed: string
+  major: GroupModules['major']
+  /** as the feed gave them, blobs of the store; boxes that would be given the same share one */
+  lists: { boxes: string[]; blob: Sha256 }[]
+  /** how many modules the lists offer */
+  offered: number
+  modules: PlannedModule[]
+  boxes: PlannedModuleBox[]
+  sounds: PlannedSounds
+  /** of the boxes, and the one that is listed */
+  frameworks: string[]
+  /** rawnames that policy keeps off the list */
+  blocked: string[]
+  warnings: string[]
+}
+
+export interface ModuleContext {
+  fetcher: Fetcher
+  store: BlobStore
+  memory: Pick<Ledger, 'fetched' | 'noted' | 'note' | 'validator' | 'rememberValidator'>
+  signal: AbortSignal
+}
+
+export interface ModuleGroup {
+  /** `site / group`: names the group in messages, and in what is remembered */
+  name: string
+  group: string
+  settings: GroupModules
+  boxes: readonly { box: string; freepbx?: FreepbxFacts | undefined }[]
+  /** the site's last bundle */
+  last: SignedBundle | undefined
+}
+
+/** @returns a text where nobody can ask the feed: why
+ *  @throws what lookModules, resolveModules and writeModuleList throw; MODULE_DIGEST for an entry without a checksum;
+ *          FETCH_* where sizes are asked for */
+export async function planModules(group: ModuleGroup, context: ModuleContext): Promise<PlannedModules | string> {
+  const { settings } = group
+  const boxes = group.boxes.flatMap(({ box, freepbx }) =>
+    freepbx === undefined ? [] : [{ name: box, facts: freepbx }],
+  )
+  const upstream = await lookModules(settings, boxes, { ...context, name: group.name })
+  if (upstream.lists.length === 0) return upstream.warnings.join('; ')
+  const before = modulesBefore(group, context.store)
+  const moduleBoxes =
+    boxes.length > 0 ? boxes.map(({ name, facts }) => moduleBoxOf(name, facts)) : [boxOfRequest(settings.request!)]
+  const resolved = resolveModules({
+    lists: upstream.lists,
+    boxes: moduleBoxes,
+    policy: new Map(settings.policy),
+    major: settings.major,
+    before: before.versions,
+  })
+  // Refused now rather than when all of it was fetched.
+  writeModuleList(upstream.lists[0]!.feed, resolved.carried)
+  const carried = resolved.carried.map((one) => plannedModule(one, upstream))
+  const modules = await withSizes(carried, group, context)
+  const installed = boxes.map(({ facts }) => facts.sounds)
+  const { feed, sounds: list } = upstream
+  const sounds = await planSounds({ feed, upstream: list, boxes: installed, before: before.sounds }, context)
+  return {
+    feed,
+    major: settings.major,
+    lists: upstream.lists.map(({ boxes, blob }) => ({ boxes, blob })),
+    offered: new Set(upstream.lists.flatMap((one) => one.feed.entries.flatMap(offeredName))).size,
+    modules,
+    boxes: resolved.boxes.map((box) => withFacts(box, moduleBoxes)),
+    sounds: sounds.planned,
+    frameworks: frameworksOf(moduleBoxes, modules),
+    blocked: resolved.blocked,
+    warnings: [...upstream.warnings, ...resolved.warnings, ...sounds.warnings],
+  }
+}
+
+/** Where a module's file is. */
+export function moduleFile(
+  feed: string,
+  one: Pick<PlannedModule, 'rawname' | 'version' | 'location' | 'checksum' | 'bytes'>,
+): RemoteFile {
+  return {
+    urls: [new URL(`/modules/${one.location}`, feed).href],
+    checksum: one.checksum,
+    // What HEAD said is no promise: the checksum is.
+    maxBytes: one.bytes ?? MAX_BLOB_BYTES,
+    what: `${one.rawname} ${one.version}`,
+  }
+}
+
+function plannedModule({ entry, feed, reason, because }: ResolvedModule, { lists }: ModuleUpstream): PlannedModule {
+  const { rawname, version, location, section, signedSha1, sha1, md5 } = entry
+  const what = `module ${rawname} ${version}`
+  parseTreePath(`modules/${location}`, what)
+  return {
+    rawname,
+    version,
+    location,
+    list: lists.findIndex((list) => list.feed === feed),
+    section,
+    bytes: null,
+    checksum: checksumOf(entry, what),
+    expected: {
+      rawname,
+      version,
+      ...(signedSha1 === undefined ? {} : { signedSha1 }),
+      ...(md5 === undefined ? {} : { md5 }),
+      ...(sha1 === undefined ? {} : { sha1 }),
+    },
+    isSigned: signedSha1 !== undefined,
+    isCommercial: entry.commercial,
+    reason,
+    because,
+  }
+}
+
+/** Of the file as it is served: what stands inside a signed one has digests of its own. */
+function checksumOf({ rawname, signedSha1, sha1, md5 }: ModuleEntry, what: string): Checksum {
+  const hex = signedSha1 ?? sha1
+  if (hex !== undefined) return { algorithm: 'sha1', hex }
+  if (md5 !== undefined) return { algorithm: 'md5', hex: md5 }
+  throw unusable('MODULE_DIGEST', `${what}: the feed gives no checksum of its file`, rawname)
+}
+
+async function withSizes(
+  modules: PlannedModule[],
+  group: ModuleGroup,
+  context: ModuleContext,
+): Promise<PlannedModule[]> {
+  const { fetcher, store, memory, signal } = context
+  const kind = `module bytes ${group.name}`
+  const known = memory.noted(kind)
+  const keyOf = ({ checksum }: PlannedModule): string => `${checksum.algorithm}:${checksum.hex}`
+  const sized = await fetcher.all(
+    modules,
+    async (one, signal) => {
+      const blob = memory.fetched(one.checksum.algorithm, one.checksum.hex)
+      const stored = blob === undefined ? undefined : store.sizeOf(blob.sha256)
+      const noted = known.get(keyOf(one))
+      return {
+        ...one,
+        bytes:
+          stored ??
+          (noted === undefined ? await askSize(group.settings.feed, one, { fetcher, signal }) : Number(noted)),
+      }
+    },
+    signal,
+  )
+  memory.note(kind, new Map(sized.flatMap((one) => (one.bytes === null ? [] : [[keyOf(one), String(one.bytes)]]))))
+  return sized
+}
+
+/** Some servers say 0 of what a program sends. */
+async function askSize(
+  feed: string,
+  one: PlannedModule,
+  way: Pick<ModuleContext, 'fetcher' | 'signal'>,
+): Promise<number | null> {
+  try {
+    const head = await headOf(moduleFile(feed, one), way)
+    return head?.bytes || null
+  } catch (error) {
+    if (!isGapferryError(error, 'FETCH_STATUS')) throw error
+    throw unusable('FETCH_STATUS', error.message, one.rawname, error)
+  }
+}
+
+function unusable(
+  code: 'FETCH_STATUS' | 'MODULE_DIGEST',
+  message: string,
+  rawname: string,
+  cause?: unknown,
+): GapferryError {
+  const hint = `leave it out until the vendor has mended that: modules: { policy: { ${rawname}: block } }`
+  return new GapferryError(code, message, { hint, cause })
+}
+
+function withFacts(box: ResolvedModules['boxes'][number], all: readonly ModuleBox[]): PlannedModuleBox {
+  const { framework = null, modules } = all.find(({ name }) => name === box.name)!
+  return { ...box, framework, installed: modules.length }
+}
+
+function frameworksOf(boxes: readonly ModuleBox[], modules: readonly PlannedModule[]): string[] {
+  const listed = modules.filter(({ rawname }) => rawname === 'framework').map(({ version }) => version)
+  const installed = boxes.flatMap(({ framework }) => framework ?? [])
+  return [...new Set([...installed, ...listed])].sort()
+}
+
+function offeredName({ section, rawname }: ModuleEntry): string[] {
+  return section === 'module' ? [rawname] : []
+}

@@ -1,0 +1,185 @@
+/** What a person reads of the modules that a group carries. */
+import { formatBytes, formatTable, plural } from '../../manifests/console.ts'
+import type { PlannedGroup } from '../plan.ts'
+import type { PlannedModule, PlannedModuleBox, PlannedModules } from './plan-modules.ts'
+
+const SHOWN_BOXES = 12
+/** Of which every upgrade is shown unasked. */
+const DETAILED_BOXES = 2
+const SHOWN_UPGRADES = 10
+const SHOWN_NAMES = 8
+const SHOWN_REQUIREMENTS = 5
+const MAX_CHAIN = 50
+
+/** For the table of a group's kinds. */
+export function moduleRows({ modules: planned }: Pick<PlannedGroup, 'modules'>): string[][] {
+  if (planned === undefined) return []
+  const { modules, offered, major, sounds } = planned
+  const commercial = modules.filter(({ isCommercial }) => isCommercial).length
+  const unknown = modules.filter(({ bytes }) => bytes === null).length
+  const notes = [
+    `of ${offered} offered`,
+    ...(commercial === 0 ? [] : [`${commercial} commercial`]),
+    ...(unknown === 0 ? [] : [`${unknown} of unknown size`]),
+  ]
+  const rows = [[`modules ${major}`, plural(modules.length, 'module'), formatBytes(sumOf(modules)), notes.join('; ')]]
+  if (sounds.listed.length > 0) {
+    const listed = plural(sounds.listed.length, 'package')
+    rows.push([
+      `sounds ${major}`,
+      plural(sounds.files.length, 'file'),
+      formatBytes(sumOf(sounds.files)),
+      `${listed} listed`,
+    ])
+  }
+  return rows
+}
+
+/** A line for each box, and what it will upgrade where there are few of them.
+ *  @param items  of all */
+export function moduleBoxLines({ modules: planned }: Pick<PlannedGroup, 'modules'>, items: boolean): string[] {
+  if (planned === undefined) return []
+  const sizes = new Map(planned.modules.map(({ rawname, bytes }) => [rawname, bytes ?? 0]))
+  const shown = planned.boxes.slice(0, SHOWN_BOXES).map((box) => boxRow(box, sizes))
+  const more = planned.boxes.length - shown.length
+  const blocked = planned.blocked.length === 0 ? [] : [`  kept off the list by policy: ${namesOf(planned.blocked)}`]
+  return [
+    formatTable(shown, { indent: '  ', right: [1, 2] }),
+    ...(more > 0 ? [`  and ${more} more ${more === 1 ? 'box' : 'boxes'}`] : []),
+    ...(items || planned.boxes.length <= DETAILED_BOXES ? planned.boxes : []).flatMap(upgradeLines(items)),
+    ...blocked,
+  ]
+}
+
+export function moduleItemRows({ modules: planned }: Pick<PlannedGroup, 'modules'>): string[][] {
+  if (planned === undefined) return []
+  const { modules, major, sounds } = planned
+  return [
+    ...modules.map((one) => [
+      `${one.rawname} ${one.version}`,
+      one.bytes === null ? '?' : formatBytes(one.bytes),
+      `modules ${major}: ${moduleReason(one)}`,
+    ]),
+    ...sounds.files.map((file) => [file.as, file.bytes === null ? '?' : formatBytes(file.bytes), file.reason]),
+  ]
+}
+
+/** In one line, why it is carried. */
+export function moduleReason({ reason, because }: PlannedModule): string {
+  const more = because.boxes - 1
+  const others = more < 1 ? '' : more === 1 ? ' and one other box' : ` and ${more} other boxes`
+  const on = because.box === undefined ? '' : ` on ${because.box}${others}`
+  const newer = because.from === undefined ? '' : `newer than ${because.from}${on}`
+  const texts: Record<PlannedModule['reason'], string> = {
+    upgrade: newer,
+    wanted: 'wanted by policy',
+    pinned: newer === '' ? 'pinned by policy' : `pinned by policy; ${newer}`,
+    dependency: `${because.by ?? 'another'} needs ${because.requirement ?? 'it'}${on}`,
+    always: 'always listed: boxes repair themselves with it',
+    kept: `carried before, and still the newest${on === '' ? '' : ` of what is${on}`}`,
+  }
+  return texts[reason]
+}
+
+/** From a module down to what is installed on a box, a step on each line. */
+export function moduleChain({ modules }: PlannedModules, item: PlannedModule): string[] {
+  const lines: string[] = []
+  const byName = new Map(modules.map((one) => [one.rawname, one]))
+  const seen = new Set<PlannedModule>()
+  for (let at: PlannedModule | undefined = item; at !== undefined && !seen.has(at);) {
+    seen.add(at)
+    if (seen.size > MAX_CHAIN) break
+    lines.push(`${at.rawname} ${at.version}: ${moduleReason(at)}`)
+    at = at.reason === 'dependency' && at.because.by !== undefined ? byName.get(at.because.by) : undefined
+  }
+  return lines
+}
+
+/** What to know before trusting the plan. */
+export function moduleWarnings({ modules: planned }: Pick<PlannedGroup, 'modules'>): string[] {
+  if (planned === undefined) return []
+  return [
+    ...planned.warnings.map((text) => `modules: ${text}`),
+    ...planned.boxes.flatMap(({ name, conflicts }) => conflicts.map((text) => `${name}: ${text}`)),
+    ...unresolvedWarnings(planned.boxes),
+    ...additionWarnings(planned.boxes),
+  ]
+}
+
+function boxRow(box: PlannedModuleBox, sizes: ReadonlyMap<string, number>): string[] {
+  const bytes = box.upgrades.reduce((sum, { rawname }) => sum + (sizes.get(rawname) ?? 0), 0)
+  return [
+    `box ${box.name}`,
+    plural(box.upgrades.length, 'upgrade'),
+    formatBytes(bytes),
+    `of ${plural(box.installed, 'module')}${box.framework === null ? '' : `, framework ${box.framework}`}`,
+  ]
+}
+
+function upgradeLines(items: boolean): (box: PlannedModuleBox) => string[] {
+  return ({ name, upgrades, installs }) => {
+    const rows = [
+      ...upgrades.map(({ rawname, from, to }) => [rawname, from, '→', to]),
+      ...installs.map(({ rawname, version, by }) => [rawname, 'new', '→', `${version}, which ${by} needs`]),
+    ]
+    const shown = items ? rows : rows.slice(0, SHOWN_UPGRADES)
+    const more = rows.length - shown.length
+    if (rows.length === 0) return []
+    return [
+      `    on ${name}`,
+      formatTable(shown, { indent: '      ' }),
+      ...(more > 0 ? [`      and ${more} more (--items has them all)`] : []),
+    ]
+  }
+}
+
+function unresolvedWarnings(boxes: readonly PlannedModuleBox[]): string[] {
+  const now = perBoxes(boxes, ({ unresolved }) => unresolved.filter(({ isWeekly }) => !isWeekly).map(unresolvedText))
+  const weekly = perBoxes(boxes, ({ unresolved }) => unresolved.filter(({ isWeekly }) => isWeekly).map(unresolvedText))
+  const unknown = perBoxes(boxes, (box) =>
+    box.unknown.map(({ requirement, by, why }) => `${requirement} (${namesOf(by)}): ${why}`),
+  )
+  return [
+    ...firstOf(now, ([text, names]) => `${namesOf(names)} will refuse an upgrade: ${text}`),
+    ...firstOf(weekly, ([text, names]) => `a weekly installall of ${namesOf(names)} will refuse one: ${text}`),
+    ...firstOf(unknown, ([text, names]) => `not known of ${namesOf(names)}: ${text}`),
+  ]
+}
+
+function unresolvedText({ requirement, by, why }: PlannedModuleBox['unresolved'][number]): string {
+  return `${by} needs ${requirement}: ${why}`
+}
+
+/** Texts that boxes have in common, each once, with the boxes' names. */
+function perBoxes(
+  boxes: readonly PlannedModuleBox[],
+  textsOf: (box: PlannedModuleBox) => readonly string[],
+): [string, string[]][] {
+  const found = new Map<string, string[]>()
+  for (const box of boxes) for (const text of textsOf(box)) found.set(text, [...(found.get(text) ?? []), box.name])
+  return [...found]
+}
+
+function firstOf<T>(all: readonly T[], textOf: (one: T) => string): string[] {
+  const more = all.length - SHOWN_REQUIREMENTS
+  const shown = all.slice(0, SHOWN_REQUIREMENTS).map(textOf)
+  return more > 0 ? [...shown, `and ${more} more like that (--json has them all)`] : shown
+}
+
+/** Boxes that install by themselves every week take all that is listed. */
+function additionWarnings(boxes: readonly PlannedModuleBox[]): string[] {
+  const found = perBoxes(boxes, ({ additions }) => (additions.length === 0 ? [] : [namesOf(additions)]))
+  return firstOf(
+    found,
+    ([names, on]) => `${namesOf(on)}: a weekly installall adds what is listed and not there: ${names}`,
+  )
+}
+
+function namesOf(names: readonly string[]): string {
+  const more = names.length - SHOWN_NAMES
+  return more <= 0 ? names.join(', ') : `${names.slice(0, SHOWN_NAMES).join(', ')} and ${more} more`
+}
+
+function sumOf(items: readonly { bytes: number | null }[]): number {
+  return items.reduce((total, { bytes }) => total + (bytes ?? 0), 0)
+}
