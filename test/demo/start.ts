@@ -7,36 +7,45 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join, relative, resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { request } from 'undici'
-import { formatBytes } from '../../manifests/console.ts'
+import { formatBytes, formatTable } from '../../manifests/console.ts'
 import { fingerprintWords } from '../../manifests/words.ts'
 import { mustRun } from '../helpers/process.ts'
 import { serveSample } from '../helpers/sample-upstream.ts'
+import { BOX, readBox, writeInventory } from './box-state.ts'
+import { pendingOf, upgrade, type DemoBox, type Pending } from './box.ts'
+import { makeVendor } from './vendor.ts'
 
 const ROOT = resolve(import.meta.dirname, '../..')
-const DEMO = join(ROOT, 'demo')
+/** `start.ts [DIR ORIGIN-PORT ADMIN-PORT UPSTREAM-PORT]`: a test has places of its own. */
+const [DEMO = join(ROOT, 'demo'), ...PORTS] = process.argv.slice(2)
+const [ORIGIN_PORT = 8416, ADMIN_PORT = 8480, UPSTREAM_PORT = 8481] = PORTS.map(Number)
 const LAPTOP = join(DEMO, 'laptop')
 const STICK = join(DEMO, 'stick')
+const BOX_DIR = join(DEMO, BOX)
 const MIRROR = join(DEMO, 'mirror')
 const SITE = 'demo'
 const GROUP = 'pbxact16'
-const ADMIN = '127.0.0.1:8480'
-const ORIGIN = '127.0.0.1:8416'
-const UPSTREAM_PORT = 8481
+const ADMIN = `127.0.0.1:${ADMIN_PORT}`
+const ORIGIN = `127.0.0.1:${ORIGIN_PORT}`
 const START_LIMIT_MS = 20_000
 
 const children = new Set<ChildProcess>()
 
 async function main(): Promise<void> {
-  const upstream = await serveSample(UPSTREAM_PORT)
+  const vendor = await makeVendor(join(DEMO, 'vendor'))
+  const upstream = await serveSample(UPSTREAM_PORT, vendor.route)
   say('sample upstream', `${upstream.url}  (stands for the vendor's servers)`)
   for (const folder of [LAPTOP, STICK]) mkdirSync(folder, { recursive: true })
-  writeFileSync(join(LAPTOP, 'gapferry.yaml'), settings(upstream.url))
+  writeFileSync(join(LAPTOP, 'gapferry.yaml'), settings(upstream.url, vendor.keyFile))
 
   title('On the laptop')
   await step('gapferry', ['init', rel(LAPTOP), '--no-passphrase'])
   const laptop = ['--config', rel(join(LAPTOP, 'gapferry.yaml'))]
-  await step('gapferry', ['plan', '--items', ...laptop])
-  await step('gapferry', ['bundle', '--to', rel(STICK), ...laptop])
+  await step('gapferry', ['inventory', 'add', rel(writeInventory(BOX_DIR, `http://${ORIGIN}`, Date.now())), ...laptop])
+  await step('gapferry', ['plan', ...laptop])
+  await step('gapferry', ['plan', '--explain', 'restapps', ...laptop])
+  await step('gapferry', ['pull', ...laptop])
+  await step('gapferry', ['pack', '--to', rel(STICK), ...laptop])
   const root = join(LAPTOP, 'keys', SITE, '1.root.json')
   await step('gapferry', ['verify', ...parts(), '--trust', rel(root)])
 
@@ -51,11 +60,13 @@ async function main(): Promise<void> {
   const server = start('gapferry-mirror', ['serve', ...config])
   await healthy(server)
   await upstream.close()
-  await account()
+  await step('gapferry-mirror', ['doctor', '--module-repo', `http://${ORIGIN}`, ...config])
+  const told = await updateBox(readFileSync(vendor.keyFile, 'utf8'))
+  await account(told)
   await ended(server)
 }
 
-function settings(upstream: string): string {
+function settings(upstream: string, vendorKey: string): string {
   return `# The sample site. Compare with what \`gapferry init\` writes for a real one.
 apiVersion: gapferry/v1
 kind: Fleet
@@ -76,13 +87,61 @@ sites:
           - { id: sng-extras, enabled: false }
           - { id: sng-epel, enabled: false }
           - { id: sng-sng7php74, enabled: false }
+        modules:
+          feed: ${upstream}
+          keys: ['${relative(LAPTOP, vendorKey)}'] # whose signature a module must have: here the sample vendor's
         files:
           - { url: '${upstream}/firmware/phone-x.bin', as: firmware/phone-x.bin }
 `
 }
 
+/** The box asks the mirror as it would ask the vendor, and takes what is newer. */
+async function updateBox(vendorKey: string): Promise<{ before: string; after: string }> {
+  title(`On the box ${BOX}`)
+  const box: DemoBox = {
+    dir: BOX_DIR,
+    origin: `http://${ORIGIN}`,
+    yum: ['sng-pkgs', 'sng-updates'],
+    vendorKey,
+    siteKey: readFileSync(join(LAPTOP, 'keys', SITE, 'site.asc'), 'utf8'),
+  }
+  const pending = await pendingOf(box)
+  const before = behind(pending)
+  process.stdout.write(renderPending(pending))
+  await upgrade(box, pending)
+  return { before, after: behind(await pendingOf(box)) }
+}
+
+function renderPending({ modules, packages }: Pending): string {
+  if (modules.length + packages.length === 0) {
+    return `\nnothing is newer than what it has: an earlier start updated it (rm -r ${rel(DEMO)} begins anew)\n`
+  }
+  const rows = [
+    ['MODULE', 'INSTALLED', 'NOW'],
+    ...modules.map(({ entry, from }) => [entry.rawname, from ?? 'none', entry.version]),
+    ['', '', ''],
+    ['PACKAGE', '', ''],
+    ...packages.map(({ row, from }) => [row.name, `${from.version}-${from.release}`, `${row.version}-${row.release}`]),
+  ]
+  return `\n${formatTable(rows)}\n`
+}
+
+function behind({ modules, packages }: Pending): string {
+  const state = readBox(BOX_DIR)
+  const [old, added] = [
+    modules.filter(({ from }) => from !== undefined),
+    modules.filter(({ from }) => from === undefined),
+  ]
+  const more = added.length === 0 ? '' : ` (and ${added.length} new with them)`
+  const counts = [
+    `${old.length} of ${Object.keys(state.modules).length} modules behind${more}`,
+    `${packages.length} of ${state.packages.length} packages behind`,
+  ]
+  return counts.join(', ')
+}
+
 /** What a reader wants to know now that it runs. */
-async function account(): Promise<void> {
+async function account(box: { before: string; after: string }): Promise<void> {
   const { body } = await request(`http://${ADMIN}/api/v1/status`)
   const status = (await body.json()) as { bundle: number; origins: { group: string; url: string; yum: string[] }[] }
   const repo = await request(`http://${ORIGIN}/gapferry-${GROUP}.repo`)
@@ -90,9 +149,12 @@ async function account(): Promise<void> {
   say('bundle', String(status.bundle))
   say('carried', await carried())
   for (const origin of status.origins) say(`origin ${origin.group}`, `${origin.url}  yum: ${origin.yum.join(', ')}`)
+  say(`${BOX} before`, box.before)
+  say(`${BOX} after`, box.after)
   say('fingerprint', fingerprintOf(join(LAPTOP, 'keys', SITE, '1.root.json')))
   say('open', `http://${ADMIN}/api/v1/status`)
-  process.stdout.write(`\nOn a box, as /etc/yum.repos.d/gapferry-${GROUP}.repo:\n\n${indent(await repo.body.text())}\n`)
+  process.stdout.write(`\nOn a box:\n\n    fwconsole setting MODULE_REPO http://${ORIGIN}\n`)
+  process.stdout.write(`\nand as /etc/yum.repos.d/gapferry-${GROUP}.repo:\n\n${indent(await repo.body.text())}\n`)
   process.stdout.write('Ctrl-C ends it.\n')
 }
 
@@ -109,7 +171,7 @@ async function carried(): Promise<string> {
   }
   const entries = bundles[0]!.groups.flatMap((group) => group.entries)
   const fetched = entries.filter((entry) => entry.source !== undefined).length
-  return `${entries.length} paths, ${formatBytes(bundles[0]!.bytes)}: ${fetched} of the vendor's, for the reasons above, ${entries.length - fetched} made here`
+  return `${entries.length} paths, ${formatBytes(bundles[0]!.bytes)}: ${fetched} of the vendor's, ${entries.length - fetched} made here`
 }
 
 function fingerprintOf(rootFile: string): string {

@@ -107,7 +107,7 @@ export function snapshot(folder: string): Map<string, string> {
 }
 
 /** Free ports of loopback. Another process could take one in between; nothing on a test machine does. */
-async function freePorts(count: number): Promise<number[]> {
+export async function freePorts(count: number): Promise<number[]> {
   const servers = await Promise.all(
     Array.from({ length: count }, () => {
       const server = createServer()

@@ -80,13 +80,13 @@ export function must(outcome: Outcome): Outcome {
 }
 
 /** Starts a process that stays, and resolves once its output (either stream) matches `ready`, or `ready()` gives true.
- *  It is ended in `t`'s teardown. Rejects with its output when it ends or 20 seconds pass before that.
+ *  It is ended in `t`'s teardown. Rejects with its output when it ends or `readyMs` (20 seconds) pass before that.
  *  SIGTERM, and SIGKILL where that had no effect for five seconds; only ever its own pid. */
 export async function start(
   t: Teardown,
   command: string,
   args: readonly string[],
-  options: RunOptions & { ready: RegExp | (() => Promise<boolean>) },
+  options: RunOptions & { ready: RegExp | (() => Promise<boolean>); readyMs?: number },
 ): Promise<Running> {
   const child = spawn(command, args, spawnOptions(options))
   const collected = collect(child)
@@ -98,7 +98,7 @@ export async function start(
     stop: (signal = 'SIGTERM') => stop(child, collected.ended, signal),
   }
   t.teardown(() => running.stop())
-  await untilReady(running, child, options.ready)
+  await untilReady(running, child, options)
   return running
 }
 
@@ -147,15 +147,19 @@ async function stop(child: ChildProcess, ended: Promise<Outcome>, signal: NodeJS
   }
 }
 
-async function untilReady(running: Running, child: ChildProcess, ready: RegExp | (() => Promise<boolean>)) {
-  const deadline = Date.now() + READY_MS
+async function untilReady(
+  running: Running,
+  child: ChildProcess,
+  { ready, readyMs = READY_MS }: { ready: RegExp | (() => Promise<boolean>); readyMs?: number },
+) {
+  const deadline = Date.now() + readyMs
   for (;;) {
     const { stdout, stderr } = running.output()
     if (typeof ready === 'function' ? await ready() : ready.test(stdout) || ready.test(stderr)) return
     if (child.exitCode !== null || child.signalCode !== null) {
       throw new Error(`${child.spawnfile}: ended before it was ready: ${report(await running.ended)}`)
     }
-    if (Date.now() > deadline) throw new Error(`${child.spawnfile}: not ready in ${READY_MS} ms\n${stdout}\n${stderr}`)
+    if (Date.now() > deadline) throw new Error(`${child.spawnfile}: not ready in ${readyMs} ms\n${stdout}\n${stderr}`)
     await nextSign(child)
   }
 }

@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { resolve } from 'node:path'
 import { serveFolder } from './static-server.ts'
-import type { StaticServer } from './static-server.ts'
+import type { Route, StaticServer } from './static-server.ts'
 
 const SAMPLE = resolve(import.meta.dirname, '../sample')
 /** The `repo` of a mirrorlist request → where that repository lies, as mirrorlist.sangoma.net has it. */
@@ -10,9 +10,11 @@ const REPOSITORIES: Record<string, string> = { sng7: 'sng7/sng7', updates: 'os/7
 /** Serves the sample upstream of test/sample on loopback: the vendor's files, and at `/` the answer of the vendor's
  *  mirrorlist server (`/?release=7&arch=x86_64&repo=sng7` → one base URL on a line of its own; an empty list for a
  *  repository, release or architecture it does not have). It needs nothing but Node.
- *  @param port  0 (default) takes a free one */
-export async function serveSample(port = 0): Promise<StaticServer> {
-  return serveFolder(SAMPLE, { port, route: mirrorlist })
+ *  @param port  0 (default) takes a free one
+ *  @param more  answers what is not there */
+export async function serveSample(port = 0, more?: Route): Promise<StaticServer> {
+  const route: Route = (request, response) => mirrorlist(request, response) || more?.(request, response) === true
+  return serveFolder(SAMPLE, { port, route })
 }
 
 function mirrorlist(request: IncomingMessage, response: ServerResponse): boolean {
