@@ -8,7 +8,6 @@ import { loadFleet } from '../../bundler/config.ts'
 import { openLaptop } from '../../bundler/laptop.ts'
 import type { Plan, PlannedGroup } from '../../bundler/plan.ts'
 import { runGapferry } from '../../bundler/program.ts'
-import type { TreePath } from '../../manifests/path.ts'
 import { MAX_TREE_BYTES, parseTree, type Tree, type TreeRole } from '../../manifests/tree.ts'
 import { inside } from './inside.ts'
 import { inventoryText, type InventoryParts } from './inventory-text.ts'
@@ -80,7 +79,7 @@ export async function makeModuleLaptop(
         const blobs = new Map(
           [...tree.entries].map(([path, entry]) => [path as string, () => store.read(entry.sha256, entry.bytes)]),
         )
-        return { tree, read: (path: string) => blobs.get(path as TreePath)!() }
+        return { tree, read: (path: string) => blobs.get(path)!() }
       }),
   }
   laptop.settings(modules)
@@ -109,5 +108,5 @@ function surroundings(cwd: string): Parameters<typeof openLaptop>[1] {
     stderr: sink(),
     nowMs: Date.now,
     signal: new AbortController().signal,
-  } as Parameters<typeof openLaptop>[1]
+  }
 }
