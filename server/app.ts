@@ -12,6 +12,7 @@ import { addAdminRoutes, answerBadPath, checksHost, type MirrorStatus } from './
 import { formatListen, listenerUrl, type Listener, type MirrorConfig, type OriginListener } from './config.ts'
 import { contentAnswers, refusal, type Answer, type ContentRequest } from './content.ts'
 import { HostTable } from './hosts.ts'
+import type { Contacts } from './contacts.ts'
 import { answerClientError, ConnectionLimit, limitedServer, readsBody } from './listener.ts'
 import { hasForm } from './module-answers.ts'
 import { Sender, type BlobSource } from './send.ts'
@@ -31,6 +32,8 @@ export interface MirrorArgs {
   /** milliseconds since 1970 */
   clock: () => number
   log: Logger
+  /** who notes which boxes ask; whoever makes it closes it */
+  contacts?: Pick<Contacts, 'note'>
 }
 
 export interface Mirror {
@@ -53,7 +56,7 @@ const HOUR_MS = 3_600_000
 export function buildMirror(args: MirrorArgs): Mirror {
   const { config, log } = args
   const served = new Served({ ...args, keepPreviousMs: config.keepPreviousHours * HOUR_MS })
-  const shared = { served, sender: new Sender(args.blobs, log), limit: new ConnectionLimit() }
+  const shared = { served, sender: new Sender(args.blobs, log), limit: new ConnectionLimit(), contacts: args.contacts }
   const endpoints = new Map<OriginListener, Endpoint>()
   for (const origins of bySocket(config.origins)) {
     const endpoint = originEndpoint(origins, shared)
@@ -146,11 +149,12 @@ interface Shared {
   served: Served
   sender: Sender
   limit: ConnectionLimit
+  contacts: MirrorArgs['contacts']
 }
 
 /** One listener of origins. Fastify opens and closes it, but its router is not on the way: it would judge targets and
  *  methods before the one function that does. (Measured for 4 KB answers, the router costs 0–8 % of processor time.) */
-function originEndpoint(origins: OriginListener[], { served, sender, limit }: Shared): Endpoint {
+function originEndpoint(origins: OriginListener[], { served, sender, limit, contacts }: Shared): Endpoint {
   const [listener] = origins as [OriginListener]
   let answer: (request: ContentRequest) => Answer
   const { request, checkContinue } = readsBody(hasForm, (req, res, head, { refused, kept: form }) => {
@@ -159,6 +163,8 @@ function originEndpoint(origins: OriginListener[], { served, sender, limit }: Sh
     if (refused !== undefined) return sender.send(res, refusal(refused, { isHeadOnly, isLast: true }))
     const given = answer({ method, target, head, form, connection })
     sender.send(res, given)
+    if (form === undefined || given.group === undefined || contacts === undefined) return
+    contacts.note({ group: given.group, target, form, address: connection.remoteAddress ?? '', status: given.status })
   })
   const app = Fastify({
     serverFactory: () => limitedServer(limit, request).on('checkContinue', checkContinue),

@@ -9,6 +9,7 @@ import { GapferryError } from '../manifests/errors.ts'
 import { addAudit } from '../storage/audit-command.ts'
 import { auditedRelease, auditedRollback, noteSettings } from './audit.ts'
 import { addBackupCommands } from './backup-commands.ts'
+import { addBoxes } from './boxes-command.ts'
 import { loadMirrorConfig, type MirrorConfig } from './config.ts'
 import { addImport } from './import-command.ts'
 import { addDoctor } from './doctor/command.ts'
@@ -36,6 +37,7 @@ export function addCommands(program: Command, around: Surroundings): void {
     withStore(around, command, open, (store, _, json) => work(store, json)),
   )
   addDoctor(program, around, { withStore })
+  addBoxes(program, around, { withStore })
   addAudit(program, around, 'this mirror', (command, work) =>
     withStore(around, command, openStore, async ({ site, catalog }, _, json) =>
       work({ trail: catalog.audit, title: `site ${site}`, facts: { site } }, json),

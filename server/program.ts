@@ -25,6 +25,7 @@ export const MIRROR: ProgramShape = {
         'status',
         'bundles',
         'parity',
+        'boxes',
         'verify',
         'prune',
         'backup',

@@ -78,7 +78,7 @@ export function renderRollback({ role, groups }: RollbackResult): string {
 
 export function renderStatus(status: SiteStatus, nowMs: number): string {
   const alarms = status.alarms.map(({ name, text }) => redact(`ALARM ${name}: ${text}`))
-  const { site, fingerprint, bundle, ageSeconds, expiresAt, imported, origins, withoutOrigin, store } = status
+  const { site, fingerprint, bundle, ageSeconds, expiresAt, imported, origins, withoutOrigin, boxes, store } = status
   const rows = [
     ['site', site],
     ['fingerprint', fingerprint],
@@ -92,6 +92,7 @@ export function renderStatus(status: SiteStatus, nowMs: number): string {
   if (imported !== null && imported !== bundle) rows.push(['imported', `${imported}, not released yet`])
   const { path, freeBytes, bundles } = store
   rows.push(['store', `${path}, ${plural(bundles, 'bundle')}, ${formatBytes(freeBytes)} free`])
+  rows.push(...boxRows(boxes, nowMs))
   const lines = [...alarms, ...(alarms.length > 0 ? [''] : []), formatTable(rows)]
   if (origins.length > 0) lines.push('', formatTable(origins.map(originRow)))
   for (const group of withoutOrigin)
@@ -151,6 +152,15 @@ function originRow({ group, url, yum, bundle, role, rollback }: SiteStatus['orig
   }
   if (role === null) return [group, url, 'nothing released yet', '']
   return [group, url, what[role], yum.length === 0 ? '' : `yum: ${yum.join(', ')}`, role === 'previous' ? '' : way]
+}
+
+function boxRows(boxes: SiteStatus['boxes'], nowMs: number): string[][] {
+  if (boxes === null) return [['boxes', 'which of them asked cannot be read: gapferry-mirror boxes list']]
+  const { asked, lastAskedAt, odd } = boxes
+  if (lastAskedAt === null) return []
+  const age = formatAge(Math.max(0, Math.floor((nowMs - Date.parse(lastAskedAt)) / 1000)))
+  const wrong = odd === 0 ? '' : `; ${odd} set up wrongly: gapferry-mirror boxes list`
+  return [['boxes', `${asked} asked for modules, the last ${age} ago${wrong}`]]
 }
 
 function formatAge(seconds: number): string {

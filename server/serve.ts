@@ -2,11 +2,14 @@
  * `gapferry-mirror serve`: the mirror, until it is told to end.
  */
 import { once } from 'node:events'
-import type { DestinationStream } from 'pino'
+import type { DestinationStream, Logger } from 'pino'
 import { pino } from 'pino'
 import { redact } from '../manifests/errors.ts'
 import { buildMirror } from './app.ts'
+import { ContactStore } from '../storage/contacts.ts'
 import type { MirrorConfig } from './config.ts'
+import { Contacts } from './contacts.ts'
+import { errorFields } from './send.ts'
 import { alarmsOf, type Alarm } from './status.ts'
 import { clockFloor, healState, type MirrorStore, type ReadOnlyStore } from './store.ts'
 
@@ -27,24 +30,35 @@ export async function serve(args: {
   const { store, config, around, onUp } = args
   const log = pino({ base: null, timestamp: pino.stdTimeFunctions.isoTime }, logTo(around.stderr))
   const floorMs = clockFloor(store.catalog)
+  const clock = (): number => Math.max(around.nowMs(), floorMs)
+  for (const { name, text } of alarmsOf(store)) log.error({ alarm: name }, text)
+  if (!healState(store)) log.info('another run is writing: it will bring state.json up to date')
+  const contacts = openContacts(store.dir, clock, log)
   const mirror = buildMirror({
     config,
     releases: store.releases,
     blobs: store.blobs,
     status: (number) => ({ site: store.site, store: { path: store.dir }, ...known(store, number) }),
-    clock: () => Math.max(around.nowMs(), floorMs),
+    clock,
     log,
+    contacts,
   })
-  for (const { name, text } of alarmsOf(store)) log.error({ alarm: name }, text)
-  if (!healState(store)) log.info('another run is writing: it will bring state.json up to date')
-  await mirror.listen()
   try {
+    await mirror.listen()
     onUp({ admin: mirror.adminUrl, origins: mirror.origins })
     if (!around.signal.aborted) await once(around.signal, 'abort')
   } finally {
     await mirror.close()
+    contacts.close()
   }
   log.info('ended')
+}
+
+/** Whatever state `contacts.db` is in, boxes are served. */
+function openContacts(storeDir: string, clock: () => number, log: Logger): Contacts {
+  const onDamage = (error: unknown): void =>
+    log.warn(errorFields(error), 'contacts.db was damaged: what it knew of boxes that asked is gone, it begins anew')
+  return new Contacts({ open: (isDamaged) => new ContactStore(storeDir, { onDamage, isDamaged }), clock, log })
 }
 
 /** What the catalogue says of the newest bundle that is served; where it cannot be read any more, that. */

@@ -10,6 +10,7 @@ import type { BundleRow, Catalog } from '../storage/catalog.ts'
 import { missingBytes, missingPaths, readTrees } from '../storage/completeness.ts'
 import type { Releases, ServedGroup, ServedTree } from '../storage/releases.ts'
 import type { TreeRole } from '../manifests/tree.ts'
+import { boxSummary } from './boxes.ts'
 import { listenerUrl, type MirrorConfig } from './config.ts'
 import type { MirrorStore, ReadOnlyStore } from './store.ts'
 
@@ -36,6 +37,8 @@ export interface SiteStatus {
   origins: OriginStatus[]
   /** groups of the bundle that mirror.yaml gives no origin */
   withoutOrigin: string[]
+  /** those that asked for modules; `odd` of them are set up wrongly. null: that cannot be read */
+  boxes: { asked: number; lastAskedAt: string | null; odd: number } | null
   store: { path: string; freeBytes: number; bundles: number }
 }
 
@@ -102,8 +105,16 @@ export function siteStatus(args: {
       }
     }),
     withoutOrigin: [...served.keys()].filter((group) => !configured.has(group)).sort(),
+    boxes: boxesOf(store.dir),
     store: { path: store.dir, freeBytes: bavail * bsize, bundles: store.catalog.bundles().length },
   }
+}
+
+function boxesOf(storeDir: string): SiteStatus['boxes'] {
+  const summary = boxSummary(storeDir)
+  if (summary === null) return null
+  const { asked, lastMs, odd } = summary
+  return { asked, lastAskedAt: lastMs === null ? null : formatIso(lastMs), odd }
 }
 
 /** What is wrong with what is served, or with the store. */

@@ -35,13 +35,23 @@ const HOLDER_FILE = 'writing.pid'
 
 /** Opens `file`, made when absent, and brings it to the newest version.
  *  @param migrations  append-only: the SQL at index n leads from version n to n+1; each runs once, in a transaction
+ *  @param options.isSpare  nothing is lost with it: it is never synced, a power cut may damage it, and readers, who need no
+ *                          right to write then, hold up the writer
  *  @throws STORE_VERSION when a newer program wrote it; STORE_DAMAGED when it is no sound database; STORE_UNREADABLE;
  *          STORE_BUSY; SPACE_SHORT */
-export function openDatabase(file: string, migrations: readonly string[]): Database {
+export function openDatabase(
+  file: string,
+  migrations: readonly string[],
+  { isSpare = false }: { isSpare?: boolean } = {},
+): Database {
   return explained(file, () => {
     const db = new SqliteDatabase(file, { timeout: BUSY_TIMEOUT_MS })
     try {
-      soundly(db, () => prepare(db, file, migrations))
+      soundly(db, () => {
+        db.pragma(`journal_mode = ${isSpare ? 'DELETE' : 'WAL'}`)
+        db.pragma(`synchronous = ${isSpare ? 'OFF' : 'FULL'}`)
+        prepare(db, file, migrations)
+      })
       return db
     } catch (error) {
       db.close()
@@ -72,6 +82,19 @@ function schemaOf(db: Database): string {
   return JSON.stringify(
     db.prepare('SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name').raw().all(),
   )
+}
+
+/** Opens `file` for `work` alone, which changes nothing in it.
+ *  @throws STORE_DAMAGED; STORE_UNREADABLE; STORE_BUSY; what else `work` throws */
+export function readDatabase<T>(file: string, work: (db: Database) => T): T {
+  return explained(file, () => {
+    const db = new SqliteDatabase(file, { readonly: true, timeout: BUSY_TIMEOUT_MS })
+    try {
+      return soundly(db, () => work(db))
+    } finally {
+      db.close()
+    }
+  })
 }
 
 /** Runs `work`, which only a damaged database can make fail.
@@ -145,8 +168,6 @@ function makeFolder(root: string): void {
 }
 
 function prepare(db: Database, file: string, migrations: readonly string[]): void {
-  db.pragma('journal_mode = WAL')
-  db.pragma('synchronous = FULL')
   db.pragma('foreign_keys = ON')
   const verdict = String(db.pragma('quick_check(1)', { simple: true }))
   if (verdict !== 'ok') throw damaged(file, verdict)

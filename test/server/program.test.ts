@@ -78,6 +78,7 @@ t.test('help with an example on every level', async (t) => {
     'backup',
     'restore',
     'doctor',
+    'boxes',
   ]
   const outcomes = await Promise.all(
     [[], ...commands.map((name) => [name])].map((words) => mirror(dir, ...words, '--help')),
