@@ -24,22 +24,32 @@ export interface Answer {
   excerpt: string
 }
 
+interface FailureOptions {
+  isTransient?: boolean
+  isNoWay?: boolean
+  retryAfterMs?: number | undefined
+  hint?: string | undefined
+  cause?: unknown
+}
+
 /** Why one address did not give a file: `message` says what was expected and what came, fetch.ts names item and address. */
 export class FetchFailure extends Error {
   readonly code: ErrorCode
   /** the same address may well answer in a moment */
   readonly isTransient: boolean
+  /** there is no way to the host at all; worth another try only where there was one a moment ago */
+  readonly isNoWay: boolean
+  /** how long the server asked us to wait */
+  readonly retryAfterMs: number | undefined
   readonly hint: string | undefined
 
-  constructor(
-    code: ErrorCode,
-    message: string,
-    options: { isTransient?: boolean; hint?: string | undefined; cause?: unknown } = {},
-  ) {
+  constructor(code: ErrorCode, message: string, options: FailureOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause })
     this.name = 'FetchFailure'
     this.code = code
     this.isTransient = options.isTransient ?? false
+    this.isNoWay = options.isNoWay ?? false
+    this.retryAfterMs = options.retryAfterMs
     this.hint = options.hint
   }
 }
@@ -90,11 +100,12 @@ export function excerptOf(head: Buffer): string {
 }
 
 /** @returns the failure of an answer that is neither 200 nor a redirect */
-export function statusFailure({ status, excerpt, place }: Answer): FetchFailure {
+export function statusFailure({ status, excerpt, place, headers }: Answer): FetchFailure {
   const found = `expected 200, found ${status}${excerpt === '' ? '' : ` "${excerpt}"`}`
   if (status === 511) return new FetchFailure('FETCH_CAPTIVE', found, { hint: signInHint(place) })
   return new FetchFailure('FETCH_STATUS', found, {
     isTransient: TRANSIENT_STATUS.has(status),
+    retryAfterMs: TRANSIENT_STATUS.has(status) ? retryAfterMs(headers) : undefined,
     hint:
       status === 401 || status === 403
         ? 'check user, password and rights at the upstream, then run the command again'
@@ -102,6 +113,13 @@ export function statusFailure({ status, excerpt, place }: Answer): FetchFailure 
           ? 'check the address in gapferry.yaml, then run: gapferry plan'
           : 'run the command again later; what is in the store is not fetched again',
   })
+}
+
+/** A date counts from the server's own: who knows what the laptop's clock says. */
+function retryAfterMs({ 'retry-after': text = '', date = '' }: Record<string, string>): number | undefined {
+  if (/^\d{1,9}$/.test(text.trim())) return Number(text) * 1000
+  const waitMs = Date.parse(text) - Date.parse(date)
+  return Number.isNaN(waitMs) ? undefined : Math.max(0, waitMs)
 }
 
 /** @returns the next step when a login page stands between the laptop and the upstream */
@@ -112,8 +130,7 @@ export function signInHint(place: string): string {
 /** The same failure, saying where a redirect had led. */
 export function ledTo(place: string, error: unknown): unknown {
   if (!(error instanceof FetchFailure)) return error
-  const { code, message, isTransient, hint, cause } = error
-  return new FetchFailure(code, `${message} at ${place}`, { isTransient, hint, cause })
+  return new FetchFailure(error.code, `${error.message} at ${place}`, error)
 }
 
 /** @returns the failure of something that took too long */
@@ -147,6 +164,7 @@ const NETWORK: Record<string, [string, string?]> = {
   UNABLE_TO_GET_ISSUER_CERT_LOCALLY: ['a certificate of an unknown authority', CHECK_CERTIFICATE],
   ERR_TLS_CERT_ALTNAME_INVALID: ['a certificate for another host', CHECK_CERTIFICATE],
 }
+const NO_WAY = new Set(['ENOTFOUND', 'ECONNREFUSED', 'ENETUNREACH', 'ENETDOWN', 'EHOSTUNREACH', 'EADDRNOTAVAIL'])
 const TRANSIENT_NETWORK = new Set([
   'EAI_AGAIN',
   'ECONNRESET',
@@ -168,6 +186,7 @@ export function networkFailure(error: unknown, where: string): FetchFailure {
     `expected an answer, found: ${words}${where}${code === '' ? '' : ` (${code})`}`,
     {
       isTransient: TRANSIENT_NETWORK.has(code),
+      isNoWay: NO_WAY.has(code),
       hint,
       cause: error,
     },

@@ -3,24 +3,28 @@
  * that differs from its declared size or digest is kept, and each failure names the item, every address and what came.
  * Blobs are kept as sent: no content coding is asked for and none is undone.
  */
+import { createHash } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
 import pLimit, { type LimitFunction } from 'p-limit'
 import type { Dispatcher } from 'undici'
-import { parseSha256, sha256Of, type Sha256 } from '../manifests/digest.ts'
-import { GapferryError } from '../manifests/errors.ts'
+import { parseSha256, type Checksum, type Sha256 } from '../manifests/digest.ts'
 import type { BlobStore } from '../storage/blobs.ts'
-import { type Answer, FetchFailure, publicUrl, withoutForm } from './fetch-failure.ts'
-import { request, type Order, type Receiver, type TimeLimits } from './http.ts'
-import { Body, CodedBody, contentLength, type RemoteFile, sizeRefusal } from './remote-file.ts'
+import { type Answer, type FetchFailure, publicUrl } from './fetch-failure.ts'
+import { MIN_BYTES_PER_SECOND, RATE_WINDOW_MS, request, type Order, type Receiver, type TimeLimits } from './http.ts'
+import { Body, CodedBody, contentLength, type RemoteFile, type Sink, sizeRefusal } from './remote-file.ts'
+import { firstThatGives, type Attempts, type RetryRules } from './retry.ts'
+import { Transfer, type OnBytes } from './transfer.ts'
 
 export type { RemoteFile } from './remote-file.ts'
+export type { OnBytes } from './transfer.ts'
 export { makeDispatcher } from './http.ts'
 export { publicUrl } from './fetch-failure.ts'
 
 const CONCURRENCY = 8
-/** Addresses that failed for a passing reason are tried this often in all. */
-const ROUNDS = 3
-const RETRY_DELAY_MS = 500
+const RETRIES = 8
+const MAX_WAIT_MS = 30_000
+/** What a try must add to a file so that the next one comes at once. */
+const PROGRESS_BYTES = 1024
 
 /** Where a file came from. */
 export interface Origin {
@@ -49,20 +53,25 @@ export interface FileHead extends Origin {
   bytes: number | undefined
 }
 
-export type OnBytes = (bytes: number) => void
-
 export interface FetcherOptions extends TimeLimits {
   dispatcher: Dispatcher
   /** `gapferry/<version>` */
   userAgent: string
   /** requests at a time; no more than the dispatcher's connections per host */
   concurrency?: number
-  retryDelayMs?: number
+  /** pauses of 50 ms, doubled each time, before a file that does not get on is given up */
+  retries?: number | undefined
+  /** no pause is longer, whatever a server asks for */
+  maxWaitMs?: number | undefined
+  random?: () => number
+  wait?: (ms: number, signal: AbortSignal) => Promise<void>
 }
 
 export class Fetcher {
   readonly #options: FetcherOptions
   readonly #limit: LimitFunction
+  /** hosts that gave an answer in this run: no way to one of them may be a link that is down for a moment */
+  readonly #answering = new Set<string>()
 
   constructor(options: FetcherOptions) {
     this.#options = options
@@ -74,25 +83,21 @@ export class Fetcher {
    *          FETCH_DIGEST_MISMATCH naming the item and every address tried; the signal's reason */
   get(file: RemoteFile, signal: AbortSignal): Promise<FetchedBytes> {
     return this.#fromAny(file, signal, async (url) => {
-      const chunks: Buffer[] = []
-      const sink = (chunk: Buffer): void => void chunks.push(chunk)
-      const body = file.acceptsGzip === true ? new CodedBody(file, sink) : new Body(file, sink)
+      const memory = new Memory()
+      const body = file.acceptsGzip === true ? new CodedBody(file, memory) : new Body(file, memory)
       const answer = await this.#send(file, url, body, signal)
-      let bytes = Buffer.alloc(0)
-      const sha256 = body.end(() => sha256Of((bytes = Buffer.concat(chunks))))
-      return { ...originOf(url, answer), bytes, sha256 }
+      body.end()
+      return { ...originOf(url, answer), bytes: memory.whole(), sha256: memory.digest('sha256') as Sha256 }
     })
   }
 
   /** A file into the store, hashed while it is written and durable when this resolves. A file whose declared SHA-256 is in
    *  the store is not fetched again.
    *  @param onBytes  called with the size of each piece, and with a negative one for bytes that had to be thrown away
-   *  @throws as `get`, and SPACE_SHORT. Nothing is left in the store on error. */
+   *  @throws as `get`, and SPACE_SHORT. On error at most the beginning is left, in the store's partial files, and the next
+   *          call goes on from there; never for a file without a declared checksum whose server gave no strong validator. */
   async toBlob(file: RemoteFile, store: BlobStore, signal: AbortSignal, onBytes?: OnBytes): Promise<FetchedBlob> {
-    return (
-      inStore(file, store) ??
-      this.#fromAny(file, signal, (url) => this.#intoStore(file, url, store, signal, onBytes ?? (() => {})))
-    )
+    return inStore(file, store) ?? this.#limit(() => this.#intoStore(file, store, signal, onBytes ?? (() => {})))
   }
 
   /** What a HEAD says of a file: its headers, and its size where the server tells it.
@@ -100,7 +105,7 @@ export class Fetcher {
   head(file: RemoteFile, signal: AbortSignal): Promise<FileHead> {
     return this.#fromAny(file, signal, async (url) => {
       const receiver = { begin: () => {}, data: () => {} }
-      const answer = await this.#request({ method: 'HEAD', url, receiver, signal }, 'identity')
+      const answer = await this.#request({ method: 'HEAD', url, receiver, signal }, { 'accept-encoding': 'identity' })
       const bytes = contentLength(answer)
       const refusal = sizeRefusal(file, bytes)
       if (refusal !== undefined) throw refusal
@@ -134,50 +139,104 @@ export class Fetcher {
     return settled.map((one) => (one as PromiseFulfilledResult<R>).value)
   }
 
-  async #intoStore(
-    file: RemoteFile,
-    url: string,
-    store: BlobStore,
-    signal: AbortSignal,
-    onBytes: OnBytes,
-  ): Promise<FetchedBlob> {
+  async #intoStore(file: RemoteFile, store: BlobStore, signal: AbortSignal, onBytes: OnBytes): Promise<FetchedBlob> {
+    const transfer = new Transfer(file, store.partials, onBytes)
     const batch = store.batch()
-    const writer = batch.begin({ maxBytes: file.maxBytes, ...(file.bytes === undefined ? {} : { bytes: file.bytes }) })
-    let isOpen = true
-    const body = new Body(file, (chunk) => {
-      writer.write(chunk)
-      onBytes(chunk.length)
-    })
     try {
-      const answer = await this.#send({ ...file, acceptsGzip: false }, url, body, signal)
-      const sha256 = body.end(() => {
-        isOpen = false
-        return writer.finish()
-      })
+      const attempt = async (url: string): Promise<Origin> => {
+        if (transfer.isWhole()) return { url, source: publicUrl(url), headers: {} }
+        const answer = await this.#send(
+          { ...file, acceptsGzip: false },
+          url,
+          transfer.from(url),
+          signal,
+          transfer.range(url),
+        )
+        transfer.end()
+        return originOf(url, answer)
+      }
+      const heldBytes = (): number => transfer.bytes
+      const origin = await this.#firstThatGives(file, signal, { attempt, heldBytes })
+      const { bytes } = transfer
+      const sha256 = transfer.adopt(batch)
       await batch.commit()
-      return { ...originOf(url, answer), isFetched: true, sha256, bytes: body.takenBytes }
+      return { ...origin, isFetched: true, sha256, bytes }
     } catch (error) {
-      if (isOpen) writer.abort()
       batch.discard()
-      onBytes(-body.takenBytes)
+      transfer.close(error)
       throw error
     }
   }
 
-  #send({ form, acceptsGzip }: RemoteFile, url: string, receiver: Receiver, signal: AbortSignal): Promise<Answer> {
+  #send(
+    { form, acceptsGzip }: RemoteFile,
+    url: string,
+    receiver: Receiver,
+    signal: AbortSignal,
+    asked: Record<string, string> = {},
+  ): Promise<Answer> {
     const method = form === undefined ? 'GET' : 'POST'
-    return this.#request({ method, form, url, receiver, signal }, acceptsGzip === true ? 'gzip' : 'identity')
+    const headers = { 'accept-encoding': acceptsGzip === true ? 'gzip' : 'identity', ...asked }
+    return this.#request({ method, form, url, receiver, signal }, headers)
   }
 
-  #request(order: Omit<Order, 'dispatcher' | 'limits' | 'headers'>, coding: 'gzip' | 'identity'): Promise<Answer> {
+  async #request(
+    order: Pick<Order, 'method' | 'form' | 'url' | 'receiver' | 'signal'>,
+    asked: Record<string, string>,
+  ): Promise<Answer> {
     const { dispatcher, userAgent } = this.#options
-    const headers = { 'user-agent': userAgent, 'accept-encoding': coding, accept: '*/*' }
-    return request({ ...order, dispatcher, headers, limits: this.#options })
+    const headers = { 'user-agent': userAgent, accept: '*/*', ...asked }
+    const accepts = asked['range'] === undefined ? [200] : [200, 206, 416]
+    const answer = await request({ ...order, dispatcher, headers, accepts, limits: this.#options })
+    this.#answering.add(hostOf(order.url))
+    return answer
   }
 
   #fromAny<R>(file: RemoteFile, signal: AbortSignal, attempt: (url: string) => Promise<R>): Promise<R> {
-    return this.#limit(() => firstThatGives(file, signal, this.#options.retryDelayMs ?? RETRY_DELAY_MS, attempt))
+    return this.#limit(() => this.#firstThatGives(file, signal, { attempt, heldBytes: () => 0 }))
   }
+
+  #firstThatGives<R>(
+    file: RemoteFile,
+    signal: AbortSignal,
+    { attempt, heldBytes }: Pick<Attempts<R>, 'attempt' | 'heldBytes'>,
+  ): Promise<R> {
+    const { retries = RETRIES, maxWaitMs = MAX_WAIT_MS, random = Math.random, wait = pause } = this.#options
+    const { minBytesPerSecond = MIN_BYTES_PER_SECOND, rateWindowMs = RATE_WINDOW_MS } = this.#options
+    // What is too slow gets no better by asking at once.
+    const slowBytes = (minBytesPerSecond * rateWindowMs) / 1000
+    const progressBytes = ({ code }: FetchFailure): number => (code === 'FETCH_TIMEOUT' ? slowBytes : PROGRESS_BYTES)
+    const isPassing: RetryRules['isPassing'] = ({ isTransient, isNoWay }, url) =>
+      isTransient || (isNoWay && this.#answering.has(hostOf(url)))
+    const rules = { retries, maxWaitMs, random, wait, isPassing }
+    return firstThatGives(file, signal, rules, { attempt, heldBytes, progressBytes })
+  }
+}
+
+/** The bytes of a small file. */
+class Memory implements Sink {
+  #chunks: Buffer[] = []
+  readonly bytes = 0
+
+  restart(): void {
+    this.#chunks = []
+  }
+
+  write(chunk: Buffer): void {
+    this.#chunks.push(chunk)
+  }
+
+  digest(algorithm: Checksum['algorithm']): string {
+    return createHash(algorithm).update(this.whole()).digest('hex')
+  }
+
+  whole(): Buffer {
+    return Buffer.concat(this.#chunks)
+  }
+}
+
+function hostOf(url: string): string {
+  return URL.parse(url)?.host ?? ''
 }
 
 function originOf(url: string, { headers }: Answer): Origin {
@@ -193,50 +252,7 @@ function inStore({ checksum, bytes, urls, what }: RemoteFile, store: BlobStore):
   return { url, source: publicUrl(url), headers: {}, isFetched: false, sha256, bytes: stored }
 }
 
-/** Tries the addresses in order, those with a passing failure in up to ROUNDS rounds. Lists and files change under us: one
- *  address of those that sent other bytes than declared is asked once more. */
-async function firstThatGives<R>(
-  file: RemoteFile,
-  signal: AbortSignal,
-  retryDelayMs: number,
-  attempt: (url: string) => Promise<R>,
-): Promise<R> {
-  const failures = new Map<string, FetchFailure>()
-  let mayHeal = true
-  let urls = [...new Set(file.urls)]
-  for (let round = 0; round < ROUNDS && urls.length > 0; round++) {
-    if (round > 0) await pause(retryDelayMs * 2 ** (round - 1), signal)
-    for (const url of urls) {
-      signal.throwIfAborted()
-      try {
-        return await attempt(url)
-      } catch (error) {
-        if (!(error instanceof FetchFailure)) throw error
-        failures.delete(url)
-        failures.set(url, error)
-      }
-    }
-    const other = urls.find((url) => mayHeal && failures.get(url)?.code === 'FETCH_DIGEST_MISMATCH')
-    if (other !== undefined) mayHeal = false
-    urls = urls.filter((url) => url === other || failures.get(url)?.isTransient)
-  }
-  throw failed(file, failures)
-}
-
 async function pause(ms: number, signal: AbortSignal): Promise<void> {
   await delay(ms, undefined, { signal }).catch(() => {})
   signal.throwIfAborted()
-}
-
-/** One error for all addresses; the code and the hint are those of the last failure. */
-function failed(file: RemoteFile, failures: Map<string, FetchFailure>): GapferryError {
-  const told = [...failures].map(([url, failure]) => `${publicUrl(url)}: ${failure.message}`)
-  const last = [...failures.values()].at(-1)
-  if (last === undefined) return new GapferryError('FETCH_FAILED', `${file.what}: no address to fetch it from`)
-  const which = told.length === 1 ? '' : `none of ${told.length} addresses gave it: `
-  const shown = (text: string): string => (file.form === undefined ? text : withoutForm(text, file.form))
-  return new GapferryError(last.code, shown(`${file.what}: ${which}${told.join('; ')}`), {
-    ...(file.form === undefined ? { cause: last } : {}),
-    ...(last.hint === undefined ? {} : { hint: shown(last.hint) }),
-  })
 }

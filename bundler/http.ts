@@ -22,8 +22,8 @@ const HEADERS_TIMEOUT_MS = 30_000
 /** Without a single byte of the body. */
 const BODY_TIMEOUT_MS = 30_000
 /** Less than this over a whole window is a server that holds us, or a link on which nothing will get done. */
-const MIN_BYTES_PER_SECOND = 256
-const RATE_WINDOW_MS = 60_000
+export const MIN_BYTES_PER_SECOND = 256
+export const RATE_WINDOW_MS = 60_000
 const CONNECT_TIMEOUT_MS = 15_000
 /** Node's own 250 ms gives up each address of a host before a modem has answered. */
 const ADDRESS_ATTEMPT_MS = 4000
@@ -41,7 +41,7 @@ export interface TimeLimits {
   rateWindowMs?: number | undefined
 }
 
-/** Takes the body of a 200. What it throws ends the request and is thrown to the caller. */
+/** Takes the body of an answer that was asked for. What it throws ends the request and is thrown to the caller. */
 export interface Receiver {
   begin(answer: Answer): void
   data(chunk: Buffer): void
@@ -54,6 +54,8 @@ export interface Order {
   /** sent with POST, and never shown */
   form?: string | undefined
   headers: Record<string, string>
+  /** statuses that are an answer */
+  accepts: readonly number[]
   limits: TimeLimits
   receiver: Receiver
   signal: AbortSignal
@@ -108,7 +110,7 @@ function proxyAddress(text = ''): string {
   )
 }
 
-/** Sends one request, follows redirects, hands the body of the final 200 to the receiver.
+/** Sends one request, follows redirects, hands the body of the final answer to the receiver.
  *  User and password in the URL go to its own origin only. A form is sent again where a redirect leads, as FreePBX does it:
  *  not after 303, and never from https to http.
  *  @throws FetchFailure; the signal's reason; what the receiver throws */
@@ -127,7 +129,7 @@ export async function request(order: Order): Promise<Answer> {
     const answer = await exchange({ ...order, method, form, headers }, url, place).catch((error: unknown) => {
       throw redirects === 0 ? error : ledTo(place, error)
     })
-    if (answer.status === 200) return answer
+    if (order.accepts.includes(answer.status)) return answer
     if (order.form !== undefined) answer.excerpt = ''
     if (!REDIRECTS.has(answer.status))
       throw redirects === 0 ? statusFailure(answer) : ledTo(place, statusFailure(answer))
@@ -240,16 +242,16 @@ class Exchange implements Dispatcher.DispatchHandler {
     if (this.#isSettled || status < 200) return
     this.#answer = { ...this.#to, status, headers: flatten(headers), excerpt: '' }
     this.#watchBody()
-    if (status === 200) this.#hand(() => this.#order.receiver.begin(this.#answer!))
+    if (this.#isWanted()) this.#hand(() => this.#order.receiver.begin(this.#answer!))
   }
 
   onResponseData(_: Dispatcher.DispatchController, chunk: Buffer): void {
     if (this.#isSettled) return
     this.#silence?.refresh()
-    if (this.#answer!.status === 200) this.#hand(() => this.#order.receiver.data(chunk))
+    if (this.#isWanted()) this.#hand(() => this.#order.receiver.data(chunk))
     else if (this.#receivedBytes < EXCERPT_BYTES) this.#excerpt.push(chunk)
     this.#receivedBytes += chunk.length
-    if (this.#answer!.status !== 200 && this.#receivedBytes > MAX_UNWANTED_BYTES) this.#finish()
+    if (!this.#isWanted() && this.#receivedBytes > MAX_UNWANTED_BYTES) this.#finish()
   }
 
   onResponseEnd(): void {
@@ -277,6 +279,10 @@ class Exchange implements Dispatcher.DispatchHandler {
     }, windowMs)
   }
 
+  #isWanted(): boolean {
+    return this.#order.accepts.includes(this.#answer!.status)
+  }
+
   #progress(): string {
     const length = this.#answer?.headers['content-length']
     return `after ${this.#receivedBytes}${length === undefined ? '' : ` of ${length}`} bytes`
@@ -294,7 +300,7 @@ class Exchange implements Dispatcher.DispatchHandler {
     if (!this.#settle()) return
     this.#answer!.excerpt = excerptOf(Buffer.concat(this.#excerpt))
     this.#resolve(this.#answer!)
-    if (this.#receivedBytes > MAX_UNWANTED_BYTES && this.#answer!.status !== 200) {
+    if (this.#receivedBytes > MAX_UNWANTED_BYTES && !this.#isWanted()) {
       this.#controller!.abort(new Error('enough'))
     }
   }

@@ -55,6 +55,7 @@ export function openLaptop(fleet: Fleet, around: Surroundings): { laptop: Laptop
   try {
     const store = new BlobStore(fleet.storeDir)
     store.sweep()
+    store.partials.sweep(around.nowMs())
     const ledger = new Ledger(join(fleet.storeDir, 'ledger.db'))
     noteLaptop(fleet, ledger, around)
     const dispatcher = makeDispatcher({ connections: CONNECTIONS, proxy: proxyOf(around.environment) })

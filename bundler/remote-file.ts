@@ -2,9 +2,8 @@
  * A file as an upstream's metadata describes it, and the check of what comes for it: never more than the declared or
  * permitted bytes, nothing that differs from its declared size or digest, no login page in its place.
  */
-import { createHash, type Hash } from 'node:crypto'
 import { gunzipSync } from 'node:zlib'
-import type { Checksum, Sha256 } from '../manifests/digest.ts'
+import type { Checksum } from '../manifests/digest.ts'
 import { type Answer, excerptOf, FetchFailure, looksLikePage, signInHint } from './fetch-failure.ts'
 import type { Receiver } from './http.ts'
 
@@ -34,76 +33,98 @@ export interface RemoteFile {
   acceptsGzip?: boolean
 }
 
-/** The body of one answer on its way to `sink`: bounded, and judged by its first bytes. */
-export class Body implements Receiver {
-  takenBytes = 0
-  readonly #file: RemoteFile
-  readonly #sink: (chunk: Buffer) => void
-  readonly #hash: Hash | undefined
-  #answer: Answer | undefined
-  #head = Buffer.alloc(0)
-  #refusal: FetchFailure | undefined
+/** Where the bytes of a file go. */
+export interface Sink {
+  /** what it has of the file before an answer comes */
+  readonly bytes: number
+  /** forgets that: the file comes from its beginning, or what came is not the file */
+  restart(answer: Answer): void
+  write(chunk: Buffer): void
+  /** of all bytes, in hexadecimal digits */
+  digest(algorithm: Checksum['algorithm']): string
+}
 
-  constructor(file: RemoteFile, sink: (chunk: Buffer) => void) {
+/** The body of one answer on its way to `sink`: bounded, and judged by its first bytes. A 206 goes on where the sink is. */
+export class Body implements Receiver {
+  readonly #file: RemoteFile
+  readonly #sink: Sink
+  #answer: Answer | undefined
+  #head: Buffer | undefined
+  /** of what looks like a page */
+  #page: Buffer | undefined
+  #refusal: FetchFailure | undefined
+  #takenBytes = 0
+  #totalBytes: number | undefined
+
+  constructor(file: RemoteFile, sink: Sink) {
     this.#file = file
     this.#sink = sink
-    const algorithm = file.checksum?.algorithm ?? 'sha256'
-    this.#hash = algorithm === 'sha256' ? undefined : createHash(algorithm)
+    this.#totalBytes = file.bytes
   }
 
   begin(answer: Answer): void {
     this.#answer = answer
-    this.#refusal = sizeRefusal(this.#file, contentLength(answer)) ?? codingRefusal(this.#file, answer)
+    this.#refusal = codingRefusal(this.#file, answer)
+    if (answer.status === 206) {
+      const total = checkRange(this.#file, this.#sink.bytes, answer)
+      this.#totalBytes ??= total
+      this.#takenBytes = this.#sink.bytes
+    } else {
+      this.#refusal = sizeRefusal(this.#file, contentLength(answer)) ?? this.#refusal
+      this.#head = Buffer.alloc(0)
+    }
+    if (this.#refusal !== undefined && this.#head === undefined) throw this.#refusal
   }
 
   data(chunk: Buffer): void {
-    if (this.#head.length < HEAD_BYTES) {
-      this.#head = Buffer.concat([this.#head, chunk.subarray(0, HEAD_BYTES)])
-      if (this.#head.length >= HEAD_BYTES) this.#judgeHead()
-    }
-    // What is refused is read on only until the head tells why.
-    if (this.#refusal !== undefined) return
-    const refusal = this.takenBytes + chunk.length > limitOf(this.#file) ? tooLong(this.#file) : undefined
-    if (refusal !== undefined) throw this.#explain(refusal)
-    this.#hash?.update(chunk)
-    this.#sink(chunk)
-    this.takenBytes += chunk.length
+    if (this.#head === undefined) return this.#take(chunk)
+    // Nothing of the answer is taken, and nothing that was there is given up, before its first bytes were seen.
+    this.#head = Buffer.concat([this.#head, chunk])
+    if (this.#head.length >= HEAD_BYTES) this.#judgeHead(this.#head)
   }
 
-  /** @param sha256  called once the size is right: the digest of what the sink has */
-  end(sha256: () => Sha256): Sha256 {
-    this.#judgeHead()
-    const { bytes, checksum } = this.#file
-    if (bytes !== undefined && this.takenBytes !== bytes) {
-      const found = `expected ${bytes} bytes, found ${this.takenBytes}`
+  /** @throws FetchFailure when what the sink has is not the file. Too few bytes stay there: they are a beginning. */
+  end(): void {
+    if (this.#head !== undefined) this.#judgeHead(this.#head)
+    const { checksum } = this.#file
+    if (this.#totalBytes !== undefined && this.#takenBytes !== this.#totalBytes) {
+      const found = `expected ${this.#totalBytes} bytes, found ${this.#takenBytes}`
       throw this.#explain(new FetchFailure('FETCH_SIZE_MISMATCH', found, { isTransient: true, hint: CHANGED }))
     }
-    const digest = sha256()
-    const found = this.#hash?.digest('hex') ?? digest
-    if (checksum !== undefined && found !== checksum.hex.toLowerCase()) {
-      const message = `expected ${checksum.algorithm} ${checksum.hex}, found ${found}`
-      throw this.#explain(new FetchFailure('FETCH_DIGEST_MISMATCH', message, { hint: CHANGED }))
-    }
-    return digest
+    const found = checksum === undefined ? undefined : this.#sink.digest(checksum.algorithm)
+    if (checksum === undefined || found === checksum.hex.toLowerCase()) return
+    this.#sink.restart(this.#answer!)
+    const message = `expected ${checksum.algorithm} ${checksum.hex}, found ${found}`
+    throw this.#explain(new FetchFailure('FETCH_DIGEST_MISMATCH', message, { hint: CHANGED }))
   }
 
-  /** A declared checksum decides by itself; without one a page must not pass for the file. */
-  #judgeHead(): void {
+  #take(chunk: Buffer): void {
+    if (this.#takenBytes + chunk.length > limitOf(this.#file)) {
+      this.#sink.restart(this.#answer!)
+      throw this.#explain(tooLong(this.#file))
+    }
+    this.#takenBytes += chunk.length
+    this.#sink.write(chunk)
+  }
+
+  /** A declared checksum decides by itself, but no page takes the place of what is here; without one none passes for the file. */
+  #judgeHead(head: Buffer): void {
+    if (this.#file.isPage !== true && looksLikePage(head)) this.#page = head
     if (this.#refusal !== undefined) throw this.#explain(this.#refusal)
-    if (this.#file.checksum === undefined && this.#isUnwantedPage()) throw this.#captive()
+    if (this.#page !== undefined && (this.#file.checksum === undefined || this.#sink.bytes > 0))
+      throw this.#captive(head)
+    this.#head = undefined
+    this.#sink.restart(this.#answer!)
+    this.#take(head)
   }
 
   #explain(failure: FetchFailure): FetchFailure {
-    return this.#isUnwantedPage() ? this.#captive() : failure
+    return this.#page === undefined ? failure : this.#captive(this.#page)
   }
 
-  #isUnwantedPage(): boolean {
-    return this.#file.isPage !== true && looksLikePage(this.#head)
-  }
-
-  #captive(): FetchFailure {
+  #captive(head: Buffer): FetchFailure {
     const { place } = this.#answer!
-    const title = this.#file.form === undefined ? ` "${excerptOf(this.#head)}"` : ''
+    const title = this.#file.form === undefined ? ` "${excerptOf(head)}"` : ''
     const found = `expected a file, found an HTML page${title} from ${place}`
     return new FetchFailure('FETCH_CAPTIVE', found, { hint: signInHint(place) })
   }
@@ -117,7 +138,7 @@ export class CodedBody implements Receiver {
   #codedBytes = 0
   #answer: Answer | undefined
 
-  constructor(file: RemoteFile, sink: (chunk: Buffer) => void) {
+  constructor(file: RemoteFile, sink: Sink) {
     this.#file = file
     this.#plain = new Body(file, sink)
   }
@@ -135,14 +156,14 @@ export class CodedBody implements Receiver {
   }
 
   /** As Body.end. */
-  end(sha256: () => Sha256): Sha256 {
+  end(): void {
     if (this.#answer !== undefined) {
       const bytes = gunzip(Buffer.concat(this.#coded), this.#file)
       const { 'content-encoding': _, 'content-length': __, ...headers } = this.#answer.headers
       this.#plain.begin({ ...this.#answer, headers })
       this.#plain.data(bytes)
     }
-    return this.#plain.end(sha256)
+    this.#plain.end()
   }
 }
 
@@ -188,8 +209,37 @@ function codingRefusal(file: RemoteFile, { headers, url }: Answer): FetchFailure
   })
 }
 
+/** What a 206 says of the whole file.
+ *  @returns its size, where the server tells it
+ *  @throws RangeFailure for another piece than was asked for */
+function checkRange(file: RemoteFile, fromBytes: number, { headers }: Answer): number | undefined {
+  const said = headers['content-range'] ?? 'none'
+  const match = /^bytes (\d{1,15})-(\d{1,15})\/(\d{1,15}|\*)$/i.exec(said)
+  const [first, last] = [Number(match?.[1]), Number(match?.[2])]
+  const total = match === null || match[3] === '*' ? undefined : Number(match[3])
+  const length = contentLength({ headers })
+  const isPiece = first === fromBytes && last >= first && last < (total ?? Infinity)
+  if (isPiece && (length ?? last - first + 1) === last - first + 1) return refuseTotal(file, total)
+  throw new RangeFailure(`expected the range ${fromBytes}- of the file, found ${said.slice(0, MAX_SHOWN)}`)
+}
+
+const MAX_SHOWN = 60
+
+function refuseTotal(file: RemoteFile, total: number | undefined): number | undefined {
+  const refusal = sizeRefusal(file, total)
+  if (refusal !== undefined) throw new RangeFailure(refusal.message)
+  return total
+}
+
+/** A server that does not send the piece that was asked for: what is here of the file is of no use with it. */
+export class RangeFailure extends FetchFailure {
+  constructor(message: string) {
+    super('FETCH_FAILED', message, { isTransient: true, hint: CHANGED })
+  }
+}
+
 /** The size that an answer announces. */
-export function contentLength({ headers }: Answer): number | undefined {
+export function contentLength({ headers }: Pick<Answer, 'headers'>): number | undefined {
   const text = headers['content-length']
   return text !== undefined && /^\d{1,15}$/.test(text) ? Number(text) : undefined
 }

@@ -15,10 +15,9 @@
  * Every box of a group sees the whole list, and `installall` of a box installs all of it: so demands of everything
  * carried are followed on every box that lacks it. Nothing goes back: a lower version in a list is nobody's upgrade.
  */
-import { BUILTIN, isUpgrade, parseModuleDemand } from '../manifests/module-depends.ts'
+import { isUpgrade } from '../manifests/module-depends.ts'
 import type { ModuleEntry } from '../manifests/module-feed.ts'
-import { compareModuleVersions } from '../manifests/module-version.ts'
-import { BoxView } from './modules/box-view.ts'
+import { BoxView, demandsOf, type ModuleDemand } from './modules/box-view.ts'
 import { boxResult, type ModuleBoxResult } from './modules/box-result.ts'
 import { CarriedSet, type ModuleBecause, type ModuleReason, type ResolvedModule } from './modules/carried-set.ts'
 import type { ModuleBox } from './modules/module-box.ts'
@@ -111,7 +110,7 @@ class Growing {
       if (kind !== 'want') continue
       const takers = this.#views.filter((view) => this.#offers.own(view.box.name, rawname, view.box.edge) !== undefined)
       for (const view of takers) {
-        if (view.has(rawname)) view.switchedOn.add(rawname)
+        if (view.has(rawname)) view.switchedOn.set(rawname, 'files')
         this.#carried.add(rawname, view, { reason: 'wanted' })
       }
       if (takers.length === 0) this.#carried.add(rawname, undefined, { reason: 'wanted' })
@@ -177,29 +176,23 @@ class Growing {
 
   #follow(entry: ModuleEntry, view: BoxView): void {
     view.followed.add(entry)
-    for (const requirement of entry.depends.module) {
-      const demand = parseModuleDemand(requirement)
-      if (demand === undefined || demand.name === BUILTIN) continue
-      this.#fulfil(demand.name, view, { by: entry.rawname, requirement })
-    }
+    for (const demand of demandsOf(entry)) this.#fulfil(demand, view, entry.rawname)
   }
 
   /** Of what the box has running, an upgrade is carried already where there is one. */
-  #fulfil(rawname: string, view: BoxView, cause: { by: string; requirement: string }): void {
-    const installed = view.installed.get(rawname)
-    if (installed !== undefined && RUNNING.has(installed.state)) return
-    const isNew = installed !== undefined && !view.switchedOn.has(rawname)
-    if (isNew) view.switchedOn.add(rawname)
-    const own = this.#offers.own(view.box.name, rawname, view.box.edge)
-    const isHere = installed !== undefined && installed.state !== 'broken'
-    if (own !== undefined && !(isHere && compareModuleVersions(installed.version, own.version) >= 0)) {
-      this.#carried.add(rawname, view, { reason: 'dependency', box: view.box.name, ...cause })
-    } else if (isNew) {
-      // the box switches on what it has, and asks first for what that demands
-      const here = this.#entryHere(rawname, view)
-      if (here !== undefined && !view.followed.has(here)) this.#follow(here, view)
+  #fulfil(demand: ModuleDemand, view: BoxView, by: string): void {
+    const { name, text } = demand
+    if (view.isRunning(name)) return
+    const from = view.startsFromFiles(demand) ? 'files' : 'list'
+    if (view.installed.has(name) && view.switchedOn.get(name) !== 'list' && view.switchedOn.get(name) !== from) {
+      view.switchedOn.set(name, from)
+      this.#todo.push({ rawname: name, view })
     }
-    if (isNew) this.#todo.push({ rawname, view })
+    const here = from === 'files' ? this.#entryHere(name, view) : undefined
+    if (here !== undefined && !view.followed.has(here)) this.#follow(here, view)
+    const own = this.#offers.own(view.box.name, name, view.box.edge)
+    if (own === undefined || (from === 'files' && !view.lacks(own))) return
+    this.#carried.add(name, view, { reason: 'dependency', box: view.box.name, by, requirement: text })
   }
 
   /** What the box's list says of the very version that the box has. */
@@ -253,9 +246,6 @@ class Growing {
     })
   }
 }
-
-/** States in which a box takes upgrades of a module by itself. */
-const RUNNING: ReadonlySet<string> = new Set(['enabled', 'needs-upgrade', 'unknown'])
 
 function compareTexts(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0

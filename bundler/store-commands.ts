@@ -114,7 +114,7 @@ function addPrune(store: Command, program: Command, around: Surroundings): void 
         const plan = planStorePrune(laptop, keep)
         const isDone = options.yes === true
         if (isDone) {
-          const asked = { command: 'store prune', removed: plan.blobs.map((sha256) => `blob ${sha256}`) }
+          const asked = { command: 'store prune', removed: removedBy(plan) }
           await auditedOnLaptop(laptop.ledger, around, asked, async () => pruneLaptopStore(laptop, plan))
         }
         const { kept, needed, unneeded } = plan
@@ -125,6 +125,10 @@ function addPrune(store: Command, program: Command, around: Surroundings): void 
         }
       })
     })
+}
+
+function removedBy({ blobs, partials }: StorePrunePlan): string[] {
+  return [...blobs.map((sha256) => `blob ${sha256}`), ...partials.map((key) => `partial ${key}`)]
 }
 
 function parseKeep(text: string): number {
@@ -149,7 +153,7 @@ function failureOf({ rotten, removed }: StoreVerdict, isMending: boolean): Gapfe
   )
 }
 
-function renderStatus({ path, blobs, plan, bundles, unneeded }: StoreStatus): string {
+function renderStatus({ path, blobs, plan, bundles, unneeded, partial }: StoreStatus): string {
   const rows = [
     ['store', `${path}: ${amount(blobs)}`],
     ['plan', plan === null ? 'none yet: gapferry plan' : renderPlanRow(plan)],
@@ -159,6 +163,7 @@ function renderStatus({ path, blobs, plan, bundles, unneeded }: StoreStatus): st
         `bundle ${number} for ${site}`,
         `signed ${formatTime(createdAtMs)}, ${amount(here)} here`,
       ]),
+    ...(partial.count === 0 ? [] : [['came in part', `${amount(partial)}; to go on: gapferry pull`]]),
     ['needed by none', unneeded.count === 0 ? 'nothing' : `${amount(unneeded)}; to remove them: gapferry store prune`],
   ]
   const more = bundles.length - MAX_ROWS

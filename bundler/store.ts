@@ -14,10 +14,13 @@ import type { SignedBundle } from '../storage/ledger.ts'
 import { blobFiles } from '../storage/prune.ts'
 import { partDownloads, type Laptop } from './carry.ts'
 import { moduleBlob } from './modules/fetch-modules.ts'
-import { filesOf as plannedFiles } from './downloads.ts'
+import { downloadsOf, filesOf as plannedFiles, type Download } from './downloads.ts'
 import type { Plan } from './plan.ts'
 import { readPlan } from './plan-file.ts'
+import type { RemoteFile } from './remote-file.ts'
 import { isDocument } from './signed-tree.ts'
+import { partialKey } from './transfer.ts'
+import { remoteFile } from './upstream-files.ts'
 
 export interface Amount {
   count: number
@@ -33,6 +36,8 @@ export interface StoreStatus {
   bundles: { site: string; number: number; createdAtMs: number; blobs: Amount }[]
   /** what neither the plan nor any bundle names */
   unneeded: Amount
+  /** files that came in part and that the plan wants: the next pull goes on with them */
+  partial: Amount
 }
 
 /** A blob that is not what its name says, or not here. */
@@ -57,6 +62,8 @@ export interface StorePrunePlan {
   needed: Amount
   unneeded: Amount
   blobs: Sha256[]
+  /** of files that came in part and that the plan does not want */
+  partials: Sha256[]
 }
 
 interface Needed {
@@ -79,12 +86,19 @@ export function laptopStoreStatus(laptop: Laptop): StoreStatus {
     return { site, number, createdAtMs, blobs: amountOf(blobs.flatMap((sha256) => store.sizeOf(sha256) ?? [])) }
   })
   const files = filesOf(laptop)
+  const partials = store.partials.kept()
+  const unwanted = unwantedPartials(laptop)
+  for (const [key] of unwanted) partials.delete(key)
   return {
     path: fleet.storeDir,
     blobs: amountOf([...files.values()]),
     plan: plan === undefined ? null : planStatus(laptop, plan),
     bundles: rows,
-    unneeded: amountOf([...files].flatMap(([sha256, bytes]) => (named.has(sha256) ? [] : [bytes]))),
+    unneeded: amountOf([
+      ...[...files].flatMap(([sha256, bytes]) => (named.has(sha256) ? [] : [bytes])),
+      ...unwanted.map(([, bytes]) => bytes),
+    ]),
+    partial: amountOf([...partials.values()]),
   }
 }
 
@@ -125,17 +139,20 @@ export function planStorePrune(laptop: Laptop, keep: number): StorePrunePlan {
   for (const bundle of kept) for (const sha256 of soundBundleBlobs(laptop, bundle).keys()) needed.add(sha256)
   const files = [...filesOf(laptop)]
   const unneeded = files.filter(([sha256]) => !needed.has(sha256))
+  const partials = unwantedPartials(laptop)
   return {
     kept: kept.map(nameOf),
     needed: amountOf(files.flatMap(([sha256, bytes]) => (needed.has(sha256) ? [bytes] : []))),
-    unneeded: amountOf(unneeded.map(([, bytes]) => bytes)),
+    unneeded: amountOf([...unneeded, ...partials].map(([, bytes]) => bytes)),
     blobs: unneeded.map(([sha256]) => sha256),
+    partials: partials.map(([key]) => key),
   }
 }
 
 /** Does what was planned; the lock was held in between.
  *  @throws the signal's reason: what is left then is taken by the next one */
-export async function pruneLaptopStore({ store, signal }: Laptop, { blobs }: StorePrunePlan): Promise<void> {
+export async function pruneLaptopStore({ store, signal }: Laptop, { blobs, partials }: StorePrunePlan): Promise<void> {
+  for (const key of partials) store.partials.remove(key)
   for (const [i, sha256] of blobs.entries()) {
     if (i % FILES_AT_ONCE === 0) await setImmediate() // removing is synchronous: let signals through
     signal.throwIfAborted()
@@ -144,6 +161,16 @@ export async function pruneLaptopStore({ store, signal }: Laptop, { blobs }: Sto
 }
 
 const FILES_AT_ONCE = 64
+
+function unwantedPartials({ fleet, store }: Laptop): [Sha256, number][] {
+  const plan = readPlan(fleet)
+  const wanted = new Set(plan === undefined ? [] : downloadsOf(plan).map((one) => partialKey(remoteOf(one))))
+  return [...store.partials.kept()].filter(([key]) => !wanted.has(key))
+}
+
+function remoteOf(one: Download): RemoteFile {
+  return one.kind === 'file' ? remoteFile(one.file) : one.remote
+}
 
 /** Every blob that the plan or the newest bundles of each site name; a damaged tree names itself only. */
 function neededBlobs(laptop: Laptop, keep: number): Map<Sha256, Needed> {

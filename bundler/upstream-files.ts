@@ -102,7 +102,8 @@ function bounded(file: PlannedFile, { maxBytes = MAX_BLOB_BYTES }: FileSources):
   return { ...remoteFile(file), maxBytes: file.bytes === null ? Math.min(maxBytes, MAX_BLOB_BYTES) : MAX_BLOB_BYTES }
 }
 
-function remoteFile(file: NamedFile): RemoteFile {
+/** What the fetcher is asked for. */
+export function remoteFile(file: NamedFile): RemoteFile {
   return {
     urls: [file.url],
     maxBytes: MAX_BLOB_BYTES,

@@ -59,7 +59,7 @@ const IDS = 'modules'
 const MAX_TOLD = 20
 
 /** @throws MODULE_LIST_INVALID for an answer that is no list, FETCH_* for none at all, MODULE_REQUEST_MISSING where the policy
- *          wants modules and nobody could ask, INVENTORY_MISMATCH for a box of another major, SPACE_SHORT, the signal's
+ *          wants modules and nobody could ask, INVENTORY_MISMATCH for a box or a request of another major, SPACE_SHORT, the signal's
  *          reason */
 export async function lookModules(
   source: ModuleSource,
@@ -68,6 +68,7 @@ export async function lookModules(
 ): Promise<ModuleUpstream> {
   const { feed, major } = source
   for (const box of boxes) refuseOtherMajor(box, major)
+  refuseOtherRequest(source, context.name)
   const askers = askersOf(source, boxes)
   if (askers.length === 0) return { feed, major, lists: [], sounds: undefined, warnings: nobodyAsks(source, context) }
   const answers = await context.fetcher.all(
@@ -103,6 +104,18 @@ function refuseOtherMajor({ name, facts }: LookedBox, major: number): void {
     'INVENTORY_MISMATCH',
     `box ${name} has FreePBX ${facts.framework}; its group has the modules of ${major}`,
     { hint: 'put it into another group: gapferry inventory add --help' },
+  )
+}
+
+function refuseOtherRequest({ request, major }: ModuleSource, name: string): void {
+  const told = new URLSearchParams(request).get('pbxver')
+  if (told === null || Number.parseInt(told, 10) === major) return
+  throw new GapferryError(
+    'INVENTORY_MISMATCH',
+    `group ${name}: its request was sent by a box of another major than ${major}`,
+    {
+      hint: 'give modules the request: of a box of this group',
+    },
   )
 }
 

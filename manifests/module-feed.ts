@@ -56,6 +56,7 @@ export const MAX_MODULE_LIST_BYTES = 16 * 1024 * 1024
 const MAX_ELEMENTS = 300_000
 const MAX_ENTRIES = 10_000
 const MAX_PROBLEMS = 50
+const MAX_MINOR_PROBLEMS = 3
 const MAX_ISSUES = 5000
 const MIN_MODULES = 2
 const MIN_ISSUES = 2
@@ -159,6 +160,8 @@ class SectionReader {
   readonly entries: ModuleEntry[] = []
   readonly pieces: Piece[] = []
   readonly problems: string[] = []
+  /** of what boxes rarely look at, and vendors rarely mend */
+  readonly #minor: string[] = []
   readonly #what: string
   readonly #seen = new Set<string>()
 
@@ -175,7 +178,7 @@ class SectionReader {
     const sameNames = childrenByName(section?.children ?? [])
     for (const child of section?.children ?? []) {
       const isRepeated = name === 'edge' && sameNames.get(child.name)!.length > 1
-      if (isRepeated) this.leaveOut(child, `edge ${quoted(child.name)}: stands there more than once`)
+      if (isRepeated) this.leaveOut(child, `${name} ${quoted(child.name)}: stands there more than once`, this.#minor)
       else this.pieces.push(this.#piece(child, name, child.name))
     }
   }
@@ -185,7 +188,7 @@ class SectionReader {
     for (const child of section?.children ?? []) {
       const releases = child.children.filter((one) => one.name === 'releases')
       if (releases.length !== 1 || sameNames.get(child.name)!.length > 1) {
-        this.leaveOut(child, `previous ${quoted(child.name)}: expected it once, with one <releases>`)
+        this.leaveOut(child, `previous ${quoted(child.name)}: expected it once, with one <releases>`, this.#minor)
         continue
       }
       const modules = releases[0]!.children.filter((one) => one.name === 'module')
@@ -194,21 +197,24 @@ class SectionReader {
     }
   }
 
-  leaveOut({ start, end }: PhpElement, problem: string): void {
-    this.problems.push(`${problem}: left out`)
+  leaveOut({ start, end }: PhpElement, problem: string, problems: string[] = this.problems): void {
+    problems.push(`${problem}: left out`)
     this.pieces.push({ start, end })
   }
 
   told(): string[] {
-    const more = this.problems.length - MAX_PROBLEMS
-    return more > 0 ? [...this.problems.slice(0, MAX_PROBLEMS), `${more} more entries are left out`] : this.problems
+    return [
+      ...firstOf(this.problems, MAX_PROBLEMS, 'entries'),
+      ...firstOf(this.#minor, MAX_MINOR_PROBLEMS, 'entries of edge, beta and previous'),
+    ]
   }
 
   #piece(element: PhpElement, section: ModuleSection, of: string | undefined): Piece {
     const { start, end } = element
     const entry = this.#entry(element, section, of)
     if (typeof entry === 'string') {
-      this.problems.push(`${section} ${nameOf(element, of)}: ${entry}: left out`)
+      const problems = section === 'module' ? this.problems : this.#minor
+      problems.push(`${section} ${nameOf(element, of)}: ${entry}: left out`)
       return { start, end }
     }
     this.entries.push(entry)
@@ -230,6 +236,11 @@ class SectionReader {
     this.#seen.add(key)
     return entry
   }
+}
+
+function firstOf(problems: readonly string[], count: number, what: string): string[] {
+  const more = problems.length - count
+  return more > 0 ? [...problems.slice(0, count), `${more} more ${what} are left out`] : [...problems]
 }
 
 function nameOf(element: PhpElement, of: string | undefined): string {

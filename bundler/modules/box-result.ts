@@ -1,7 +1,7 @@
 /** What a box would do with the list that it will find, and what would not work. */
 import type { ModuleEntry } from '../../manifests/module-feed.ts'
-import { BUILTIN, isMet, isUpgrade, parseVersionDemand, versionAfter } from '../../manifests/module-depends.ts'
-import { demandedBy, type BoxView, type Slots } from './box-view.ts'
+import { isMet, isUpgrade, parseVersionDemand, versionAfter } from '../../manifests/module-depends.ts'
+import { demandsOf, type BoxView, type Slots } from './box-view.ts'
 import { unmetOf, type BoxAfter } from './unmet.ts'
 
 export interface ModuleBoxResult {
@@ -34,7 +34,9 @@ interface Served {
 export function boxResult(view: BoxView, served: Served): ModuleBoxResult {
   const entries = served.rawnames.map((rawname) => view.seen(served.slotsOf(rawname))!).filter((one) => view.takes(one))
   const upgrades = inUpgradeOrder(entries.filter((one) => isUpgradeOn(view, one)))
-  const needed = neededBy([...upgrades, ...entries.filter(({ rawname }) => served.isWanted(rawname))], view, served)
+  const wanted = entries.filter(({ rawname }) => served.isWanted(rawname))
+  const { needed, taken } = follow([...upgrades, ...wanted], view, served)
+  const weekly = follow(entries, view, served).taken
   return {
     name: view.box.name,
     upgrades: upgrades.map(({ rawname, version }) => ({
@@ -42,12 +44,10 @@ export function boxResult(view: BoxView, served: Served): ModuleBoxResult {
       from: view.installed.get(rawname)!.version,
       to: version,
     })),
-    installs: [...needed].flatMap(([rawname, { by }]) => installOf(rawname, by, view, served)).sort(byRawname),
-    ...unmetOn(view, withSwitchedOn(entries, needed), served, ({ rawname }) => !needed.has(rawname)),
+    installs: [...needed].flatMap(([rawname, by]) => installOf(rawname, by, view, served)).sort(byRawname),
+    ...unmetOn(view, weekly, served, (entry) => !taken.has(entry)),
     conflicts: entries.flatMap((one) => conflictsOf(one, view, served)),
-    additions: entries
-      .map(({ rawname }) => rawname)
-      .filter((name) => !view.has(name) && needed.get(name)?.by === undefined),
+    additions: entries.map(({ rawname }) => rawname).filter((rawname) => !view.has(rawname) && !needed.has(rawname)),
   }
 }
 
@@ -64,49 +64,40 @@ function isUpgradeOn(view: BoxView, { rawname, version }: ModuleEntry): boolean 
   return installed !== undefined && isUpgrade(installed, version)
 }
 
-/** What is taken before any `installall`, and the entry that the box then goes by. */
-type Needed = Map<string, { by: string | undefined; entry: ModuleEntry | undefined }>
-
-/** @param roots  what is taken for itself: `by` is undefined */
-function neededBy(roots: readonly ModuleEntry[], view: BoxView, served: Served): Needed {
-  const needed: Needed = new Map(roots.map((entry) => [entry.rawname, { by: undefined, entry }]))
-  // grows while it is gone through
-  for (const [by, { entry }] of needed) {
-    for (const rawname of entry === undefined ? [] : demandedBy(entry)) {
-      if (needed.has(rawname) || rawname === BUILTIN || isRunning(view, rawname)) continue
-      const seen = view.seen(served.slotsOf(rawname))
-      const isTaken = seen !== undefined && view.takes(seen)
-      needed.set(rawname, { by, entry: isTaken ? seen : served.entryHere(rawname) })
-    }
-  }
-  return needed
-}
-
-function withSwitchedOn(entries: readonly ModuleEntry[], needed: Needed): ModuleEntry[] {
-  const more = [...needed.values()].flatMap(({ entry }) =>
-    entry === undefined || entries.includes(entry) ? [] : [entry],
-  )
-  return [...entries, ...more]
-}
-
-function isRunning(view: BoxView, rawname: string): boolean {
-  return view.has(rawname) && !['disabled', 'broken'].includes(view.installed.get(rawname)!.state)
-}
-
-function installOf(
-  rawname: string,
-  by: string | undefined,
+/** What comes with entries that a box takes.
+ *  @returns `needed`: what is not running there, → what demands it first; `taken`: all entries that the box goes by, the
+ *           given ones first */
+function follow(
+  roots: readonly ModuleEntry[],
   view: BoxView,
   served: Served,
-): ModuleBoxResult['installs'] {
-  if (by === undefined) return []
+): { needed: Map<string, string>; taken: Set<ModuleEntry> } {
+  const needed = new Map<string, string>()
+  const taken = new Set(roots)
+  const rooted = new Set(roots.map(({ rawname }) => rawname))
+  // grows while it is gone through
+  for (const entry of taken) {
+    for (const demand of demandsOf(entry)) {
+      if (view.isRunning(demand.name)) continue
+      if (!rooted.has(demand.name) && !needed.has(demand.name)) needed.set(demand.name, entry.rawname)
+      const startsFromFiles = view.startsFromFiles(demand)
+      const here = startsFromFiles ? served.entryHere(demand.name) : undefined
+      if (here !== undefined) taken.add(here)
+      const seen = view.seen(served.slotsOf(demand.name))
+      if (seen !== undefined && (!startsFromFiles || view.lacks(seen))) taken.add(seen)
+    }
+  }
+  return { needed, taken }
+}
+
+function installOf(rawname: string, by: string, view: BoxView, served: Served): ModuleBoxResult['installs'] {
   const version = versionAfter(view.installed.get(rawname), view.seen(served.slotsOf(rawname))?.version)
   return version === undefined ? [] : [{ rawname, version, by }]
 }
 
 function unmetOn(
   view: BoxView,
-  entries: readonly ModuleEntry[],
+  entries: Iterable<ModuleEntry>,
   served: Served,
   isWeekly: (entry: ModuleEntry) => boolean,
 ): Pick<ModuleBoxResult, 'unresolved' | 'unknown'> {

@@ -1,6 +1,13 @@
 /** One box against what is carried so far: what it would see in the list, and what it would do with it. */
 import type { ModuleEntry } from '../../manifests/module-feed.ts'
-import { isUpgrade, parseModuleDemand, versionAfter, type InstalledModule } from '../../manifests/module-depends.ts'
+import {
+  BUILTIN,
+  isUpgrade,
+  parseModuleDemand,
+  versionAfter,
+  type InstalledModule,
+  type NamedDemand,
+} from '../../manifests/module-depends.ts'
 import { compareModuleVersions } from '../../manifests/module-version.ts'
 import type { ModuleBox } from './module-box.ts'
 import type { BoxAfter } from './unmet.ts'
@@ -14,8 +21,8 @@ export interface Slots<T extends { entry: ModuleEntry } = { entry: ModuleEntry }
 export class BoxView {
   readonly box: ModuleBox
   readonly installed: ReadonlyMap<string, InstalledModule>
-  /** modules that something asks for which the box has, switched off or as files alone: it switches them on */
-  readonly switchedOn = new Set<string>()
+  /** what the box has idle and something demands: it switches that on, with its own files or with those of the list */
+  readonly switchedOn = new Map<string, 'files' | 'list'>()
   /** entries whose demands were looked at */
   readonly followed = new Set<ModuleEntry>()
 
@@ -35,6 +42,26 @@ export class BoxView {
     return state !== undefined && state !== 'not-installed'
   }
 
+  /** Whether the module is in use, or waits for its upgrade to be. */
+  isRunning(rawname: string): boolean {
+    return RUNNING.has(this.installed.get(rawname)?.state ?? '')
+  }
+
+  /** Whether the box fulfils a demand for what is idle with the files that it has: whatever the operator is, older ones
+   *  than the version beside it are replaced from the list. */
+  startsFromFiles({ name, version }: NamedDemand): boolean {
+    const installed = this.installed.get(name)
+    if (installed === undefined || installed.state === 'broken') return false
+    return version === undefined || compareModuleVersions(installed.version, version.version) >= 0
+  }
+
+  /** Whether the module would come in a newer version, or come at all. */
+  lacks({ rawname, version }: ModuleEntry): boolean {
+    const installed = this.installed.get(rawname)
+    if (installed === undefined || installed.state === 'broken') return true
+    return compareModuleVersions(installed.version, version) < 0
+  }
+
   /** Whether its database has the module in a lower version. */
   hasLower(rawname: string, version: string): boolean {
     const installed = this.installed.get(rawname)
@@ -43,12 +70,12 @@ export class BoxView {
 
   /** Whether the box fetches a listed module by itself sooner or later: as an upgrade, because something needs it, or with
    *  all that it lacks (`installall`). */
-  takes({ rawname, version }: ModuleEntry): boolean {
-    const installed = this.installed.get(rawname)
+  takes(entry: ModuleEntry): boolean {
+    const installed = this.installed.get(entry.rawname)
     if (installed === undefined || installed.state === 'not-installed') return true
-    if (installed.state === 'broken') return this.switchedOn.has(rawname)
-    if (installed.state === 'disabled') return this.switchedOn.has(rawname) && this.hasLower(rawname, version)
-    return isUpgrade(installed, version)
+    if (this.isRunning(entry.rawname)) return isUpgrade(installed, entry.version)
+    const from = this.switchedOn.get(entry.rawname)
+    return from === 'list' || (from === 'files' && this.lacks(entry))
   }
 
   /** The box after all that, for looking at what is not fulfilled. */
@@ -61,12 +88,34 @@ export class BoxView {
       components: this.box.components ?? new Map(),
       framework: versionOf('framework') ?? this.box.framework,
       versionOf,
+      isStuck: (rawname) => {
+        const installed = this.installed.get(rawname)
+        const seen = this.seen(slotsOf(rawname))
+        return installed?.state === 'needs-upgrade' && (seen === undefined || !this.takes(seen))
+      },
       whyNot,
     }
   }
 }
 
-/** Names of the modules that an entry demands. */
-export function demandedBy(entry: ModuleEntry): string[] {
-  return entry.depends.module.flatMap((text) => parseModuleDemand(text)?.name ?? [])
+export interface ModuleDemand extends NamedDemand {
+  /** as the list spells it */
+  text: string
 }
+
+const parsed = new WeakMap<ModuleEntry, ModuleDemand[]>()
+
+/** The modules that an entry demands, without what every box has. */
+export function demandsOf(entry: ModuleEntry): readonly ModuleDemand[] {
+  const known = parsed.get(entry)
+  if (known !== undefined) return known
+  const demands = entry.depends.module.flatMap((text) => {
+    const demand = parseModuleDemand(text)
+    return demand === undefined || demand.name === BUILTIN ? [] : [{ ...demand, text }]
+  })
+  parsed.set(entry, demands)
+  return demands
+}
+
+/** States in which a box takes upgrades of a module by itself. */
+const RUNNING: ReadonlySet<string> = new Set(['enabled', 'needs-upgrade', 'unknown'])

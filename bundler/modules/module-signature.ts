@@ -112,7 +112,8 @@ async function check(packet: SignaturePacket, digest: Uint8Array, { key }: Modul
     own.getFingerprint() !== Buffer.from(packet.issuerFingerprint).toString('hex')
   )
     throw new Error('another key has that number')
-  const now = new Date(nowMs)
+  // As with gpg, a clock that is slow does not make a signature bad.
+  const now = new Date(Math.max(nowMs, packet.created!.getTime()))
   const data = new Uint8Array() // in its place openpgp.js takes the digest that it finds here
   Object.assign(packet, { hashed: Promise.resolve(digest) })
   await packet.verify(own.keyPacket, enums.signature.binary, data, now, false, CONFIG)

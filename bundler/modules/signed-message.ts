@@ -35,6 +35,7 @@ const OTHER_TAGS: Record<number, string> = {
 const MAX_SIGNATURES = 8
 const MAX_SIGNATURE_BYTES = 16 * 1024
 const ONE_PASS_BYTES = 13
+const BINARY = 0x62
 /** RFC 4880 §4.2.2.4; gpg writes 8 KiB. Smaller ones would cost a step each. */
 const MIN_PARTIAL_BYTES = 512
 /** What is packed again hardly shrinks: an archive is packed already. */
@@ -133,7 +134,8 @@ function onePassHash(body: Buffer, what: string): number {
 
 async function* literalData(body: AsyncIterable<Uint8Array>, what: string): AsyncGenerator<Uint8Array, void> {
   const reader = readerOf(body, what)
-  const [, nameLength] = await reader.take(2)
+  const [format, nameLength] = await reader.take(2)
+  if (format !== BINARY) throw badArchive(what, 'is text, not an archive')
   await reader.take(nameLength! + 4) // and the date; neither is signed
   yield* reader.pieces(Infinity)
 }

@@ -18,6 +18,8 @@ export interface BoxAfter {
   framework: string | undefined
   /** version of a module then; undefined: not there */
   versionOf: (rawname: string) => string | undefined
+  /** whether the box has files of it that wait to be installed, and the list has nothing in their place */
+  isStuck: (rawname: string) => boolean
   /** why a module that is lacking, or not fit, does not come */
   whyNot: (rawname: string) => string
 }
@@ -46,6 +48,8 @@ function unmetModule(text: string, box: BoxAfter): Unmet[] {
   const demand = parseModuleDemand(text)
   if (demand === undefined || demand.name === BUILTIN) return []
   const version = box.versionOf(demand.name)
+  if (box.isStuck(demand.name))
+    return [unknown(text, 'it waits on the box to be installed, in a version that is not told')]
   return version !== undefined && isMet(version, demand.version) ? [] : [unmet(text, box.whyNot(demand.name))]
 }
 

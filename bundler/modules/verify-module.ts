@@ -8,8 +8,8 @@ import { open } from 'node:fs/promises'
 import { createGunzip } from 'node:zlib'
 import type { Sha256 } from '../../manifests/digest.ts'
 import { GapferryError } from '../../manifests/errors.ts'
-import { childrenNamed, parseXml, type XmlElement } from '../../manifests/xml.ts'
 import { ModuleArchiveScanner, type ModuleArchive } from './module-archive.ts'
+import { readIdentity } from './module-identity.ts'
 import { judgeSignatures, SignedDigests, type SignatureVerdict } from './module-signature.ts'
 import { inflated, messageData, type MessageSignatures } from './signed-message.ts'
 import { badArchive, shown } from './tar-header.ts'
@@ -186,28 +186,10 @@ class InnerFile {
 
 function checkIdentity({ folder, moduleXml }: ModuleArchive, expected: ModuleCheck, what: string): void {
   if (folder !== expected.rawname) throw mismatch(what, 'the folder', folder)
-  const root = moduleElement(moduleXml, what)
+  const found = readIdentity(moduleXml, what)
   for (const name of ['rawname', 'version'] as const) {
-    const [first, second] = childrenNamed(root, name)
-    if (first === undefined || second !== undefined) throw badArchive(what, `expected one <${name}> in its module.xml`)
-    const found = first.text.trim()
-    if (found !== expected[name]) throw mismatch(what, `${name} in module.xml`, found)
+    if (found[name] !== expected[name]) throw mismatch(what, `${name} in module.xml`, found[name])
   }
-}
-
-function moduleElement(moduleXml: Buffer, what: string): XmlElement {
-  let root: XmlElement
-  try {
-    root = parseXml(moduleXml, `module.xml of ${what}`)
-  } catch (cause) {
-    throw badArchive(
-      what,
-      `its module.xml cannot be read: ${cause instanceof Error ? cause.message : String(cause)}`,
-      cause,
-    )
-  }
-  if (root.name !== 'module') throw badArchive(what, `expected <module> in its module.xml, found ${shown(root.name)}`)
-  return root
 }
 
 function mismatch(what: string, which: string, found: string): GapferryError {

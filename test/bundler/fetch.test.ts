@@ -15,7 +15,7 @@ const content = Buffer.from(Array.from({ length: 200_000 }, (_, i) => (i * 7) % 
 const ALGORITHMS = ['md5', 'sha1', 'sha256', 'sha384', 'sha512'] as const
 
 const fetcher = (options: Partial<FetcherOptions> = {}): Fetcher =>
-  new Fetcher({ dispatcher, userAgent: 'gapferry/0.0.0', retryDelayMs: 0, ...options })
+  new Fetcher({ dispatcher, userAgent: 'gapferry/0.0.0', retries: 2, wait: async () => {}, ...options })
 const file = (urls: string | string[], more: Partial<RemoteFile> = {}): RemoteFile => ({
   urls: [urls].flat(),
   maxBytes: 1_000_000,
@@ -259,19 +259,16 @@ t.test('an aborted download leaves nothing', async (t) => {
 
 t.test("a full disk is not the upstream's fault: no other address is asked", async (t) => {
   const upstream = await startUpstream(t, new Map([['/a', content]]))
-  const { store } = openStore(t)
+  const { store, root } = openStore(t)
   const full = new GapferryError('SPACE_SHORT', 'no room')
-  const batch = store.batch()
-  store.batch = () => batch
-  batch.begin = () => ({
-    write: () => {
-      throw full
-    },
-    finish: () => sha256Of(''),
-    abort: () => {},
-  })
+  const partial = store.partials.open(sha256Of('any'), undefined)
+  store.partials.open = () => partial
+  partial.write = () => {
+    throw full
+  }
   await t.rejects(fetcher().toBlob(file([`${upstream.url}/a`, `${upstream.url}/b`]), store, live), full)
   t.equal(upstream.count('/b'), 0)
+  t.strictSame(filesIn(root), [])
 })
 
 t.test('asks for the size before a byte is spent', async (t) => {

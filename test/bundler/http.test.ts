@@ -1,4 +1,5 @@
 import { createServer, type AddressInfo, type Socket } from 'node:net'
+import { setTimeout } from 'node:timers/promises'
 import { inspect } from 'node:util'
 import { gzipSync } from 'node:zlib'
 import t from 'tap'
@@ -14,7 +15,7 @@ const live = new AbortController().signal
 const body = Buffer.from('0123456789'.repeat(1000))
 
 const fetcher = (options: Partial<FetcherOptions> = {}): Fetcher =>
-  new Fetcher({ dispatcher, userAgent: 'gapferry/0.0.0', retryDelayMs: 0, ...options })
+  new Fetcher({ dispatcher, userAgent: 'gapferry/0.0.0', retries: 2, wait: async () => {}, ...options })
 const file = (...urls: string[]) => ({ urls, maxBytes: 1_000_000, what: 'the file' })
 
 t.test('asks by name, for the bytes as they are', async (t) => {
@@ -233,6 +234,8 @@ t.test('a refused connection is not tried again and says what to do', async (t) 
 })
 
 t.test('the signal ends a request in any state, with its own reason', async (t) => {
+  const hold = (_: number, signal: AbortSignal): Promise<void> =>
+    setTimeout(3_600_000, undefined, { signal }).catch(() => {})
   const upstream = await startUpstream(t, new Map([['/drip', body]]))
   upstream.fault('/hang', { kind: 'hang' })
   upstream.fault('/drip', { kind: 'drip', bytes: 10, everyMs: 5 })
@@ -240,8 +243,8 @@ t.test('the signal ends a request in any state, with its own reason', async (t) 
   for (const path of ['/hang', '/drip', '/busy']) {
     const stop = new AbortController()
     const reason = new Error('the person pressed Ctrl-C')
-    const running = fetcher({ retryDelayMs: 3_600_000 }).get(file(`${upstream.url}${path}`), stop.signal)
-    setTimeout(() => stop.abort(reason), 30)
+    const running = fetcher({ wait: hold }).get(file(`${upstream.url}${path}`), stop.signal)
+    globalThis.setTimeout(() => stop.abort(reason), 30)
     await t.rejects(running, reason, path)
   }
   const reason = new Error('before it began')

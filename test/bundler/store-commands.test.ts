@@ -10,8 +10,10 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
+import { partialKey } from '../../bundler/transfer.ts'
 import { runGapferry } from '../../bundler/program.ts'
 import { sha256Of } from '../../manifests/digest.ts'
+import { BlobStore } from '../../storage/blobs.ts'
 import { inside } from '../helpers/inside.ts'
 import type { Outcome } from '../helpers/process.ts'
 import { serveSample } from '../helpers/sample-upstream.ts'
@@ -108,6 +110,28 @@ t.test('status says what is here, and what needs it', async (t) => {
   t.match(stdout, /^plan +of .* for hq: \d+ items here, nothing to fetch$/m)
   t.match(stdout, /^bundle 4 for hq +signed .*, \d+ files, .* here$/m)
   t.match(stdout, /^needed by none +1 file, 10 B; to remove them: gapferry store prune$/m)
+})
+
+t.test('status and prune know files that came in part', async (t) => {
+  const lap = await laptop(t)
+  const { partials } = new BlobStore(join(lap.dir, 'store'))
+  const source = { url: 'http://vendor.invalid/a', address: sha256Of('a'), validator: '"1"', totalBytes: null }
+  const kept: [Parameters<typeof partialKey>[0], number][] = [
+    [{ checksum: { algorithm: 'sha256', hex: sha256Of(FIRMWARE) }, urls: [] }, 70_000],
+    [{ urls: ['http://vendor.invalid/gone'] }, 80_000],
+  ]
+  for (const [one, bytes] of kept) {
+    const file = partials.open(partialKey(one), undefined)
+    file.restart(source)
+    file.write(Buffer.alloc(bytes))
+    file.keep()
+  }
+  const before = { partial: { count: 1, bytes: 70_000 }, unneeded: { count: 1, bytes: 80_000 } }
+  t.match(await lap.json(0, 'store', 'status'), before)
+  t.match((await lap.run('store', 'status')).stdout, /^came in part +1 file, 70(\.0)? kB; to go on: gapferry pull$/m)
+  t.match(await lap.json(0, 'store', 'prune', '--yes'), { unneeded: { count: 1, bytes: 80_000 } })
+  t.match(await lap.json(0, 'store', 'status'), { ...before, unneeded: { count: 0 } })
+  t.match(await lap.json(0, 'store', 'verify'), { isSound: true })
 })
 
 t.test('a store before its first plan', async (t) => {

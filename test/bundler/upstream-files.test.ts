@@ -11,7 +11,7 @@ import { startUpstream, type Upstream } from '../helpers/upstream.ts'
 
 const dispatcher = makeDispatcher()
 t.teardown(() => dispatcher.destroy())
-const fetcher = new Fetcher({ dispatcher, userAgent: 'gapferry/0.0.0', retryDelayMs: 0 })
+const fetcher = new Fetcher({ dispatcher, userAgent: 'gapferry/0.0.0', retries: 2, wait: async () => {} })
 
 interface Bench {
   upstream: Upstream

@@ -103,6 +103,11 @@ t.test('asks with a captured body instead of inventories, or without them', asyn
     t.not(form.get('installid'), BOX_IDS.installid)
   }
   t.equal(requests().length, 2)
+  t.equal((await look([], { request: `${request}&pbxver=16.0.40` })).lists.length, 1)
+  await t.rejects(look([], { request: `${request}&pbxver=15.0.17` }), {
+    code: 'INVENTORY_MISMATCH',
+    message: /request/,
+  })
 })
 
 t.test('asks nobody where nobody can ask, and refuses that where modules are wanted', async (t) => {

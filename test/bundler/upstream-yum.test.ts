@@ -15,7 +15,7 @@ import { rowsOf } from '../helpers/tables.ts'
 
 const dispatcher = makeDispatcher()
 t.teardown(() => dispatcher.destroy())
-const fetcher = new Fetcher({ dispatcher, userAgent: 'gapferry/0.0.0', retryDelayMs: 0 })
+const fetcher = new Fetcher({ dispatcher, userAgent: 'gapferry/0.0.0', retries: 2, wait: async () => {} })
 const rpms = await buildRpms([
   { name: 'alpha', version: '1.0', arch: 'x86_64', files: { '/usr/bin/alpha': 'a', '/usr/share/alpha/data': 'b' } },
   { name: 'alpha', version: '1.1', arch: 'x86_64' },

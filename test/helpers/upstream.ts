@@ -5,16 +5,22 @@
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import type { AddressInfo, Socket } from 'node:net'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 
 /** What a path does instead of answering; with `times`, only for that many requests. */
 export type Fault = { times?: number } & (
   | { kind: 'portal'; title?: string } // 200 and a login page
-  | { kind: 'status'; status: number; body?: string }
-  | { kind: 'truncate'; after: number } // announces all, ends after so many bytes
+  | { kind: 'status'; status: number; body?: string; headers?: Record<string, string> }
+  | { kind: 'truncate'; after: number } // announces all, ends after so many bytes of the answer
   | { kind: 'reset'; after: number } // the same with a reset
+  | { kind: 'stall'; after: number } // the same, and then nothing more comes
+  | { kind: 'babble'; after: number; text: string } // error text in the middle of the file, then the end
+  | { kind: 'unranged'; after?: number } // sends all, or so many bytes of it, whatever is asked for
+  | { kind: 'deaf' } // heeds Range and not If-Range
+  | { kind: 'range'; said: string } // 206 with another Content-Range; '' for none
+  | { kind: 'short'; bytes: number } // 206 with fewer bytes than were asked for
   | { kind: 'endless' } // no Content-Length, no end
   | { kind: 'drip'; bytes: number; everyMs: number } // the file, so many bytes at a time
   | { kind: 'replace'; body: string | Buffer } // other bytes
@@ -48,6 +54,8 @@ export interface Upstream {
   requests: SeenRequest[]
   /** how often `path` was asked for, with any method or only `method` */
   count(path: string, method?: string): number
+  /** bytes of all connections so far, headers included: what it got and what it sent */
+  wire(): { got: number; sent: number }
   /** more faults on one path come one after another, each for its `times` */
   fault(path: string, ...faults: Fault[]): void
   /** adds or changes a file (maps only) */
@@ -74,6 +82,8 @@ export async function startUpstream(
   const server = createServer(
     (request, response) => void bodyOf(request).then((body) => answer(state, request, response, body)),
   )
+  const sockets: Socket[] = []
+  server.on('connection', (socket) => void sockets.push(socket))
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const close = (): Promise<void> =>
     new Promise((resolve) => {
@@ -86,6 +96,10 @@ export async function startUpstream(
     requests: state.requests,
     count: (path, method) =>
       state.requests.filter((one) => one.path === path && (method === undefined || one.method === method)).length,
+    wire: () => ({
+      got: sockets.reduce((sum, { bytesRead }) => sum + bytesRead, 0),
+      sent: sockets.reduce((sum, { bytesWritten }) => sum + bytesWritten, 0),
+    }),
     fault: (path, ...faults) => void state.faults.set(path, faults),
     set: (path, bytes) => {
       if (!(content instanceof Map)) throw new Error('this upstream serves no map')
@@ -129,10 +143,44 @@ function answer(state: State, request: IncomingMessage, response: ServerResponse
   response.on('error', () => {})
   const fault = takeFault(state.faults.get(path), seen.method)
   const bytes = state.read(seen)
-  if (fault?.kind === 'echo') return send(response, fault.status ?? 200, `<title>no rights for ${body}</title>`, page)
-  if (fault !== undefined) return misbehave(fault, bytes ?? Buffer.alloc(0), path, query, request, response)
+  const whole = bytes ?? Buffer.alloc(0)
+  const headers = { ...validators(whole), ...state.headers.get(path) }
+  if (fault !== undefined) return misbehave(fault, { bytes: whole, headers, path, query, body }, request, response)
   if (bytes === undefined) return send(response, 404, '<html><title>404 Not Found</title></html>', page)
-  send(response, 200, bytes, { ...validators(bytes), ...state.headers.get(path) })
+  if (isUnchanged(request, headers)) return send(response, 304, '', { ...headers, 'content-length': '' })
+  sendPiece(response, pieceOf(bytes, headers, request))
+}
+
+/** What of a file a request is for: RFC 9110 §13.1.5, §14.2. */
+interface Piece {
+  status: number
+  bytes: Buffer
+  headers: Record<string, string>
+}
+
+function pieceOf(bytes: Buffer, headers: Record<string, string>, request: IncomingMessage, isDeaf = false): Piece {
+  const from = /^bytes=(\d+)-$/.exec(request.headers.range ?? '')?.[1]
+  const ifRange = request.headers['if-range']
+  const isSame =
+    isDeaf || ifRange === undefined || [headers['etag'], headers['last-modified']].includes(String(ifRange))
+  if (from === undefined || !isSame) return { status: 200, bytes, headers }
+  const first = Number(from)
+  if (first >= bytes.length) {
+    return { status: 416, bytes: Buffer.alloc(0), headers: { 'content-range': `bytes */${bytes.length}` } }
+  }
+  const range = `bytes ${first}-${bytes.length - 1}/${bytes.length}`
+  return { status: 206, bytes: bytes.subarray(first), headers: { ...headers, 'content-range': range } }
+}
+
+function sendPiece(response: ServerResponse, { status, bytes, headers }: Piece): void {
+  send(response, status, bytes, headers)
+}
+
+/** RFC 9110 §13.1.2, §13.1.3: the date counts only where no ETag is asked about. */
+function isUnchanged({ headers: asked }: IncomingMessage, headers: Record<string, string>): boolean {
+  const tag = asked['if-none-match']
+  if (tag !== undefined) return tag.replace(/^W\//, '') === headers['etag']?.replace(/^W\//, '')
+  return asked['if-modified-since'] !== undefined && asked['if-modified-since'] === headers['last-modified']
 }
 
 function takeFault(faults: Fault[] | undefined, method: string): Fault | undefined {
@@ -166,24 +214,45 @@ function send(
   response.end(bytes)
 }
 
+interface Asked {
+  bytes: Buffer
+  headers: Record<string, string>
+  path: string
+  query: string
+  body: string
+}
+
 function misbehave(
-  fault: Exclude<Fault, { kind: 'echo' }>,
-  bytes: Buffer,
-  path: string,
-  query: string,
+  fault: Fault,
+  { bytes, headers, path, query, body }: Asked,
   request: IncomingMessage,
   response: ServerResponse,
 ): void {
   const hop = Number(/^hop=(\d+)$/.exec(query)?.[1] ?? 0)
+  const piece = pieceOf(bytes, headers, request)
   switch (fault.kind) {
+    case 'echo':
+      return send(response, fault.status ?? 200, `<title>no rights for ${body}</title>`, page)
     case 'portal':
       return send(response, 200, portal(fault.title ?? 'Welcome to HotelNet'), page)
     case 'status':
-      return send(response, fault.status, fault.body ?? '', page)
+      return send(response, fault.status, fault.body ?? '', { ...page, ...fault.headers })
     case 'truncate':
-      return cut(response, bytes, fault.after, () => response.socket?.end())
+      return cut(response, piece, fault.after, () => response.socket?.end())
     case 'reset':
-      return cut(response, bytes, fault.after, () => response.socket?.resetAndDestroy())
+      return cut(response, piece, fault.after, () => response.socket?.resetAndDestroy())
+    case 'stall':
+      return cut(response, piece, fault.after, () => {})
+    case 'babble':
+      return cut(response, babbled(piece, fault), Infinity, () => response.socket?.end())
+    case 'unranged':
+      return cut(response, { status: 200, bytes, headers }, fault.after ?? Infinity, () => response.socket?.end())
+    case 'deaf':
+      return sendPiece(response, pieceOf(bytes, headers, request, true))
+    case 'range':
+      return send(response, 206, piece.bytes, { ...headers, 'content-range': fault.said })
+    case 'short':
+      return sendPiece(response, shortened(piece, bytes.length, fault.bytes))
     case 'endless':
       return pour(request, response)
     case 'drip':
@@ -217,10 +286,30 @@ function portal(title: string): string {
   return `<!DOCTYPE html>\n<html><head><title>${title}</title></head><body><form action="/login">${'room '.repeat(400)}</form></body></html>`
 }
 
-function cut(response: ServerResponse, bytes: Buffer, after: number, end: () => void): void {
-  response.writeHead(200, { 'content-length': String(bytes.length) })
+/** An answer that is shorter than the cut is whole. */
+function cut(response: ServerResponse, piece: Piece, after: number, end: () => void): void {
+  const { status, bytes, headers } = piece
+  if (bytes.length <= after && headers['content-length'] === undefined) return sendPiece(response, piece)
+  const all = { 'content-length': String(bytes.length), ...headers }
+  response.writeHead(status, Object.fromEntries(Object.entries(all).filter(([, value]) => value !== '')))
   response.flushHeaders()
   response.write(bytes.subarray(0, after), end)
+}
+
+function babbled({ status, bytes, headers }: Piece, { after, text }: { after: number; text: string }): Piece {
+  const sent = Buffer.concat([bytes.subarray(0, after), Buffer.from(text)]).subarray(0, bytes.length)
+  return { status, bytes: sent, headers: { ...headers, 'content-length': String(bytes.length) } }
+}
+
+function shortened({ status, bytes, headers }: Piece, total: number, size: number): Piece {
+  if (status !== 206) return { status, bytes, headers }
+  const first = total - bytes.length
+  const last = Math.min(first + size, total) - 1
+  return {
+    status,
+    bytes: bytes.subarray(0, size),
+    headers: { ...headers, 'content-range': `bytes ${first}-${last}/${total}` },
+  }
 }
 
 function pour(request: IncomingMessage, response: ServerResponse): void {
