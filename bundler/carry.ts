@@ -21,7 +21,7 @@ import type { Fetcher } from './fetch.ts'
 import type { SiteSigner } from './keys/keys.ts'
 import { downloadsOf, filesOf, type Download } from './downloads.ts'
 import { demand, fetchedBlob, fetchedFile, fetchedPackage, trustedModule } from './fetched.ts'
-import { fetchModule, isTaken } from './modules/fetch-modules.ts'
+import { fetchModule, isTaken, refusedLater, throwRefused } from './modules/fetch-modules.ts'
 import { checksumText, moduleTrust, moduleWishes, type ModuleWish } from './modules/module-trust.ts'
 import type { PlannedModule } from './modules/plan-modules.ts'
 import { makePlan, type Plan, type PlannedFile, type PlannedPackage } from './plan.ts'
@@ -72,9 +72,12 @@ export interface PullResult {
 export async function pull(laptop: Laptop, plan: Plan): Promise<PullResult> {
   const wishes = await moduleWishes(laptop.fleet, plan)
   const { here, toFetch } = partDownloads(laptop, plan)
-  for (const one of here) await judgeAgain(laptop, one, wishes)
-  if (toFetch.length === 0)
+  const refused: GapferryError[] = []
+  for (const one of here) await refusedLater(judgeAgain(laptop, one, wishes), refused)
+  if (toFetch.length === 0) {
+    throwRefused(refused)
     return { fetched: { count: 0, bytes: 0 }, here: { count: here.length, bytes: sumBytes(here) } }
+  }
   const total = sumBytes(toFetch)
   refuseOverBudget(laptop.fleet, total)
   await refuseShortSpace(laptop.fleet.storeDir, total)
@@ -84,16 +87,20 @@ export async function pull(laptop: Laptop, plan: Plan): Promise<PullResult> {
     await laptop.fetcher.all(
       toFetch,
       (one, signal) =>
-        fetchOne(laptop, plan, one, { wishes, signal, maxBytes: laptop.fleet.budgetBytes - total }, (bytes) => {
-          spent += bytes
-          step.add(bytes)
-        }).catch((error: unknown) => {
+        refusedLater(
+          fetchOne(laptop, plan, one, { wishes, signal, maxBytes: laptop.fleet.budgetBytes - total }, (bytes) => {
+            spent += bytes
+            step.add(bytes)
+          }),
+          refused,
+        ).catch((error: unknown) => {
           const { what, bytes } = nameOf(one)
           throw bytes === null ? overBudget(laptop.fleet, what, error) : error
         }),
       laptop.signal,
     )
     keepPlan(laptop.fleet, plan)
+    throwRefused(refused)
   } catch (error) {
     // What was free is not any more: with figures a person knows how much to make room for.
     if (isGapferryError(withCode(error), 'SPACE_SHORT')) await refuseShortSpace(laptop.fleet.storeDir, total - spent)
@@ -297,7 +304,9 @@ function refuseOverBudget(fleet: Fleet, bytes: number): void {
   throw new GapferryError(
     'BUDGET_EXCEEDED',
     `the plan needs ${formatBytes(bytes)}, the budget is ${formatBytes(fleet.budgetBytes)}; nothing was fetched`,
-    { hint: `narrow include or newest in ${fleet.file}, or raise its budget; gapferry plan --items shows every item` },
+    {
+      hint: `narrow include, newest or policy in ${fleet.file}, or raise its budget (--budget); gapferry plan --items shows every item`,
+    },
   )
 }
 

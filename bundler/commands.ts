@@ -26,6 +26,7 @@ interface SiteOption {
 }
 interface PlanOptions extends SiteOption {
   security?: boolean
+  budget?: string
 }
 interface ShowOptions extends PlanOptions {
   items?: boolean
@@ -41,6 +42,7 @@ interface PackOptions extends SiteOption {
   numberAbove?: string
 }
 
+const BUDGET = 'fetch at most this much, as in 200MB; otherwise what gapferry.yaml says'
 const SECURITY = 'carry only what security advisories name, and what that needs'
 
 export function addCommands(program: Command, around: Surroundings): void {
@@ -59,11 +61,13 @@ function addPlan(program: Command, around: Surroundings): void {
     .option('--site <NAME>', 'only this site')
     .option('--items', 'list every item with its reason')
     .option('--security', SECURITY)
+    .option('--budget <SIZE>', BUDGET)
     .option('--explain <ITEM>', 'why this package or path is carried')
     .option('--prove', 'let libsolv update each box from what is offered and from what is carried, and compare')
     .addHelpText('after', examples(program, 'plan --items', 'plan --explain asterisk18', 'plan --prove'))
     .action(async (options: ShowOptions, command: Command) => {
-      await withLaptop(around, command, async (laptop, json) => {
+      await withLaptop(around, command, async (opened, json) => {
+        const laptop = withBudget(opened, options)
         const plan = await planFleet(laptop, sourcesOf(laptop, options), options.site)
         const figures = figuresOf(laptop, plan)
         if (options.explain !== undefined) return print(around, explain(plan, options.explain, json))
@@ -81,10 +85,11 @@ function addPull(program: Command, around: Surroundings): void {
     .description('plan, then fetch what the store does not have')
     .option('--site <NAME>', 'only this site')
     .option('--security', SECURITY)
+    .option('--budget <SIZE>', BUDGET)
     .addHelpText('after', examples(program, 'pull'))
     .action(async (options: PlanOptions, command: Command) => {
-      await withLaptop(around, command, async (laptop, json) => {
-        const result = await planAndPull(laptop, options)
+      await withLaptop(around, command, async (opened, json) => {
+        const result = await planAndPull(withBudget(opened, options), options)
         print(around, json ? JSON.stringify(result) : renderPull(result))
       })
     })
@@ -103,9 +108,11 @@ function addBundle(program: Command, around: Surroundings): void {
   packOptions(program.command('bundle'))
     .description('plan, pull and pack: the main job in one command')
     .option('--security', SECURITY)
+    .option('--budget <SIZE>', BUDGET)
     .addHelpText('after', examples(program, 'bundle --to /media/stick'))
     .action(async (options: PackOptions & PlanOptions, command: Command) => {
-      await withLaptop(around, command, async (laptop, json) => {
+      await withLaptop(around, command, async (opened, json) => {
+        const laptop = withBudget(opened, options)
         refuseNoFolder(resolve(around.cwd, options.to))
         refuseNoKeys(laptop, options.site)
         const result = await planAndPull(laptop, options, json ? undefined : (text) => print(around, `${text}\n`))
@@ -141,6 +148,12 @@ function packOptions(command: Command): Command {
 
 function sourcesOf(laptop: Laptop, { security }: PlanOptions): PlanSources {
   return { ...planSources(laptop), isSecurityOnly: security === true }
+}
+
+function withBudget(laptop: Laptop, { budget }: PlanOptions): Laptop {
+  return budget === undefined
+    ? laptop
+    : { ...laptop, fleet: { ...laptop.fleet, budgetBytes: parseSize(budget, '--budget') } }
 }
 
 /** @param json  what is printed beside the proof; undefined for people */
@@ -202,7 +215,10 @@ function sumOf(list: { bytes: number }[]): { count: number; bytes: number } {
 function explain(plan: Plan, item: string, json: boolean): string {
   const rows = explainItem(plan, item)
   if (rows.length > 0) return json ? JSON.stringify({ items: rows }) : renderExplained(rows)
-  throw new GapferryError('USAGE_INVALID', `the plan carries no "${item}"`, { hint: 'gapferry plan --items' })
+  const groups = plan.sites.flatMap((site) => site.groups)
+  const isBlocked = groups.some(({ modules }) => modules?.blocked.includes(item))
+  const why = isBlocked ? ': policy keeps it off the list of modules' : ''
+  throw new GapferryError('USAGE_INVALID', `the plan carries no "${item}"${why}`, { hint: 'gapferry plan --items' })
 }
 
 function renderPull({ fetched, here }: PullResult): string {

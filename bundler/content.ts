@@ -39,7 +39,7 @@ export async function groupContent(group: PlannedGroup, sources: ContentSources)
       addAll(entries, files)
       repositories.set(repo.id, { repomd, upstreamStamp: repo.upstreamStamp })
     }
-    if (group.modules !== undefined) addAll(entries, moduleEntries(group.modules, sources, batch))
+    if (group.modules !== undefined) addAll(entries, await moduleEntries(group.modules, sources, batch))
     addAll(entries, fileEntries(group, sources))
     addAll(entries, boxEntries(group, sources, batch))
     await batch.commit()

@@ -22,8 +22,8 @@ export interface FreepbxFacts {
 }
 
 /** A box may have anything there: larger or more files than these, gapferry-box leaves out. */
-export const MAX_KEY_FILES = 20
-export const MAX_KEY_FILE_LENGTH = 64 * 1024
+const MAX_KEY_FILES = 20
+const MAX_KEY_FILE_LENGTH = 64 * 1024
 const KEY_FILE = /^[0-9A-F]{16}$/
 
 /** @param section  undefined where the box has no FreePBX

@@ -80,18 +80,20 @@ export class BoxView {
 
   /** The box after all that, for looking at what is not fulfilled. */
   after(slotsOf: (rawname: string) => Slots | undefined, whyNot: BoxAfter['whyNot']): BoxAfter {
-    const versionOf = (rawname: string): string | undefined =>
-      versionAfter(this.installed.get(rawname), this.seen(slotsOf(rawname))?.version)
+    const seen = (rawname: string): string | undefined => this.seen(slotsOf(rawname))?.version
     return {
       phpver: this.box.phpver,
       astver: this.box.astver,
       components: this.box.components ?? new Map(),
-      framework: versionOf('framework') ?? this.box.framework,
-      versionOf,
+      framework: versionAfter(this.installed.get('framework'), seen('framework')) ?? this.box.framework,
+      versionFor: (demand) =>
+        this.isRunning(demand.name) || this.startsFromFiles(demand)
+          ? versionAfter(this.installed.get(demand.name), seen(demand.name))
+          : seen(demand.name),
       isStuck: (rawname) => {
         const installed = this.installed.get(rawname)
-        const seen = this.seen(slotsOf(rawname))
-        return installed?.state === 'needs-upgrade' && (seen === undefined || !this.takes(seen))
+        const entry = this.seen(slotsOf(rawname))
+        return installed?.state === 'needs-upgrade' && (entry === undefined || !this.takes(entry))
       },
       whyNot,
     }

@@ -13,6 +13,8 @@ export interface ModulesBefore {
   versions: Map<string, string>
   /** places of sound packages and their licences */
   sounds: Set<TreePath>
+  /** versions of frameworks that had an announcement */
+  frameworks: string[]
 }
 
 /** @returns nothing for what the store has lost, or has damaged */
@@ -20,12 +22,15 @@ export function modulesBefore(
   { group, settings, last }: { group: string; settings: Pick<GroupModules, 'major'>; last: SignedBundle | undefined },
   store: BlobStore,
 ): ModulesBefore {
-  const found: ModulesBefore = { versions: new Map(), sounds: new Set() }
+  const found: ModulesBefore = { versions: new Map(), sounds: new Set(), frameworks: [] }
   const sha256 = last?.trees.get(`${group}/current`)
   const bytes = sha256 === undefined ? undefined : ifSound(() => store.read(sha256, MAX_TREE_BYTES))
   if (bytes === undefined) return found
   const { entries } = parseTree(bytes, `${group}/current`)
-  for (const path of entries.keys()) if (path.startsWith('sounds/')) found.sounds.add(path)
+  for (const path of entries.keys()) {
+    if (path.startsWith('sounds/')) found.sounds.add(path)
+    found.frameworks.push(...(/^version-(.+)\.html$/.exec(path)?.slice(1) ?? []))
+  }
   const list = entries.get(parseTreePath(`all-${settings.major}.0.xml`, group))
   const text = list === undefined ? undefined : ifSound(() => store.read(list.sha256, list.bytes))
   if (text === undefined) return found

@@ -18,7 +18,7 @@ import {
 import type { TarHeader, TarMeta } from './tar-header.ts'
 
 /** Of one archive, unpacked. */
-export const MAX_MODULE_BYTES = 2 * 2 ** 30
+const MAX_MODULE_BYTES = 2 * 2 ** 30
 const MAX_ENTRIES = 100_000
 const MAX_NAME_LENGTH = 1024
 const MAX_SEGMENT_LENGTH = 255

@@ -2,7 +2,6 @@
  * The planned modules of a group and their files → what its boxes shall find: the lists cut to what is carried, plain and
  * compressed, the files, what answers a box that asks for one version, sounds, announcements, keys.
  */
-import { gzipSync } from 'node:zlib'
 import {
   MAX_MODULE_LIST_BYTES,
   parseModuleFeed,
@@ -17,6 +16,7 @@ import type { TreeEntry } from '../../manifests/tree.ts'
 import type { BlobBatch, BlobStore } from '../../storage/blobs.ts'
 import { ownEntry } from '../compose.ts'
 import type { FetchedBlob } from '../content.ts'
+import { packGzip } from '../gzip.ts'
 import type { PlannedFile } from '../plan.ts'
 import { moduleFile, type PlannedModule, type PlannedModules } from './plan-modules.ts'
 import { soundKey } from './plan-sounds.ts'
@@ -33,17 +33,17 @@ export interface ModuleContentSources {
   keys: readonly ModuleKey[]
 }
 
-/** What is asked for when nothing is said: a list that a client reads and finds nothing in. */
-const NO_SOUNDS = Buffer.from('<?xml version="1.0"?>\n<xml>\n  <sounds/>\n</xml>\n')
+/** A list that a client reads and finds nothing in. */
+const NO_SOUNDS = Buffer.from('<xml><sounds/></xml>')
 /** A version that can be part of a path on any file system. */
 const PATH_PART = /^[A-Za-z0-9][A-Za-z0-9._+-]{0,100}$/
 
 /** @throws PLAN_UNFETCHED; MODULE_LIST_INVALID, BLOB_* where the lists in the store are not what they were */
-export function moduleEntries(
+export async function moduleEntries(
   planned: PlannedModules,
   sources: ModuleContentSources,
   batch: BlobBatch,
-): Map<TreePath, TreeEntry> {
+): Promise<Map<TreePath, TreeEntry>> {
   const { store, nowMs } = sources
   const entries = new Map<TreePath, TreeEntry>()
   const modified = Math.floor(nowMs / 1000)
@@ -53,21 +53,21 @@ export function moduleEntries(
     entries.set(where, ownEntry(batch, bytes, { modified, type, ...about }))
     return where
   }
-  const list = (path: string, bytes: Buffer): void => {
-    own(`${path}.gz`, gzipSync(bytes, { level: 9 }), 'application/gzip', own(path, bytes, 'text/xml'))
+  const list = async (path: string, bytes: Buffer): Promise<void> => {
+    own(`${path}.gz`, await packGzip(bytes), 'application/gzip', own(path, bytes, 'text/xml'))
   }
   const feeds = planned.lists.map(({ blob }) =>
     parseModuleFeed(store.read(blob, MAX_MODULE_LIST_BYTES), planned.feed, planned.major),
   )
   const listed = planned.modules.map((one) => ({ one, feed: feeds[one.list]!, entry: entryOf(feeds[one.list]!, one) }))
   const bytes = writeModuleList(feeds[0]!, listed)
-  for (const name of ['all', 'modules']) list(`${name}-${planned.major}.0.xml`, bytes)
+  for (const name of ['all', 'modules']) await list(`${name}-${planned.major}.0.xml`, bytes)
   for (const { one, feed, entry } of listed) {
     entries.set(parseTreePath(`modules/${one.location}`, one.rawname), payloadEntry(one, planned, sources))
     const name = `${one.rawname}-${one.version}`
     if (PATH_PART.test(name)) own(`gapferry/modules/${name}.json`, tagAnswer(entry, feed), 'application/json')
   }
-  list(`sounds-${planned.major}.0.xml`, soundList(planned, store))
+  await list(`sounds-${planned.major}.0.xml`, soundList(planned, store))
   for (const file of planned.sounds.files) entries.set(file.as, fileEntry(file, modified, sources))
   for (const version of planned.frameworks) {
     if (PATH_PART.test(version)) own(`version-${version}.html`, Buffer.alloc(0), 'text/html')

@@ -1,4 +1,4 @@
-/** Which module a module.xml says it is. Its other elements are passed over: as a tree, they may take 200 MB of memory. */
+/** Which module a module.xml says it is. Its other elements are passed over: a tree of them may take 60 MB. */
 import { decodeUtf8, endOf, feed, strictParser } from '../../manifests/xml.ts'
 import { badArchive, shown } from './tar-header.ts'
 

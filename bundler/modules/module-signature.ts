@@ -1,14 +1,12 @@
 /** What the signatures of a module are worth: the verdict that a box's gpg gives, over digests that were made on the way. */
 import { createHash, type Hash } from 'node:crypto'
-import { config, enums, SignaturePacket, type Config } from 'openpgp'
-import { VERIFYING } from '../keys/openpgp.ts'
+import { enums, SignaturePacket } from 'openpgp'
 import type { MessageSignatures } from './signed-message.ts'
-import type { ModuleKey } from './vendor-keys.ts'
+import { MODULE_CONFIG, type ModuleKey } from './vendor-keys.ts'
 
 /** What became of the signatures of one message. */
 export type SignatureVerdict = { verdict: 'good'; signer: string } | { verdict: 'unsigned' | 'bad'; why: string }
 
-const CONFIG: Config = { ...config, ...VERIFYING }
 const HASHES: Record<number, string> = { 8: 'sha256', 9: 'sha384', 10: 'sha512', 11: 'sha224' }
 const WEAK: Record<number, string> = { 1: 'MD5', 2: 'SHA-1', 3: 'RIPEMD-160' }
 
@@ -116,11 +114,11 @@ async function check(packet: SignaturePacket, digest: Uint8Array, { key }: Modul
   const now = new Date(Math.max(nowMs, packet.created!.getTime()))
   const data = new Uint8Array() // in its place openpgp.js takes the digest that it finds here
   Object.assign(packet, { hashed: Promise.resolve(digest) })
-  await packet.verify(own.keyPacket, enums.signature.binary, data, now, false, CONFIG)
+  await packet.verify(own.keyPacket, enums.signature.binary, data, now, false, MODULE_CONFIG)
   if (own.getCreationTime() > packet.created!) throw new Error('the key is newer than the signature')
-  await key.getSigningKey(packet.issuerKeyID, now, undefined, CONFIG)
+  await key.getSigningKey(packet.issuerKeyID, now, undefined, MODULE_CONFIG)
   try {
-    await key.getSigningKey(packet.issuerKeyID, packet.created, undefined, CONFIG)
+    await key.getSigningKey(packet.issuerKeyID, packet.created, undefined, MODULE_CONFIG)
   } catch (error) {
     // A key that was renewed later: what it says of itself now was not said then.
     if (!/in the future/.test(String(error))) throw error

@@ -76,11 +76,10 @@ export function acceptedVerdict(file: ModuleFile, { rawname }: PlannedModule, tr
 export function refuseUntrusted(file: ModuleFile, one: PlannedModule, trust: ModuleTrust): void {
   if (acceptedVerdict(file, one, trust) !== undefined) return
   const expected = trust.keys.map(({ fingerprint }) => fingerprint).join(' or ')
-  const found =
-    file.verdict === 'unsigned' ? 'no signature' : (file.why ?? `a signature of ${file.signer ?? 'nobody known'}`)
+  const found = file.why ?? `its signature is by ${file.signer ?? 'nobody known'}`
   throw new GapferryError(
     'MODULE_SIGNATURE',
-    `${one.rawname} ${one.version} for ${trust.name}: expected a signature of ${expected || 'a pinned key'}, found ${found}`,
+    `${one.rawname} ${one.version} for ${trust.name}: ${found}; expected a signature of ${expected || 'a pinned key'}`,
     {
       hint:
         `leave it out: modules: { policy: { ${one.rawname}: block } } in gapferry.yaml; ` +

@@ -14,7 +14,7 @@ import type { Fetcher, RemoteFile } from '../fetch.ts'
 import { resolveModules, type ModuleBox, type ResolvedModule, type ResolvedModules } from '../resolve-modules.ts'
 import { headOf } from '../upstream-files.ts'
 import { lookModules, type ModuleUpstream } from '../upstream-modules.ts'
-import { modulesBefore } from './carried-modules.ts'
+import { modulesBefore, type ModulesBefore } from './carried-modules.ts'
 import { moduleBoxOf } from './module-box.ts'
 import type { GroupModules } from './module-settings.ts'
 import { planSounds, type PlannedSounds } from './plan-sounds.ts'
@@ -54,7 +54,7 @@ export interface PlannedModules {
   modules: PlannedModule[]
   boxes: PlannedModuleBox[]
   sounds: PlannedSounds
-  /** of the boxes, and the one that is listed */
+  /** of the boxes now and before, and the one that is listed */
   frameworks: string[]
   /** rawnames that policy keeps off the list */
   blocked: string[]
@@ -113,7 +113,7 @@ export async function planModules(group: ModuleGroup, context: ModuleContext): P
     modules,
     boxes: resolved.boxes.map((box) => withFacts(box, moduleBoxes)),
     sounds: sounds.planned,
-    frameworks: frameworksOf(moduleBoxes, modules),
+    frameworks: frameworksOf(moduleBoxes, modules, before),
     blocked: resolved.blocked,
     warnings: [...upstream.warnings, ...resolved.warnings, ...sounds.warnings],
   }
@@ -225,10 +225,11 @@ function withFacts(box: ResolvedModules['boxes'][number], all: readonly ModuleBo
   return { ...box, framework, installed: modules.length }
 }
 
-function frameworksOf(boxes: readonly ModuleBox[], modules: readonly PlannedModule[]): string[] {
+/** Those of the last bundle stay: that a box was updated is no reason for a new one. */
+function frameworksOf(boxes: readonly ModuleBox[], modules: readonly PlannedModule[], before: ModulesBefore): string[] {
   const listed = modules.filter(({ rawname }) => rawname === 'framework').map(({ version }) => version)
   const installed = boxes.flatMap(({ framework }) => framework ?? [])
-  return [...new Set([...installed, ...listed])].sort()
+  return [...new Set([...before.frameworks, ...installed, ...listed])].sort()
 }
 
 function offeredName({ section, rawname }: ModuleEntry): string[] {

@@ -46,7 +46,7 @@ export function moduleBoxLines({ modules: planned }: Pick<PlannedGroup, 'modules
   return [
     formatTable(shown, { indent: '  ', right: [1, 2] }),
     ...(more > 0 ? [`  and ${more} more ${more === 1 ? 'box' : 'boxes'}`] : []),
-    ...(items || planned.boxes.length <= DETAILED_BOXES ? planned.boxes : []).flatMap(upgradeLines(items)),
+    ...(items || planned.boxes.length <= DETAILED_BOXES ? upgradeLines(planned.boxes, items) : []),
     ...blocked,
   ]
 }
@@ -100,7 +100,7 @@ export function moduleWarnings({ modules: planned }: Pick<PlannedGroup, 'modules
   if (planned === undefined) return []
   return [
     ...planned.warnings.map((text) => `modules: ${text}`),
-    ...planned.boxes.flatMap(({ name, conflicts }) => conflicts.map((text) => `${name}: ${text}`)),
+    ...perBoxes(planned.boxes, ({ conflicts }) => conflicts).map(([text, names]) => `${namesOf(names)}: ${text}`),
     ...unresolvedWarnings(planned.boxes),
     ...additionWarnings(planned.boxes),
   ]
@@ -116,21 +116,24 @@ function boxRow(box: PlannedModuleBox, sizes: ReadonlyMap<string, number>): stri
   ]
 }
 
-function upgradeLines(items: boolean): (box: PlannedModuleBox) => string[] {
-  return ({ name, upgrades, installs }) => {
+/** Boxes that upgrade alike stand together. */
+function upgradeLines(boxes: readonly PlannedModuleBox[], items: boolean): string[] {
+  const alike = Map.groupBy(boxes, ({ upgrades, installs }) => JSON.stringify([upgrades, installs]))
+  return [...alike.values()].flatMap((same) => {
+    const { upgrades, installs } = same[0]!
     const rows = [
       ...upgrades.map(({ rawname, from, to }) => [rawname, from, '→', to]),
       ...installs.map(({ rawname, version, by }) => [rawname, 'new', '→', `${version}, which ${by} needs`]),
     ]
+    if (rows.length === 0) return []
     const shown = items ? rows : rows.slice(0, SHOWN_UPGRADES)
     const more = rows.length - shown.length
-    if (rows.length === 0) return []
     return [
-      `    on ${name}`,
+      `    on ${namesOf(same.map(({ name }) => name))}`,
       formatTable(shown, { indent: '      ' }),
       ...(more > 0 ? [`      and ${more} more (--items has them all)`] : []),
     ]
-  }
+  })
 }
 
 function unresolvedWarnings(boxes: readonly PlannedModuleBox[]): string[] {

@@ -16,8 +16,8 @@ export interface BoxAfter {
   components: ReadonlyMap<string, string | null>
   /** FreePBX's version once the framework is upgraded */
   framework: string | undefined
-  /** version of a module then; undefined: not there */
-  versionOf: (rawname: string) => string | undefined
+  /** version of a demanded module then; undefined: not there, or too old to begin with */
+  versionFor: (demand: NamedDemand) => string | undefined
   /** whether the box has files of it that wait to be installed, and the list has nothing in their place */
   isStuck: (rawname: string) => boolean
   /** why a module that is lacking, or not fit, does not come */
@@ -47,7 +47,7 @@ export function unmetOf(depends: ModuleDepends, box: BoxAfter): Unmet[] {
 function unmetModule(text: string, box: BoxAfter): Unmet[] {
   const demand = parseModuleDemand(text)
   if (demand === undefined || demand.name === BUILTIN) return []
-  const version = box.versionOf(demand.name)
+  const version = box.versionFor(demand)
   if (box.isStuck(demand.name))
     return [unknown(text, 'it waits on the box to be installed, in a version that is not told')]
   return version !== undefined && isMet(version, demand.version) ? [] : [unmet(text, box.whyNot(demand.name))]

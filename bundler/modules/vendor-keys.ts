@@ -2,7 +2,7 @@
  * Whose signature a module must have. The list of a feed comes over the network, and so may a box's inventory: neither says
  * whom to trust. That is said by the fingerprints below, and by the key files that the settings name.
  */
-import type { PublicKey } from 'openpgp'
+import { config, type Config, type PublicKey } from 'openpgp'
 import { GapferryError } from '../../manifests/errors.ts'
 import type { FreepbxFacts } from '../../manifests/inventory.ts'
 import { parseKeys, VERIFYING } from '../keys/openpgp.ts'
@@ -15,6 +15,11 @@ export const VENDOR_FINGERPRINTS: readonly string[] = [
   '072410D159E9DA63A459AB203DDB2122FE6D84F7', // mirror, 2016
   '456D051E9204C27C37D4811BB53D215A755231A3', // mirror, 2019: what is signed today
 ]
+
+/** How openpgp.js reads keys and signatures of modules. */
+export const MODULE_CONFIG: Config = { ...config, ...VERIFYING }
+/** For openpgp.js: whatever the time is. */
+const ANY_TIME = null as unknown as undefined
 
 /** A key whose signature makes a module good. */
 export interface ModuleKey {
@@ -67,7 +72,7 @@ async function keysOfBox(text: string): Promise<PublicKey[]> {
 async function add(keys: Map<string, ModuleKey>, key: PublicKey): Promise<void> {
   const fingerprint = fingerprintOf(key)
   const known = keys.get(fingerprint)
-  const merged = known === undefined ? key : await known.key.update(key, undefined, VERIFYING as never)
+  const merged = known === undefined ? key : await known.key.update(key, ANY_TIME, MODULE_CONFIG)
   keys.set(fingerprint, { fingerprint, key: merged })
 }
 

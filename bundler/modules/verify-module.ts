@@ -1,6 +1,7 @@
 /**
  * A module as it was downloaded: its digests, the signature around it, and what is inside. Nothing is unpacked to disk.
- * 95 MB of it, signed and compressed, take 1.1 s of processor and 40 MB of memory beside the program's 90.
+ * 95 MB of it, signed and compressed, take 1.2 s of processor and 40 to 70 MB of memory beside the program's 90: V8 collects
+ * buffers after 64 MB of them. test/slow/large-module.test.ts
  */
 import { createHash, type Hash } from 'node:crypto'
 import { createReadStream } from 'node:fs'

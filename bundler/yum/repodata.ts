@@ -3,8 +3,6 @@
  * and otherwise untouched, because boxes check packages against them and regenerating from RPM headers would lose things.
  * Only the place of the RPM file is written anew. Equal input gives equal bytes.
  */
-import { promisify } from 'node:util'
-import { gzip, type ZlibOptions } from 'node:zlib'
 import { sha256Of, type Checksum } from '../../manifests/digest.ts'
 import { GapferryError } from '../../manifests/errors.ts'
 import { PACKAGE_LISTS, type PackageListType } from '../../manifests/package-scan.ts'
@@ -14,6 +12,7 @@ import { parseTreePath, type TreePath } from '../../manifests/path.ts'
 import type { Repomd, RepomdData } from '../../manifests/repomd.ts'
 import { StringPool } from '../../manifests/string-pool.ts'
 import { escapeXml } from '../../manifests/xml.ts'
+import { packGzip } from '../gzip.ts'
 import { readList, type ListBlobs, type ListReader, type PackageList } from './yum-lists.ts'
 
 /** What a plan knows of a package that is carried. */
@@ -50,9 +49,6 @@ interface CutList {
   elements: Map<string, Buffer>
 }
 
-const GZIP_LEVEL = 9
-const GZIP_OS_BYTE = 9
-const GZIP_OS_UNIX = 3
 const NAMESPACE = 'http://linux.duke.edu/metadata'
 
 /** @throws REPODATA_MIXED when the metadata does not hold what is carried, or says another thing about it than the plan;
@@ -201,18 +197,10 @@ interface PackedList {
 
 function packList(type: PackageListType, list: CutList, ids: readonly string[]): PackedList {
   const open = assemble(type, list, ids)
-  const packed = packGzip(open, { level: GZIP_LEVEL }).then(withoutSystem)
+  const packed = packGzip(open)
   // whoever waits for it meets the error; nobody does when a later list is refused
   packed.catch(() => {})
   return { type, open, packed }
-}
-
-const packGzip = promisify<Buffer, ZlibOptions, Buffer>(gzip)
-
-/** zlib writes no time of its own accord, but the system it runs on. */
-function withoutSystem(packed: Buffer): Buffer {
-  packed[GZIP_OS_BYTE] = GZIP_OS_UNIX
-  return packed
 }
 
 /** The plan was made from a quick reading; a box must read the same from the element. */

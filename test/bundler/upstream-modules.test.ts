@@ -9,7 +9,7 @@ import { startUpstream, type SeenRequest, type Upstream } from '../helpers/upstr
 
 const dispatcher = makeDispatcher()
 t.teardown(() => dispatcher.destroy())
-const fetcher = new Fetcher({ dispatcher, userAgent: 'gapferry/0.0.0', retryDelayMs: 0 })
+const fetcher = new Fetcher({ dispatcher, userAgent: 'gapferry/0.0.0', wait: async () => {} })
 const DEPLOYMENT = '80123456'
 const BOX_IDS = { installid: 'id-of-the-box-itself', machineid: 'machine-of-the-box-itself' }
 

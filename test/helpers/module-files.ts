@@ -6,7 +6,7 @@ export interface ModuleParts {
   rawname?: string
   version?: string
   /** further files: path below the module's folder → bytes */
-  files?: Record<string, Buffer | string>
+  files?: Record<string, string | Buffer>
 }
 
 /** `core-17.0.1.tgz` and the like. */
@@ -15,10 +15,7 @@ export function moduleTgz({ rawname = 'core', version = '17.0.1', files = {} }: 
   const all = Object.entries({ 'module.xml': xml, 'Core.class.php': '<?php\n', ...files })
   const folder = { name: `${rawname}/`, bytes: Buffer.alloc(0), header: (block: Buffer) => block.write('5', 156) }
   return gzipSync(
-    makeTar([
-      folder,
-      ...all.map(([name, bytes]) => ({ name: `${rawname}/${name}`, bytes: Buffer.from(bytes as string) })),
-    ]),
+    makeTar([folder, ...all.map(([name, bytes]) => ({ name: `${rawname}/${name}`, bytes: Buffer.from(bytes) }))]),
   )
 }
 

@@ -7,8 +7,9 @@ import { run, type Outcome } from './process.ts'
 
 type Gpg = (...args: string[]) => Promise<Outcome>
 
-/** When keys of old were made, and when they signed. */
-export const KEYS_MADE = '20200101T000000'
+/** When keys of old were made … */
+const KEYS_MADE = '20200101T000000'
+/** … and when they signed. */
 export const SIGNED = '20200601T000000'
 
 const ANY = ['--passphrase', '', '--pinentry-mode', 'loopback']
@@ -19,7 +20,7 @@ const RECIPES = {
   subkey: async (gpg: Gpg) => {
     await gpg(...ANY, '--quick-generate-key', 'Subkey <subkey@example.invalid>', 'rsa2048', 'cert', 'never')
     const [fingerprint] = await fingerprints(gpg)
-    await gpg(...ANY, '--quick-add-key', fingerprint!, 'rsa2048', 'sign', 'never')
+    await gpg(...ANY, '--quick-add-key', fingerprint, 'rsa2048', 'sign', 'never')
   },
   /** was good for a year from KEYS_MADE on */
   expired: async (gpg: Gpg) => {
@@ -29,7 +30,7 @@ const RECIPES = {
   renewed: async (gpg: Gpg) => {
     await old(gpg, '--quick-generate-key', 'Renewed <renewed@example.invalid>', 'rsa2048', 'sign', '1y')
     const [fingerprint] = await fingerprints(gpg)
-    await gpg(...ANY, '--quick-set-expire', fingerprint!, '0')
+    await gpg(...ANY, '--quick-set-expire', fingerprint, '0')
   },
   /** its signature over itself is over SHA-1, as gpg 2.0 made it */
   sha1: async (gpg: Gpg) => {

@@ -111,9 +111,49 @@ t.test('facts of a section that are missing, doubled or senseless are refused', 
     [{ sections: { readiness: ['dns 1', 'dns 2'] } }, /line 28/],
     [{ sections: { freepbx: ['framework'] } }, /expected a fact of FreePBX/],
     [{ sections: { freepbx: ['license-fact /x a b'] } }, /expected a fact of FreePBX/],
+    ...[
+      ['key-line 9f9169f4b33b4659 x'],
+      ['key-line ../../x y'],
+      [`key-line ${'A'.repeat(16)} ${'x'.repeat(60_000)}`, `key-line ${'A'.repeat(16)} ${'x'.repeat(6000)}`],
+      Array.from({ length: 21 }, (_, i) => `key-line ${String(i).padStart(16, '0')} x`),
+      ['setting X 1', 'setting X 2'],
+      ['sound a b c d'],
+      ['sound a b c d e f'],
+      ['active-repo a b'],
+      ['framework 1', 'framework 2'],
+      ['key a b'],
+      ['module a b c'],
+    ].map((freepbx): [InventoryParts, RegExp] => [{ sections: { freepbx } }, /expected a fact of FreePBX/]),
     [{ sections: { plugins: ['%41'] } }, /expected bytes in the spelling of gapferry-box/],
   ]
   for (const [one, message] of parts) refused(t, inventoryText(one), message)
+  t.end()
+})
+
+t.test('keys, sound packages and settings; an older gapferry-box says nothing of them', (t) => {
+  const id = '9F9169F4B33B4659'
+  const lines = ['BEGIN', '', 'a  b%25 '].map((line) => `key-line ${id} ${line}`)
+  const freepbx = [
+    ...lines,
+    'sound asterisk core-sounds en%2520GB ulaw 1.6',
+    'setting A ',
+    'setting B 1 2',
+    'active-repo x',
+  ]
+  const read = (section: string[]) =>
+    parseInventory(Buffer.from(inventoryText({ sections: { freepbx: section } })), 'box.gfi').freepbx
+  t.strictSame(read(freepbx), {
+    ...read(['framework 16.0']),
+    framework: undefined,
+    keyFiles: new Map([[id, 'BEGIN\n\na  b% \n']]),
+    sounds: [{ type: 'asterisk', module: 'core-sounds', language: 'en GB', format: 'ulaw', version: '1.6' }],
+    settings: new Map([
+      ['A', ''],
+      ['B', '1 2'],
+    ]),
+    activeRepos: ['x'],
+  })
+  t.match(read(['framework 16.0']), { keyFiles: new Map(), sounds: [], settings: new Map(), activeRepos: [] })
   t.end()
 })
 

@@ -1,23 +1,26 @@
-import { cpSync, writeFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import t, { type Test } from 'tap'
-import { runGapferry } from '../../../bundler/program.ts'
-import { inside } from '../../helpers/inside.ts'
-import { inventoryText } from '../../helpers/inventory-text.ts'
-import { makeModuleUpstream, type Catalogue, type ModuleUpstream } from '../../helpers/module-upstream.ts'
-import type { Outcome } from '../../helpers/process.ts'
+import { gunzipSync } from 'node:zlib'
+import t from 'tap'
+import { parseModuleFeed } from '../../../manifests/module-feed.ts'
+import { parseSoundFeed } from '../../../manifests/sound-feed.ts'
+import { freepbxLines, makeModuleLaptop } from '../../helpers/module-laptop.ts'
+import type { Catalogue } from '../../helpers/module-upstream.ts'
 
 const DEPLOYMENT = '98765432'
+const FRAMEWORK = { rawname: 'framework', version: '16.0.40.11' }
+const CORE = { rawname: 'core', version: '16.0.69', depends: { version: '16.0.1' } }
 
 const CATALOGUE: Catalogue = {
   major: 16,
   modules: [
-    { rawname: 'framework', version: '16.0.40.11', name: 'FreePBX Framework' },
-    { rawname: 'core', version: '16.0.69', depends: { version: '16.0.1' } },
+    FRAMEWORK,
+    CORE,
     { rawname: 'sipsettings', version: '16.0.20', depends: { module: 'core ge 16.0.50' } },
     { rawname: 'voicemail', version: '16.0.5' },
     { rawname: 'endpoint', version: '16.0.1', repo: 'commercial', php: ['7.4'], only: { deployment: true } },
     { rawname: 'superfecta', version: '16.0.3' },
+    { rawname: 'core', version: '16.0.60', section: 'previous' },
   ],
   sounds: [
     { version: '1.6', format: 'ulaw' },
@@ -25,60 +28,104 @@ const CATALOGUE: Catalogue = {
     { version: '1.6', format: 'ulaw', language: 'fr' },
   ],
 }
-
-interface Site {
-  dir: string
-  upstream: ModuleUpstream
-  gapferry: (...args: string[]) => Promise<Outcome>
-  settings: (fields?: string) => void
-  box: (name: string, lines: string[]) => Promise<void>
-}
-
-/** A laptop whose only group has modules alone. */
-async function makeSite(t: Test, catalogue = CATALOGUE, fields = ''): Promise<Site> {
-  const upstream = await makeModuleUpstream(t, catalogue)
-  const dir = t.testdir()
-  cpSync(upstream.keyFile, join(dir, 'vendor.key'))
-  const gapferry = (...args: string[]): Promise<Outcome> => inside(runGapferry, dir, args)
-  const settings = (fields = ''): void => {
-    const modules = `{ feed: '${upstream.url}', major: ${catalogue.major}, keys: [vendor.key], ${fields} }`
-    const group = `      - name: pbxact16\n        origin: http://m.lan\n        modules: ${modules}\n`
-    const head = 'apiVersion: gapferry/v1\nkind: Fleet\nsites:\n  - name: hq\n    groups:\n'
-    writeFileSync(join(dir, 'gapferry.yaml'), head + group)
-  }
-  settings(fields)
-  t.equal((await gapferry('init', '--no-passphrase')).status, 0)
-  const box = async (name: string, lines: string[]): Promise<void> => {
-    const file = join(dir, `${name}.gfi`)
-    writeFileSync(file, inventoryText({ box: name, sections: { freepbx: lines } }))
-    const { status, stderr } = await gapferry('inventory', 'add', file, '--force')
-    t.equal(status, 0, stderr)
-  }
-  return { dir, upstream, gapferry, settings, box }
-}
-
 const PBX1 = [
-  'framework 16.0.33',
-  ...['framework 16.0.33', 'core 16.0.50', 'sipsettings 16.0.19', 'voicemail 16.0.5'].map(
-    (one) => `module ${one} enabled GPLv3+`,
+  ...freepbxLines(
+    ['framework 16.0.33', 'core 16.0.50', 'sipsettings 16.0.19', 'voicemail 16.0.5', 'endpoint 16.0.0.9'],
+    { phpver: '7.4.16', brandid: 'pbxact', deploymentid: DEPLOYMENT },
   ),
-  'module endpoint 16.0.0.9 enabled Commercial',
-  'profile phpver 7.4.16',
-  'profile brandid pbxact',
-  `profile deploymentid ${DEPLOYMENT}`,
   'sound asterisk core en ulaw 1.5',
   'sound asterisk core en g722 1.6',
 ]
 
-t.test('what the boxes upgrade is planned, fetched, judged and packed', async (t) => {
-  const { box, gapferry } = await makeSite(t)
+t.test('everything a box asks for is a plain file of the tree', async (t) => {
+  const { box, bundle, tree, vendor, dir, gapferry } = await makeModuleLaptop(t, CATALOGUE)
   await box('pbx1', PBX1)
-  const plan = await gapferry('plan', '--items')
-  t.equal(plan.status, 0, plan.stderr)
-  t.match(plan.stdout, /modules 16 +4 modules .* of 6 offered; 1 commercial/)
-  t.match(plan.stdout, /core 16\.0\.69 .* modules 16: newer than 16\.0\.50 on pbx1/)
-  t.equal((await gapferry('bundle', '--to', '.')).status, 0)
-  const { stdout } = await gapferry('inspect', 'gapferry/hq/hq-1.tar')
-  t.match(stdout, /modules\/packages\/endpoint\/7\.4\/endpoint-16\.0\.1\.tgz\.gpg .* good$/m)
-  t.match(stdout, /all-16\.0\.xml\.gz .* made here$/m)
+  const first = await bundle()
+  const { tree: current, read } = await tree()
+  const names = ['core-16.0.69', 'endpoint-16.0.1', 'framework-16.0.40.11', 'sipsettings-16.0.20']
+  const places = ['core/core', 'endpoint/7.4/endpoint', 'framework/framework', 'sipsettings/sipsettings']
+  t.strictSame(
+    [...current.entries.keys()],
+    [
+      ...['all-16.0.xml', 'all-16.0.xml.gz'],
+      ...names.map((name) => `gapferry/modules/${name}.json`),
+      `keys/modules/${vendor.keys.signer.fingerprint.slice(-16)}.key`,
+      'keys/site.asc',
+      ...['modules-16.0.xml', 'modules-16.0.xml.gz'],
+      ...places.map((place, i) => `modules/packages/${place}-${names[i]!.split('-')[1]}.tgz.gpg`),
+      ...['sounds-16.0.xml', 'sounds-16.0.xml.gz'],
+      ...['sounds/asterisk-core-en-license.txt', 'sounds/asterisk-core-en-ulaw-1.6.tar.gz'],
+      ...['version-16.0.33.html', 'version-16.0.40.11.html'],
+    ],
+  )
+  const list = parseModuleFeed(read('all-16.0.xml'), 'served')
+  t.strictSame(
+    list.entries.map(({ rawname, version }) => `${rawname}-${version}`).sort(),
+    names,
+    'what is listed is carried',
+  )
+  for (const { location, rawname, version } of list.entries) {
+    const php = rawname === 'endpoint' ? '7.4' : undefined
+    t.ok(read(`modules/${location}`).equals(vendor.bytes(rawname, version, php)), `${rawname}: the vendor’s bytes`)
+    t.equal(current.entries.get(`modules/${location}` as never)?.kind, 'immutable')
+    t.match(JSON.parse(String(read(`gapferry/modules/${rawname}-${version}.json`))), { rawname, version, location })
+  }
+  for (const name of ['all-16.0.xml', 'modules-16.0.xml', 'sounds-16.0.xml']) {
+    t.ok(gunzipSync(read(`${name}.gz`)).equals(read(name)), `${name}: the same, compressed`)
+    t.match(current.entries.get(`${name}.gz` as never), { kind: 'companion', of: name })
+  }
+  t.ok(read('modules-16.0.xml').equals(read('all-16.0.xml')))
+  const sounds = parseSoundFeed(read('sounds-16.0.xml'), 'served').packages
+  t.strictSame(
+    sounds.map(({ language, format }) => `${language} ${format}`),
+    ['en ulaw', 'en g722'],
+  )
+  t.equal(String(read('version-16.0.33.html')), '')
+  t.match(String(read(`keys/modules/${vendor.keys.signer.fingerprint.slice(-16)}.key`)), 'BEGIN PGP PUBLIC KEY')
+
+  t.match(await bundle(), { number: first.number, isNew: false }, 'what did not change is no new bundle')
+  const archives = vendor.requests.filter(({ path }) => path.startsWith('/modules/'))
+  t.equal(archives.filter(({ method }) => method === 'HEAD').length, 4, 'sizes are asked for once')
+  t.equal(archives.filter(({ method }) => method !== 'HEAD').length, 4, 'and files fetched once')
+
+  t.ok(
+    vendor.requests.some(({ body }) => body.includes(DEPLOYMENT)),
+    'the vendor is told who asks',
+  )
+  for (const file of ['store/plan.json', 'store/ledger.db', `gapferry/hq/hq-${first.number}.tar`]) {
+    t.notOk(readFileSync(join(dir, file)).includes(DEPLOYMENT), `${file}: nobody else`)
+  }
+  for (const args of [['plan', '--items'], ['plan', '--json'], ['upstreams'], ['store', 'status']]) {
+    const { stdout, stderr } = await gapferry(...args)
+    t.notMatch(stdout + stderr, DEPLOYMENT, args.join(' '))
+  }
+})
+
+t.test('the content before stays a way back, list and all', async (t) => {
+  const { box, bundle, tree, vendor } = await makeModuleLaptop(t, CATALOGUE)
+  await box('pbx1', PBX1)
+  await bundle()
+  const before = (await tree()).read('all-16.0.xml')
+  const later = { rawname: 'core', version: '16.0.70' }
+  await vendor.publish({ ...CATALOGUE, modules: [FRAMEWORK, later, ...CATALOGUE.modules.slice(2)] })
+  t.match(await bundle(), { number: 2, isNew: true })
+  const [current, previous, back] = [await tree('current'), await tree('previous'), await tree('return')]
+  t.ok(previous.read('all-16.0.xml').equals(before))
+  t.ok(previous.tree.entries.has('modules/packages/core/core-16.0.69.tgz.gpg' as never))
+  t.ok(current.tree.entries.has('modules/packages/core/core-16.0.70.tgz.gpg' as never))
+  t.strictSame([...back.tree.entries], [...current.tree.entries])
+})
+
+t.test('a vendor who changes bytes under one name is refused, with the way out', async (t) => {
+  const { box, bundle, gapferry, vendor, settings } = await makeModuleLaptop(t, CATALOGUE)
+  await box('pbx1', PBX1)
+  await bundle()
+  const other = { ...CORE, files: { 'core/changed.php': 'x' } }
+  await vendor.publish({ ...CATALOGUE, modules: [FRAMEWORK, other, ...CATALOGUE.modules.slice(2)] })
+  const { status, stderr } = await gapferry('bundle', '--to', '.')
+  t.equal(status, 3)
+  t.match(stderr, /PATH_CHANGED.*core-16\.0\.69|core-16\.0\.69.*\[PATH_CHANGED\]/s)
+  t.match(stderr, /policy: \{ core: block \}/)
+  settings({ policy: { core: 'pin 16.0.60' } })
+  t.match(await bundle(), { number: 2 }, 'another version will do, too')
 })

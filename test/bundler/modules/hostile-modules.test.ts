@@ -9,13 +9,13 @@ import { isGapferryError } from '../../../manifests/errors.ts'
 import { moduleTgz, moduleXml } from '../../helpers/module-files.ts'
 import { mustRun } from '../../helpers/process.ts'
 import { makeTar } from '../../helpers/tar.ts'
-import type { VerifyCosts } from '../../helpers/verify-modules-program.ts'
+import type { VerifyCosts, VerifyOrder } from '../../helpers/verify-modules-program.ts'
 
 type Entry = Parameters<typeof makeTar>[0][number]
 
 /** Of processor time for one file, and of memory for the process that met them all. */
 const MAX_CPU_MS = 2000
-const MAX_PEAK_BYTES = 150 * 2 ** 20
+const MAX_PEAK_BYTES = 200 * 2 ** 20
 
 const XML = file('core/module.xml', moduleXml())
 const LONG = 'x'.repeat(300)
@@ -40,7 +40,9 @@ t.test('every hostile archive is refused for its own reason, soon, with little m
     return path
   })
   const program = join(import.meta.dirname, '../../helpers/verify-modules-program.ts')
-  const { stdout } = await mustRun(process.execPath, [program], { input: JSON.stringify(files) })
+  const { stdout } = await mustRun(process.execPath, [program], {
+    input: JSON.stringify({ files } satisfies VerifyOrder),
+  })
   const { results, peakBytes } = JSON.parse(stdout) as VerifyCosts
   for (const [i, { what, why }] of cases.entries()) {
     const { code, message, cpuMs } = results[i]!

@@ -2,12 +2,13 @@ import { createHash } from 'node:crypto'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { deflateRawSync, deflateSync } from 'node:zlib'
+import { readPrivateKey } from 'openpgp'
 import t from 'tap'
 import { moduleKeys, VENDOR_FINGERPRINTS, type ModuleKey } from '../../../bundler/modules/vendor-keys.ts'
 import { verifyModule, type ModuleCheck, type ModuleVerdict } from '../../../bundler/modules/verify-module.ts'
 import { literal, moduleTgz, moduleXml, packet } from '../../helpers/module-files.ts'
 import { boxVerdict, moduleTestKey, SIGNED, signMessage, type KeyName } from '../../helpers/odd-keys.ts'
-import { parsePackets } from '../../helpers/openpgp-packets.ts'
+import { parsePackets, parseSignature, unarmor } from '../../helpers/openpgp-packets.ts'
 
 const NOW = Date.now() // before anything is signed here: clocks differ
 const OLD = ['--faked-system-time', `${SIGNED}!`]
@@ -26,6 +27,11 @@ t.test('verdicts, each beside the one of a box with the same keys', async (t) =>
     t.equal(found.signer, verdict === 'good' ? (await moduleTestKey(pinned[0]!)).fingerprint : undefined)
     t.strictSame(found.inner, factsOf(tgz))
   }
+})
+
+t.test('the key of the days of SHA-1 is one', async (t) => {
+  const [, , self] = parsePackets(unarmor((await moduleTestKey('sha1')).publicArmored, 'PUBLIC KEY BLOCK'))
+  t.equal(parseSignature(self!.body).hash, 2)
 })
 
 t.test('what is no signed message of the one shape is refused', async (t) => {
@@ -150,13 +156,17 @@ t.test('keys: files pin what is in them, boxes only what is pinned already', asy
       code: 'KEY_INVALID',
       message: /^bad.asc: /,
     })
-  const secretless = revoked!.publicArmored
   const message = await signMessage(['revoked'], inner)
-  const twice = [secretless, secretless].map((one, i) => ({ file: `${i}.asc`, text: one }))
-  t.match(await verify(message, await moduleKeys({ files: twice, inventories: [] })), {
-    verdict: 'bad',
-    why: /revoked/,
-  })
+  const before = (await readPrivateKey({ armoredKey: revoked!.secretArmored })).toPublic().armor()
+  const file = { file: 'before.asc', text: before }
+  t.match(await verify(message, await moduleKeys({ files: [file], inventories: [] })), { verdict: 'good' })
+  for (const texts of [
+    [before, revoked!.publicArmored],
+    [revoked!.publicArmored, before],
+  ]) {
+    const both = await moduleKeys({ files: texts.map((one) => ({ file: 'key.asc', text: one })), inventories: [] })
+    t.match(await verify(message, both), { verdict: 'bad', why: /revoked/ }, 'one of them knows of the revocation')
+  }
 })
 
 t.test('a download that is stopped says so', async (t) => {

@@ -286,6 +286,13 @@ t.test('of FreePBX: modules, fields, names and dates of licenses; never their co
   const { stdout, stderr } = await runBox(['inventory', '--root', root], { path: stubs })
   t.equal(stderr, '')
   t.notOk(/SECRET/.test(stdout))
+  const bodyOf = (text: string): string => text.replace(/^(?:created|end) .*$/gm, '')
+  const ways = [
+    ...SHELLS.map((shell) => ({ shell, path: stubs })),
+    ...TOOLS.map((tools) => ({ path: `${toolsFolder(join(stubs, 'tools'), tools)}:${stubs}` })),
+  ]
+  for (const outcome of await Promise.all(ways.map((way) => runBox(['inventory', '--root', root], way))))
+    t.equal(bodyOf(outcome.stdout), bodyOf(stdout), 'every shell and every awk says the same')
   const { freepbx, readiness } = parseInventory(Buffer.from(stdout), 'box.gfi')
   t.equal(freepbx?.framework, '16.0.40.11')
   t.strictSame(
