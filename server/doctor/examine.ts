@@ -8,11 +8,13 @@ import type { TreePath } from '../../manifests/path.ts'
 import type { Progress } from '../../manifests/progress.ts'
 import { judgeReadiness } from '../../manifests/readiness.ts'
 import type { Tree } from '../../manifests/tree.ts'
+import type { BoxContact, Oddity } from '../../storage/contacts.ts'
 import type { ServedTree } from '../../storage/releases.ts'
+import { currentOddities, ODDITIES } from '../boxes.ts'
 import type { OriginListener } from '../config.ts'
 import type { AskLimits } from './ask.ts'
-import { checkDependencies } from './depends.ts'
-import { checkModuleRepo } from './module-repo.ts'
+import { checkDependencies, type ModuleOwner } from './depends.ts'
+import { checkModuleRepo, MODULE_REPO, type ToldRepo } from './module-repo.ts'
 import { checkAnnouncement, checkFiles, checkList, checkTags, majorsOf, type ModuleArgs } from './modules.ts'
 import { reach, type Network } from './reach.ts'
 import { checkRepositories } from './repositories.ts'
@@ -30,9 +32,9 @@ export interface Patient {
   /** the box that is played */
   box: Inventory | undefined
   /** what boxes have as MODULE_REPO, and where that is known from */
-  moduleRepos: readonly { where: string; value: string; isDefault?: boolean }[]
-  /** what boxes of this group did that shows a wrong setting, one sentence each */
-  oddities: readonly string[]
+  moduleRepos: readonly ToldRepo[]
+  /** boxes that asked at this origin before */
+  contacts: readonly BoxContact[]
 }
 
 export interface Doctor {
@@ -46,6 +48,8 @@ export interface Doctor {
   signal: AbortSignal
   limits?: Partial<AskLimits>
 }
+
+const SHORT_ID = 8
 
 /** Never rejects for what is wrong at the mirror: that is on the sheet. */
 export async function examine(patient: Patient, doctor: Doctor): Promise<Sheet> {
@@ -66,17 +70,18 @@ export async function examine(patient: Patient, doctor: Doctor): Promise<Sheet> 
   }
   await checkRepositories(sheet, client, tree)
   const args = { sheet, client, origin, tree, box: patient.box, progress: doctor.progress }
+  const owners = ownersOf(patient)
   const majors = majorsOf(tree)
   if (majors.length === 0) sheet.skipped('modules', 'none are carried for this group')
-  for (const major of majors) await checkModules(args, major)
+  for (const major of majors) await checkModules(args, major, owners)
   return sheet
 }
 
-async function checkModules(args: ModuleArgs, major: number): Promise<void> {
+async function checkModules(args: ModuleArgs, major: number, owners: readonly ModuleOwner[]): Promise<void> {
   const feed = await checkList(args, major)
   if (feed !== undefined) {
     await checkFiles(args, feed)
-    checkDependencies(args.sheet, feed, args.box)
+    checkDependencies(args.sheet, feed, owners)
     await checkTags(args, feed)
     await checkAnnouncement(args, feed)
   }
@@ -120,16 +125,46 @@ function checkOwnClock(sheet: Sheet, { clockFault, nowMs }: Doctor): void {
   })
 }
 
-function checkSettings(sheet: Sheet, { box, moduleRepos, oddities }: Patient, origin: string): void {
-  for (const text of oddities) {
-    sheet.found('MODULE_REPO', {
-      asked: 'what boxes asked for so far',
-      text,
-      effect: 'modules are asked for at another path than they lie at',
-      remedy: `on that box: fwconsole setting MODULE_REPO ${origin}`,
-    })
+/** The box that is played; else those that asked and said what they have. */
+function ownersOf({ box, contacts }: Patient): ModuleOwner[] {
+  if (box?.freepbx !== undefined) {
+    const { modules } = box.freepbx
+    return [{ name: box.box, modules: new Map(modules.map(({ name, version, state }) => [name, { version, state }])) }]
   }
-  checkModuleRepo(sheet, origin, moduleRepos, box !== undefined)
+  // A request says of each module only which version there is; most are enabled.
+  return contacts
+    .filter(({ modules }) => modules.size > 0)
+    .map((contact) => ({
+      name: nameOf(contact),
+      modules: new Map([...contact.modules].map(([name, version]) => [name, { version, state: 'enabled' }])),
+    }))
+}
+
+function nameOf({ installid, address }: BoxContact): string {
+  return `box ${installid.slice(0, SHORT_ID)} (${address})`
+}
+
+function checkSettings(sheet: Sheet, { moduleRepos, contacts }: Patient, origin: string): void {
+  for (const contact of contacts) {
+    for (const oddity of currentOddities(contact)) {
+      sheet.found(MODULE_REPO, {
+        asked: `what ${nameOf(contact)} asked for, last ${formatTime(contact.lastMs)}`,
+        text: ODDITIES[oddity],
+        effect: EFFECTS[oddity],
+        remedy:
+          oddity === 'list'
+            ? 'on that box: fwconsole setting MODULE_REPO, with the origin of its own group'
+            : `on that box: fwconsole setting MODULE_REPO ${origin}`,
+      })
+    }
+  }
+  checkModuleRepo(sheet, origin, { told: moduleRepos, asked: contacts.length })
+}
+
+const EFFECTS: Record<Oddity, string> = {
+  slash: 'it asks for //modules/…, which this mirror forgives and other servers do not',
+  prefix: 'it asks for the list at the root, but for each module behind that path, where nothing is',
+  list: 'it finds no list for its major version here, and goes on with the one it had',
 }
 
 function checkBox(

@@ -4,37 +4,39 @@
  */
 import type { Sheet } from './sheet.ts'
 
-const CHECK = 'MODULE_REPO'
+/** The name of the check. */
+export const MODULE_REPO = 'MODULE_REPO'
 
 /** @param origin  what the group's boxes are told
- *  @param hasBox  an inventory was given
- *  @param told    what boxes have; `where` names its source, `isDefault` where it is the setting's default value */
+ *  @param told    what boxes have; `where` names its source, `isDefault` where it is the setting's default value
+ *  @param asked   how many boxes asked at the origin before */
 export function checkModuleRepo(
   sheet: Sheet,
   origin: string,
-  told: readonly { where: string; value: string; isDefault?: boolean }[],
-  hasBox: boolean,
+  { told, asked }: { told: readonly ToldRepo[]; asked: number },
 ): void {
-  if (told.length === 0) {
-    const why = hasBox ? 'the inventory does not tell' : 'not known; give --box INVENTORY or --module-repo URL'
-    sheet.skipped(CHECK, why)
-    return
-  }
-  for (const { where, value, isDefault = false } of told) {
-    const fault = moduleRepoFault(value, origin)
-    if (fault === undefined) continue
-    const asked = `${isDefault ? 'the default of MODULE_REPO' : 'MODULE_REPO'}, from ${where}`
-    const text = `it is ${value === '' ? 'empty' : value}: ${fault.why}`
-    if (!isDefault) sheet.found(CHECK, { asked, text, effect: fault.effect, remedy: settingOf(origin) })
-    else
-      sheet.found(CHECK, {
-        asked,
-        text: `it is ${value === '' ? 'empty' : value}`,
-        effect: RESET,
-        remedy: defaultOf(origin),
-      })
-  }
-  if (sheet.isClean(CHECK)) sheet.passed(CHECK, `${origin}, as ${told.map(({ where }) => where).join(' and ')} has it`)
+  for (const one of told) judge(sheet, origin, one)
+  if (!sheet.isClean(MODULE_REPO)) return
+  const places = [...new Set(told.map(({ where }) => where))].join(' and ')
+  if (places !== '') sheet.passed(MODULE_REPO, `${origin}, as ${places} has it`)
+  else if (asked > 0) sheet.passed(MODULE_REPO, `the boxes that asked here so far, ${asked}, name it as they are told`)
+  else sheet.skipped(MODULE_REPO, 'not known; give --box INVENTORY or --module-repo URL')
+}
+
+export interface ToldRepo {
+  where: string
+  value: string
+  isDefault?: boolean
+}
+
+function judge(sheet: Sheet, origin: string, { where, value, isDefault = false }: ToldRepo): void {
+  const fault = moduleRepoFault(value, origin)
+  if (fault === undefined) return
+  const found = `it is ${value === '' ? 'empty' : value}`
+  const repo = { asked: `MODULE_REPO, from ${where}`, text: `${found}: ${fault.why}`, effect: fault.effect }
+  const standard = { asked: `the default of MODULE_REPO, from ${where}`, text: found, effect: RESET }
+  if (isDefault) sheet.found(MODULE_REPO, { ...standard, remedy: defaultOf(origin) })
+  else sheet.found(MODULE_REPO, { ...repo, remedy: settingOf(origin) })
 }
 
 /** What a box with this setting trips over; undefined where it is the origin and nothing else.

@@ -59,12 +59,9 @@ export async function checkList(args: ModuleArgs, major: number): Promise<Module
   if (feed === undefined) return undefined
   if (sha256Of(answer.body) !== tree.entries.get(path)?.sha256) {
     const effect = 'it updates by a list that nobody signed'
-    sheet.found('module list', {
-      asked,
-      text: 'it is not the list that was released',
-      effect,
-      remedy: 'gapferry-mirror status',
-    })
+    const remedy = 'gapferry-mirror status; let nothing before the mirror change what it answers'
+    sheet.found('module list', { asked, text: 'it is not the list that was released', effect, remedy })
+    return undefined // whoever made it says what would be downloaded, and how much
   }
   judgeCounts(sheet, asked, feed)
   if (sheet.isClean('module list')) sheet.passed('module list', describeList(path, feed, answer))

@@ -124,7 +124,7 @@ async function round(dir: string, patient: Partial<Patient>, doctor: Partial<Doc
     return await examine(
       {
         ...{ group: 'pbx', origin: undefined, listener: config.origins[0], released, box: undefined },
-        ...{ moduleRepos: [], oddities: [], expiresAtMs: undefined, ...patient },
+        ...{ moduleRepos: [], contacts: [], expiresAtMs: undefined, ...patient },
       },
       {
         configFile: 'mirror.yaml',

@@ -4,6 +4,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import { createServer as createSocketServer, type AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
+import { ContactStore, type BoxContact, type Oddity } from '../../../storage/contacts.ts'
 import type { Sheet } from '../../../server/doctor/sheet.ts'
 import { inventoryText } from '../../helpers/inventory-text.ts'
 import { mustRun } from '../../helpers/process.ts'
@@ -201,7 +202,63 @@ t.test('MODULE_REPO: prefix, slash, https, another server, and what a box has', 
     right.checks.find(({ check }) => check === 'MODULE_REPO'),
     { state: 'passed' },
   )
-  hasFinding(t, await ward.examine({ oddities: ['pbx1 asked for //modules'] }), 'MODULE_REPO', /pbx1 asked/)
+})
+
+t.test('boxes that asked before: their settings, and what they have', async (t) => {
+  const modules = [...MODULES, { rawname: 'ivr', version: '16.0.9', depends: { module: 'recordings' } }]
+  const ward = await makeWard(t, { modules })
+  const contact = (oddities: [Oddity, number][], has: [string, string][]): BoxContact => ({
+    ...{
+      group: 'pbx',
+      installid: '6f0e2a8c-1',
+      address: '192.0.2.17',
+      deployment: null,
+      framework: null,
+      phpver: null,
+    },
+    ...{ brand: null, firstMs: 1000, lastMs: 1000, modules: new Map(has), oddities: new Map(oddities) },
+  })
+  const odd = await ward.examine({
+    contacts: [
+      contact(
+        [
+          ['slash', 1000],
+          ['prefix', 1000],
+          ['list', 1000],
+        ],
+        [],
+      ),
+    ],
+  })
+  for (const text of [/ends with a slash/, /a path behind/, /not served here/]) hasFinding(t, odd, 'MODULE_REPO', text)
+  t.match(odd.findings[0]!.asked, /box 6f0e2a8c \(192\.0\.2\.17\)/)
+  const lacking = await ward.examine({ contacts: [contact([], [['ivr', '16.0.1']])] })
+  hasFinding(t, lacking, 'dependencies', /neither listed nor installed on box 6f0e2a8c/)
+  const fitting = await ward.examine({
+    contacts: [
+      contact(
+        [],
+        [
+          ['ivr', '16.0.1'],
+          ['recordings', '16.0.1'],
+        ],
+      ),
+    ],
+  })
+  t.match(
+    fitting.checks.find(({ check }) => check === 'dependencies'),
+    { state: 'passed', text: /box 6f0e2a8c/ },
+  )
+
+  const store = new ContactStore(join(ward.dir, 'mir/store'), { onDamage: () => undefined })
+  store.write([{ ...contact([], []), atMs: Date.now(), modules: null, oddities: ['slash'] }])
+  store.close()
+  t.match((await ward.run('doctor')).stdout, /! +MODULE_REPO +what box 6f0e2a8c .+ its\s+MODULE_REPO ends with a slash/)
+  t.match(
+    await ward.run('boxes', 'list', '--json'),
+    { stdout: /^\{"site":"hq","boxes":\[\{[^{]*\{[^{]*\{[^{]*\}\]\}\n$/ },
+    'the doctor is no box',
+  )
 })
 
 t.test('yum: an index of somebody else, no signature, a file with another checksum, an endless one', async (t) => {
@@ -311,7 +368,7 @@ t.test('dependencies, with the box that is played', async (t) => {
   ]
   const ward = await makeWard(t, { modules })
   const told = (await ward.examine()).checks.find(({ check }) => check === 'dependencies')
-  t.match(told, { state: 'skipped', text: /1 module that .* not listed: recordings; --box/ })
+  t.match(told, { state: 'skipped', text: /not listed, .*: recordings; --box/ })
   const box = async (...lines: string[]) => {
     const freepbx = ['framework 16.0.40', 'module ivr 16.0.1 enabled GPLv3+', ...lines]
     writeFileSync(join(ward.dir, 'pbx1.gfi'), inventoryText({ sections: { freepbx } }))
@@ -319,9 +376,9 @@ t.test('dependencies, with the box that is played', async (t) => {
   }
   t.match(
     (await box()).stdout,
-    /! +dependencies +what ivr depends on: recordings ge 16\.0\.5: it is neither listed nor/,
+    /! +dependencies +what ivr depends on: recordings ge 16\.0\.5: it is neither listed\s+nor/,
   )
-  t.match((await box('module recordings 16.0.1 enabled GPLv3+')).stdout, /the box would have 16\.0\.1/)
+  t.match((await box('module recordings 16.0.1 enabled GPLv3+')).stdout, /pbx1 would have\s+16\.0\.1/)
   t.match((await box('module recordings 16.0.7 enabled GPLv3+')).stdout, /ok +dependencies +all that pbx1 would take/)
 })
 
