@@ -67,6 +67,8 @@ export interface PhpBox {
   clone(): PhpBox
   /** every installed file: path below the modules → SHA-256 */
   files(): Record<string, string>
+  /** what it keeps of the list it fetched, as PHP has it: section → content */
+  kept(section: 'modules' | 'edge' | 'beta' | 'previous' | 'security' | 'expired'): unknown
   /** puts a key file beside the program, as an administrator may */
   addKey(name: string, text: string): void
   /** what `gapferry-box inventory` would say; `sections` are added or replaced */
@@ -124,6 +126,7 @@ function boxIn(parent: string, dir: string): PhpBox {
       return boxIn(parent, copy)
     },
     files: () => digests(join(dir, 'html/admin/modules')),
+    kept: (section) => (JSON.parse(readFileSync(join(dir, 'box.json'), 'utf8')) as State).module_xml[section]?.data,
     addKey: (name, text) => write(join(dir, 'html/admin/libraries/BMO', name), text),
     inventory: (name, sections = {}) =>
       inventoryText({ box: name, sections: { freepbx: freepbxLines(dir), ...sections } }),
