@@ -1,4 +1,5 @@
-import { readFileSync, statSync } from 'node:fs'
+import { readFileSync, statSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import t from 'tap'
 import { makeGap } from '../helpers/gap.ts'
 import { makeLab } from '../helpers/lab.ts'
@@ -34,7 +35,13 @@ t.test('yum and modules for two groups: one bundle, one budget, one import, two 
       modules: { framework: '17.0.1', core: '17.0.1', shared: '1', paid: '1' },
     }),
   }
-  await bringInventories(gap, boxes)
+  await bringInventories(gap, boxes, {
+    'pbx16-1': {
+      'file /etc/yum.repos.d/lab.repo': ['[pkgs]', `baseurl=${lab.url}/pkgs/`],
+      relations: ['asterisk = 18.1-1'],
+      packages: ['asterisk 0 18.1 1 noarch p=1'],
+    },
+  })
 
   const { status, stdout } = await gap.gapferry('plan', '--json')
   t.equal(status, 0)
@@ -52,8 +59,12 @@ t.test('yum and modules for two groups: one bundle, one budget, one import, two 
   const least = wanted.reduce((sum, one) => sum + one.length, rpm)
   t.ok(toFetch.bytes > least && toFetch.bytes < least + 30_000, 'what is shared is counted once', { toFetch, least })
 
-  const short = await gap.gapferry('bundle', '--to', gap.stickDir, '--budget', '60KB')
+  const settings = join(gap.laptopDir, 'gapferry.yaml')
+  const text = readFileSync(settings, 'utf8')
+  writeFileSync(settings, `budget: 60KB\n${text}`)
+  const short = await gap.gapferry('bundle', '--to', gap.stickDir)
   t.equal(short.status, 5, `one budget for both kinds and both groups: ${short.stderr}`)
+  writeFileSync(settings, text)
   const { files } = await gap.bundle()
   const names = files.flatMap((file) => entriesOf(file).map((entry) => entry.name))
   for (const bytes of wanted) {

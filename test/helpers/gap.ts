@@ -33,8 +33,8 @@ export interface Gap {
   bundle(...args: string[]): Promise<{ number: number; isNew: boolean; files: string[] }>
   /** `gapferry-mirror import --release`; rejects unless it ends with 0 */
   deliver(...args: string[]): Promise<void>
-  /** Starts the mirror and waits until it serves; ended in teardown. */
-  serve(): Promise<Running>
+  /** Starts the mirror and waits until it serves, or, where nothing was released, until it answers; ended in teardown. */
+  serve(options?: { isEmpty?: boolean }): Promise<Running>
   /** A path of an origin, the first group's unless another is named; rejects unless the answer is 200. */
   fetch(path: string, group?: string): Promise<Buffer>
 }
@@ -93,7 +93,7 @@ export async function makeGap(
     },
     deliver: async (...args) =>
       void must(await mirror(['import', '--release', ...(args.length > 0 ? args : [stickDir])])),
-    serve: () => serve(t, mirrorDir, admin),
+    serve: ({ isEmpty = false } = {}) => serve(t, mirrorDir, admin, isEmpty ? 503 : 200),
     fetch: async (path, of = group) => {
       const { statusCode, body } = await request(`${origins[of]}/${path}`)
       const bytes = Buffer.from(await body.arrayBuffer())
@@ -133,11 +133,11 @@ export async function freePorts(count: number): Promise<number[]> {
   return ports
 }
 
-async function serve(t: Teardown, cwd: string, admin: string): Promise<Running> {
+async function serve(t: Teardown, cwd: string, admin: string, status: number): Promise<Running> {
   const ready = async (): Promise<boolean> => {
     const answer = await request(`${admin}/healthz`).catch(() => undefined)
     await answer?.body.dump()
-    return answer?.statusCode === 200
+    return answer?.statusCode === status
   }
   return start(t, process.execPath, [join(PROJECT, 'server/main.ts'), 'serve'], { cwd, ready })
 }

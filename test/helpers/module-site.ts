@@ -65,12 +65,17 @@ export function moduleSettings(vendor: ModuleUpstream, major: number, more: Reco
   return stringify({ modules: { feed: vendor.url, major, keys: [vendor.keyFile], ...more } })
 }
 
-/** Takes the boxes' inventories to the laptop, as they are now; a name says the box's group by the rules in the settings. */
-export async function bringInventories(gap: Gap, boxes: Record<string, PhpBox>): Promise<void> {
+/** Takes the boxes' inventories to the laptop, as they are now; a name says the box's group by the rules in the settings.
+ *  @param sections  of some boxes, beside what a box says of its modules */
+export async function bringInventories(
+  gap: Gap,
+  boxes: Record<string, PhpBox>,
+  sections: Record<string, Record<string, string[]>> = {},
+): Promise<void> {
   const folder = join(gap.dir, 'inventories')
   mkdirSync(folder, { recursive: true })
   const files = Object.entries(boxes).map(([name, box]) => {
-    writeFileSync(join(folder, `${name}.gfi`), box.inventory(name))
+    writeFileSync(join(folder, `${name}.gfi`), box.inventory(name, sections[name]))
     return join(folder, `${name}.gfi`)
   })
   must(await gap.gapferry('inventory', 'add', '--force', ...files))
