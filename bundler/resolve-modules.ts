@@ -17,9 +17,10 @@
  */
 import { isUpgrade } from '../manifests/module-depends.ts'
 import type { ModuleEntry } from '../manifests/module-feed.ts'
-import { BoxView, demandsOf, type ModuleDemand } from './modules/box-view.ts'
+import { BoxView } from './modules/box-view.ts'
 import { boxResult, type ModuleBoxResult } from './modules/box-result.ts'
 import { CarriedSet, type ModuleBecause, type ModuleReason, type ResolvedModule } from './modules/carried-set.ts'
+import { demandsOf, type ModuleDemand } from './modules/demands.ts'
 import type { ModuleBox } from './modules/module-box.ts'
 import { boxesText, Offers, type OfferedList } from './modules/offers.ts'
 import { checkPolicy, type Policy } from './modules/policy.ts'
@@ -176,7 +177,7 @@ class Growing {
 
   #follow(entry: ModuleEntry, view: BoxView): void {
     view.followed.add(entry)
-    for (const demand of demandsOf(entry)) this.#fulfil(demand, view, entry.rawname)
+    for (const demand of demandsOf(entry).modules) this.#fulfil(demand, view, entry.rawname)
   }
 
   /** Of what the box has running, an upgrade is carried already where there is one. */
