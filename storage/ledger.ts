@@ -73,6 +73,7 @@ const MIGRATIONS = [
   `CREATE TABLE module_file (
      sha256       TEXT NOT NULL CHECK (length(sha256) = 64),
      expected     TEXT NOT NULL,
+     bytes        INTEGER NOT NULL CHECK (bytes >= 0),
      rawname      TEXT NOT NULL,
      version      TEXT NOT NULL,
      verdict      TEXT NOT NULL CHECK (verdict IN ('good', 'unsigned', 'bad')),
@@ -103,6 +104,8 @@ export interface ModuleFile {
   sha256: Sha256
   /** what the feed said of it, in one spelling: the file was held against that, and against nothing else */
   expected: string
+  /** of the file when it was looked at */
+  bytes: number
   rawname: string
   version: string
   verdict: 'good' | 'unsigned' | 'bad'
@@ -200,14 +203,20 @@ export class Ledger {
 
   /** @returns undefined where this blob was never held against `expected` */
   moduleFile(sha256: Sha256, expected: string): ModuleFile | undefined {
-    const sql = `SELECT sha256, expected, rawname, version, verdict, signer, why, inner_sha256 AS innerSha256,
+    const sql = `SELECT sha256, expected, bytes, rawname, version, verdict, signer, why, inner_sha256 AS innerSha256,
                         inner_bytes AS innerBytes FROM module_file WHERE sha256 = ? AND expected = ?`
     return this.#db.prepare(sql).get(sha256, expected) as ModuleFile | undefined
   }
 
+  /** The size of a module's file when it was looked at last, whatever it was held against. */
+  moduleBytes(sha256: Sha256): number | undefined {
+    const sql = 'SELECT bytes FROM module_file WHERE sha256 = ? LIMIT 1'
+    return this.#db.prepare(sql).pluck().get(sha256) as number | undefined
+  }
+
   rememberModule(m: ModuleFile): void {
-    const sql = 'INSERT OR REPLACE INTO module_file VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)'
-    const facts = [m.sha256, m.expected, m.rawname, m.version, m.verdict, m.signer, m.why]
+    const sql = 'INSERT OR REPLACE INTO module_file VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)'
+    const facts = [m.sha256, m.expected, m.bytes, m.rawname, m.version, m.verdict, m.signer, m.why]
     this.#write(sql, ...facts, m.innerSha256, m.innerBytes)
   }
 

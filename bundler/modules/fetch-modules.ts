@@ -14,18 +14,27 @@ import type { ModuleKey } from './vendor-keys.ts'
 import { verifyModule } from './verify-module.ts'
 
 interface ModuleShelf {
-  store: BlobStore
-  ledger: Ledger
+  store: Pick<BlobStore, 'sizeOf'>
+  ledger: Pick<Ledger, 'fetched' | 'moduleFile' | 'moduleBytes'>
 }
 
-/** The blob of a module's file; its verdict is not asked for. */
+/** The blob of a module's file; its verdict is not asked for. One that was cut short is not here. */
 export function moduleBlob(
   { store, ledger }: ModuleShelf,
-  one: PlannedModule,
+  one: Pick<PlannedModule, 'checksum'>,
 ): { sha256: Sha256; bytes: number } | undefined {
   const row = ledger.fetched(one.checksum.algorithm, one.checksum.hex)
   const bytes = row === undefined ? undefined : store.sizeOf(row.sha256)
-  return row === undefined || bytes === undefined ? undefined : { sha256: row.sha256, bytes }
+  if (row === undefined || bytes === undefined || bytes !== ledger.moduleBytes(row.sha256)) return undefined
+  return { sha256: row.sha256, bytes }
+}
+
+interface ModuleFetch {
+  store: BlobStore
+  ledger: Ledger
+  fetcher: Fetcher
+  signal: AbortSignal
+  nowMs: () => number
 }
 
 /** What is known of a module that is here and was held against what the feed says of it now. */
@@ -48,13 +57,7 @@ export function isTaken(shelf: ModuleShelf, wishes: readonly ModuleWish[]): bool
 export async function fetchModule(
   remote: RemoteFile,
   wishes: readonly ModuleWish[],
-  {
-    store,
-    ledger,
-    fetcher,
-    signal,
-    nowMs,
-  }: ModuleShelf & { fetcher: Fetcher; signal: AbortSignal; nowMs: () => number },
+  { store, ledger, fetcher, signal, nowMs }: ModuleFetch,
   onBytes?: OnBytes,
 ): Promise<void> {
   const first = wishes[0]!.one
@@ -63,8 +66,7 @@ export async function fetchModule(
   const files = new Map<string, ModuleFile>()
   for (const { one } of wishes) {
     const expected = expectedText(one.expected)
-    if (!files.has(expected))
-      files.set(expected, await judge(blob.sha256, one, keys, { store, signal, nowMs: nowMs() }))
+    if (!files.has(expected)) files.set(expected, await judge(blob, one, keys, { store, signal, nowMs: nowMs() }))
   }
   ledger.write(() => {
     const { algorithm, hex } = first.checksum
@@ -96,7 +98,7 @@ export function throwRefused(refused: readonly GapferryError[]): void {
 }
 
 async function judge(
-  sha256: Sha256,
+  { sha256, bytes }: { sha256: Sha256; bytes: number },
   one: PlannedModule,
   keys: ModuleKey[],
   { store, ...context }: { store: BlobStore; signal: AbortSignal; nowMs: number },
@@ -105,6 +107,7 @@ async function judge(
   return {
     sha256,
     expected: expectedText(one.expected),
+    bytes,
     rawname: one.rawname,
     version: one.version,
     verdict,

@@ -14,6 +14,7 @@ import type { Fetcher, RemoteFile } from '../fetch.ts'
 import { resolveModules, type ModuleBox, type ResolvedModule, type ResolvedModules } from '../resolve-modules.ts'
 import { headOf } from '../upstream-files.ts'
 import { lookModules, type ModuleUpstream } from '../upstream-modules.ts'
+import { moduleBlob } from './fetch-modules.ts'
 import { modulesBefore, type ModulesBefore } from './carried-modules.ts'
 import { moduleBoxOf } from './module-box.ts'
 import type { GroupModules } from './module-settings.ts'
@@ -64,7 +65,7 @@ export interface PlannedModules {
 export interface ModuleContext {
   fetcher: Fetcher
   store: BlobStore
-  memory: Pick<Ledger, 'fetched' | 'noted' | 'note' | 'validator' | 'rememberValidator'>
+  memory: Pick<Ledger, 'fetched' | 'moduleFile' | 'moduleBytes' | 'noted' | 'note' | 'validator' | 'rememberValidator'>
   signal: AbortSignal
 }
 
@@ -179,8 +180,7 @@ async function withSizes(
   const sized = await fetcher.all(
     modules,
     async (one, signal) => {
-      const blob = memory.fetched(one.checksum.algorithm, one.checksum.hex)
-      const stored = blob === undefined ? undefined : store.sizeOf(blob.sha256)
+      const stored = moduleBlob({ store, ledger: memory }, one)?.bytes
       const noted = known.get(keyOf(one))
       return {
         ...one,

@@ -72,6 +72,7 @@ t.test('what was found out about a module counts for what it was held against', 
   const module = {
     sha256,
     expected: '{"rawname":"core","version":"16.0.1"}',
+    bytes: 7,
     rawname: 'core',
     version: '16.0.1',
     verdict: 'good',
@@ -88,6 +89,7 @@ t.test('what was found out about a module counts for what it was held against', 
   t.teardown(() => ledger.close())
   t.strictSame(ledger.moduleFile(sha256, module.expected), module)
   t.match(ledger.moduleFile(sha256, '{}'), { verdict: 'bad', signer: null, why: 'a signature of nobody' })
+  t.strictSame([ledger.moduleBytes(sha256), ledger.moduleBytes(sha256Of('x'))], [7, undefined])
   t.equal(ledger.moduleFile(sha256, 'other'), undefined, 'of what was not looked at nothing is known')
   ledger.rememberModule({ ...module, signer: 'EF01' })
   t.equal(ledger.moduleFile(sha256, module.expected)?.signer, 'EF01', 'the last word counts')

@@ -1,6 +1,7 @@
-import { writeFileSync } from 'node:fs'
+import { truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
+import { sha256Of } from '../../../manifests/digest.ts'
 import type { TreePath } from '../../../manifests/path.ts'
 import { freepbxLines, makeModuleLaptop, type ModuleLaptop } from '../../helpers/module-laptop.ts'
 import type { ModuleSpec } from '../../helpers/module-list.ts'
@@ -107,6 +108,19 @@ t.test('a verdict counts for what the list said then', async (t) => {
   refused(t, await gapferry('pull'), 'MODULE_DIGEST', 3, /core 16\.0\.9/)
   refused(t, await gapferry('pack', '--to', '.'), 'PLAN_UNFETCHED', 4, /core/)
   t.equal(fetches(laptop, 'core'), 1, 'the file is the same, and is not fetched again')
+})
+
+t.test('a file that was cut short is fetched again, and not signed before', async (t) => {
+  const laptop = await withCore(t, {})
+  const { gapferry, vendor, open } = laptop
+  t.equal((await gapferry('pull')).status, 0)
+  await open(({ store }) => truncateSync(store.pathOf(sha256Of(vendor.bytes('core', '16.0.9'))), 100))
+  refused(t, await gapferry('pack', '--to', '.'), 'PLAN_UNFETCHED', 4, /core 16\.0\.9/)
+  t.equal((await gapferry('bundle', '--to', '.')).status, 0)
+  t.strictSame(
+    ['core', 'ivr'].map((rawname) => fetches(laptop, rawname)),
+    [2, 1],
+  )
 })
 
 t.test('a file that two groups want is fetched once, and each says for itself whose signature counts', async (t) => {
