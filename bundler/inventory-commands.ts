@@ -6,6 +6,7 @@ import { join, resolve } from 'node:path'
 import type { Command } from 'commander'
 import { formatTable, formatTime, plural } from '../manifests/console.ts'
 import { GapferryError } from '../manifests/errors.ts'
+import type { FreepbxFacts } from '../manifests/inventory.ts'
 import { examples, print, type GlobalOptions, type Surroundings } from '../manifests/program.ts'
 import { judgeReadiness, type ReadinessRow } from '../manifests/readiness.ts'
 import { Ledger } from '../storage/ledger.ts'
@@ -214,9 +215,7 @@ function renderBox(box: KnownBox, later: LaterBundle | undefined, readiness: Rea
     ['system', `${inventory.distribution.name}, ${inventory.arch}`],
     ['packages', `${inventory.packages.length}, by ${`${inventory.manager} ${inventory.managerVersion}`.trim()}`],
     ...(inventory.kernelRunning === '' ? [] : [['kernel', inventory.kernelRunning]]),
-    ...(freepbx === undefined
-      ? []
-      : [['FreePBX', `${freepbx.framework ?? '?'}, ${plural(freepbx.modules.length, 'module')}`]]),
+    ...(freepbx === undefined ? [] : [['FreePBX', freepbxText(freepbx)]]),
     ['taken', formatTime(Date.parse(inventory.createdAt))],
     ...(inventory.isGuess ? [['note', 'a guess: requirements and settings of this box are not known']] : []),
     ...(later === undefined
@@ -232,6 +231,11 @@ function renderBox(box: KnownBox, later: LaterBundle | undefined, readiness: Rea
     formatTable(judged, { indent: '  ' }),
     ...(remedies.length === 0 ? [] : ['what to do', formatTable(remedies, { indent: '  ' })]),
   ].join('\n')
+}
+
+function freepbxText({ framework = '?', modules, sounds }: FreepbxFacts): string {
+  const others = sounds.length === 0 ? '' : `, ${plural(sounds.length, 'sound package')}`
+  return `${framework}, ${plural(modules.length, 'module')}${others}`
 }
 
 function sentence(box: KnownBox): string {

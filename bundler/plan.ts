@@ -186,9 +186,12 @@ async function planOthers(
 }
 
 function refuseEmpty({ name, yum }: GroupPlan, warnings: readonly string[]): never {
-  const why = yum.length > 0 ? 'nothing in its upstreams matches what it includes' : 'it carries nothing'
-  throw new GapferryError('PLAN_EMPTY', [`group ${name}: ${why}`, ...warnings].join('; '), {
-    hint: yum.length > 0 ? 'look at include, exclude and newest in gapferry.yaml' : 'gapferry inventory add FILE',
+  if (yum.length === 0) {
+    const why = warnings.length === 0 ? `group ${name}: carries nothing` : warnings.join('; ')
+    throw new GapferryError('PLAN_EMPTY', why, { hint: 'gapferry inventory add FILE' })
+  }
+  throw new GapferryError('PLAN_EMPTY', `group ${name}: nothing in its upstreams matches what it includes`, {
+    hint: 'look at include, exclude and newest in gapferry.yaml',
   })
 }
 

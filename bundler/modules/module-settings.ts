@@ -79,7 +79,7 @@ function parsePolicy(text: string, what: string): Policy {
   const version = /^pin +([A-Za-z0-9][A-Za-z0-9._+-]{0,63})$/.exec(text)?.[1]
   if (version !== undefined) return { kind: 'pin', version }
   if (/^pin\b/.test(text)) throw invalidSetting(what, `"${text}" names no version`, 'write it as in: pin 16.0.10.3')
-  const near = nearest(text, [...KINDS, 'pin'])
+  const near = nearest(text.split(' ', 1)[0]!, [...KINDS, 'pin'])
   const all = 'latest, block, want, or pin VERSION'
   throw invalidSetting(what, `"${text}" is none of ${all}`, near === undefined ? undefined : `did you mean "${near}"?`)
 }

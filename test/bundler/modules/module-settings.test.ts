@@ -77,6 +77,7 @@ t.test('refuses what cannot be meant, and says what is', (t) => {
     ['modules: { feed: mirror.example, major: 16 }', /is not an http\(s\) URL/],
     ['modules: { enabled: false }', /wants nothing: give a preset, yum, modules or files/],
     [modules('policy: { core: lates }'), /policy: core: "lates" is none of latest, block/, /did you mean "latest"\?/],
+    [modules('policy: { core: pim 16.0.1 }'), /"pim 16\.0\.1" is none of/, /did you mean "pin"\?/],
     [modules('policy: { core: 16 }'), /policy.core must be a string/],
     [modules('policy: { core: pin }'), /names no version/, /pin 16/],
     [modules('policy: { core: "pin 1 2" }'), /names no version/],
