@@ -382,6 +382,25 @@ t.test('dependencies, with the box that is played', async (t) => {
   t.match((await box('module recordings 16.0.7 enabled GPLv3+')).stdout, /ok +dependencies +all that pbx1 would take/)
 })
 
+t.test('a build for another PHP; sounds that are newer and not carried', async (t) => {
+  const sounds = [{ version: '1.6.1' }, { version: '1.6.1', format: 'g722' }]
+  const endpoint = { rawname: 'endpoint', version: '16.0.9', depends: { phpversion: 'ge 8.2' } }
+  const files = { 'sounds/asterisk-core-en-ulaw-1.6.1.tar.gz': undefined }
+  const ward = await makeWard(t, { modules: [...MODULES, endpoint], sounds, files })
+  const box = async (php: string, sound: string): Promise<string> => {
+    const freepbx = ['framework 16.0.40', 'module endpoint 16.0.1 enabled Commercial', `profile phpver ${php}`]
+    const sections = { freepbx: [...freepbx, `sound asterisk core en ulaw ${sound}`] }
+    writeFileSync(join(ward.dir, 'pbx1.gfi'), inventoryText({ sections }))
+    return (await ward.run('doctor', '--box', '../pbx1.gfi')).stdout
+  }
+  const wrong = await box('7.4.33', '1.5')
+  t.match(wrong, /! +dependencies +what endpoint 16\.0\.9 depends on: PHP ge 8\.2: pbx1 has PHP 7\.4\.33\n/)
+  t.match(wrong, /! +sounds +.*ulaw-1\.6\.1\.tar\.gz: it is listed and\s+not\s+carried, and pbx1\s+has\s+1\.5\n/)
+  const right = await box('8.2.7', '1.6.1')
+  t.match(right, /ok +dependencies /)
+  t.match(right, /ok +sounds /)
+})
+
 t.test('versions for --tag: no answer, another file, one that is not there', async (t) => {
   const { behind } = await makeWard(t, { front: pass })
   const versions = (answer: (res: ServerResponse) => void): Promise<Sheet> => behind(answering('/mversion.php', answer))
