@@ -69,7 +69,7 @@ t.test('nothing listens: exit 1, what a box does, the command', async (t) => {
   t.equal(status, 1)
   t.match(
     stdout,
-    /^ {2}! {3}listener +http.+: no connection: nothing\s+listens there\n {6}a box +yum .+\n(?:.+\n)? {6}remedy +gapferry-mirror serve$/m,
+    /^ {2}! {3}listener +http.+: no connection: nothing\s+listens there\n {8}a box +yum .+\n(?:.+\n)? {8}remedy +gapferry-mirror serve$/m,
   )
   t.match(stderr, /1 finding: listener \[DOCTOR_FOUND\]\n {2}next: .*gapferry-mirror doctor/)
   const json = JSON.parse((await ward.run('doctor', '--json')).stdout)
