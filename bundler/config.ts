@@ -11,7 +11,7 @@ import { digestSettings, parseSettings, parseSize } from '../manifests/settings.
 import { parseName } from '../manifests/tree.ts'
 import { parseFilePath } from './file-path.ts'
 import { checkModules, ModuleEntry, type GroupModules } from './modules/module-settings.ts'
-import { checkOrigin, checkUrl, invalidSetting, readKey, refuseTwice } from './settings-checks.ts'
+import { checkOrigin, checkUrl, invalidSetting, readKey, refuseTwice, type NamedFiles } from './settings-checks.ts'
 
 const Text = v.pipe(v.string(), v.minLength(1), v.maxLength(2048))
 const Path = v.pipe(v.string(), v.minLength(1))
@@ -118,13 +118,15 @@ export function settingsDigests(file: string): Map<string, Sha256> {
   return digestSettings(text, parseSettings(FleetSettings, text, file))
 }
 
-/** The same as loadFleet for settings that are not in their file yet. */
-export function parseFleet(text: string, file: string): Fleet {
+/** The same as loadFleet for settings that are not in their file yet.
+ *  @param isRead  false: the files that they name (keys, requests) are not there yet either */
+export function parseFleet(text: string, file: string, isRead = true): Fleet {
   const settings = parseSettings(FleetSettings, text, file)
   const base = dirname(resolve(file))
+  const files = { base, isRead }
   const sites = settings.sites.map((site) => ({
     name: checkName(site.name, `${file}: site`),
-    groups: site.groups.map((group) => checkGroup(group, base, `${file}: group ${group.name}`)),
+    groups: site.groups.map((group) => checkGroup(group, files, `${file}: group ${group.name}`)),
   }))
   refuseTwice(
     sites.map((site) => site.name),
@@ -149,15 +151,15 @@ export function parseFleet(text: string, file: string): Fleet {
 /** The names of the presets that ship. */
 export const PRESETS = ['pbxact-14', 'pbxact-15', 'pbxact-16'] as const
 
-function checkGroup(group: v.InferOutput<typeof Group>, base: string, what: string): GroupPlan {
+function checkGroup(group: v.InferOutput<typeof Group>, files: NamedFiles, what: string): GroupPlan {
   const preset = group.preset === undefined ? { yum: [] } : loadPreset(group.preset, what)
   const merged = mergePreset(preset, group).filter((entry) => entry.enabled !== false)
   refuseTwice(
     merged.map((entry) => entry.id),
     `${what}: yum`,
   )
-  const yum = merged.map((entry) => checkYum(entry, base, `${what}: yum ${entry.id}`))
-  const modules = checkModules(preset.modules, group.modules, base, what)
+  const yum = merged.map((entry) => checkYum(entry, files, `${what}: yum ${entry.id}`))
+  const modules = checkModules(preset.modules, group.modules, files, what)
   for (const file of group.files) checkFile(file, `${what}: files`)
   if (yum.length + group.files.length === 0 && modules === undefined)
     throw invalidSetting(what, 'wants nothing: give a preset, yum, modules or files')
@@ -207,7 +209,7 @@ function loadPreset(name: string, what: string): Preset {
   return parseSettings(PresetSettings, readFileSync(file, 'utf8'), `preset ${name}`)
 }
 
-function checkYum(entry: v.InferOutput<typeof YumEntry>, base: string, what: string): YumRepo {
+function checkYum(entry: v.InferOutput<typeof YumEntry>, files: NamedFiles, what: string): YumRepo {
   const places = [entry.baseurl, entry.mirrorlist, entry.metalink].filter((place) => place !== undefined)
   if (places.length !== 1) throw invalidSetting(what, 'needs exactly one of baseurl, mirrorlist, metalink')
   for (const url of places.flat()) checkUrl(url.replaceAll('$', ''), what)
@@ -219,7 +221,7 @@ function checkYum(entry: v.InferOutput<typeof YumEntry>, base: string, what: str
     vars: entry.vars ?? {},
     gpgcheck: entry.gpgcheck ?? false,
     repoGpgcheck: entry.repoGpgcheck ?? false,
-    ...(gpgkey === undefined ? {} : { gpgkey: readKey(resolve(base, gpgkey), 'gpgkey', what) }),
+    ...(gpgkey === undefined ? {} : { gpgkey: readKey(gpgkey, 'gpgkey', what, files) }),
   }
 }
 

@@ -135,6 +135,8 @@ sites:
         #   - id: sng-pkgs
         #     include: ["asterisk*", "sangoma-pbx*"]
         #     newest: 1
+        # modules:                   # the preset's feed; once there is an inventory of a box
+        #   policy: { endpoint: pin 16.0.1.5, superfecta: block }
         # files:
         #   - url: https://vendor.example/phone.bin
         #     as: firmware/phone.bin

@@ -6,14 +6,8 @@ import { redact } from '../manifests/errors.ts'
 import { parseNevra } from '../manifests/rpm-version.ts'
 import { filesOf } from './downloads.ts'
 import type { Plan, PlannedGroup, PlannedPackage, PlannedRepository } from './plan.ts'
-import {
-  moduleBoxLines,
-  moduleChain,
-  moduleItemRows,
-  moduleReason,
-  moduleRows,
-  moduleWarnings,
-} from './modules/render-modules.ts'
+import { moduleChain, moduleReason } from './modules/module-words.ts'
+import { moduleBoxLines, moduleItemRows, moduleRows, moduleWarnings } from './modules/render-modules.ts'
 import { advisoryLines, boxLines, boxWarnings, chainOf } from './render-boxes.ts'
 
 export interface PlanFigures {

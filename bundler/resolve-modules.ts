@@ -17,9 +17,10 @@
  */
 import { isUpgrade } from '../manifests/module-depends.ts'
 import type { ModuleEntry } from '../manifests/module-feed.ts'
-import { BoxView, demandsOf, type ModuleDemand } from './modules/box-view.ts'
+import { BoxView } from './modules/box-view.ts'
 import { boxResult, type ModuleBoxResult } from './modules/box-result.ts'
 import { CarriedSet, type ModuleBecause, type ModuleReason, type ResolvedModule } from './modules/carried-set.ts'
+import { demandsOf, type ModuleDemand } from './modules/demands.ts'
 import type { ModuleBox } from './modules/module-box.ts'
 import { boxesText, Offers, type OfferedList } from './modules/offers.ts'
 import { checkPolicy, type Policy } from './modules/policy.ts'
@@ -68,8 +69,9 @@ class Growing {
   readonly #views: BoxView[]
   readonly #policy: ReadonlyMap<string, Policy>
   readonly #carried: CarriedSet
-  /** rawnames to look at on every box, and on one */
-  #todo: { rawname: string; view: BoxView | undefined }[] = []
+  /** what to look at, on one box or on all: a module in the list, or files that a box has. No recursion: how long a chain of
+   *  demands is, the upstream says. */
+  #todo: { rawname: string; view: BoxView | undefined; here?: ModuleEntry }[] = []
 
   constructor({ lists, boxes, policy }: ModuleQuestion) {
     this.#views = [...boxes].sort((a, b) => compareTexts(a.name, b.name)).map((box) => new BoxView(box))
@@ -134,8 +136,8 @@ class Growing {
 
   /** Follows demands until nothing more comes. */
   finish(): void {
-    for (const { rawname, view } of this.#todo) {
-      for (const one of view === undefined ? this.#views : [view]) this.#look(rawname, one)
+    for (const { rawname, view, here } of this.#todo) {
+      for (const one of view === undefined ? this.#views : [view]) this.#look(rawname, one, here)
     }
     this.#todo = []
   }
@@ -168,15 +170,12 @@ class Growing {
     ]
   }
 
-  #look(rawname: string, view: BoxView): void {
-    const entry = view.seen(this.#carried.slotsOf(rawname))
-    if (entry === undefined || view.followed.has(entry) || !view.takes(entry)) return
-    this.#follow(entry, view)
-  }
-
-  #follow(entry: ModuleEntry, view: BoxView): void {
+  #look(rawname: string, view: BoxView, here: ModuleEntry | undefined): void {
+    const entry = here ?? view.seen(this.#carried.slotsOf(rawname))
+    if (entry === undefined || view.followed.has(entry)) return
+    if (here === undefined && !view.takes(entry)) return
     view.followed.add(entry)
-    for (const demand of demandsOf(entry)) this.#fulfil(demand, view, entry.rawname)
+    for (const demand of demandsOf(entry).modules) this.#fulfil(demand, view, entry.rawname)
   }
 
   /** Of what the box has running, an upgrade is carried already where there is one. */
@@ -189,7 +188,7 @@ class Growing {
       this.#todo.push({ rawname: name, view })
     }
     const here = from === 'files' ? this.#entryHere(name, view) : undefined
-    if (here !== undefined && !view.followed.has(here)) this.#follow(here, view)
+    if (here !== undefined) this.#todo.push({ rawname: name, view, here })
     const own = this.#offers.own(view.box.name, name, view.box.edge)
     if (own === undefined || (from === 'files' && !view.lacks(own))) return
     this.#carried.add(name, view, { reason: 'dependency', box: view.box.name, by, requirement: text })

@@ -1,5 +1,6 @@
 /** What the settings of several kinds of upstream have in common. */
 import { readFileSync } from 'node:fs'
+import { resolve } from 'node:path'
 import { GapferryError } from '../manifests/errors.ts'
 
 /** @param what  where it stands, as in `gapferry.yaml: group a` */
@@ -26,20 +27,29 @@ export function checkOrigin(key: string, text: string, what: string): string {
   return url.origin
 }
 
-/** The text of a file that the settings name. @throws CONFIG_INVALID */
-export function readNamed(file: string, key: string, what: string): string {
+/** Files that the settings name. */
+export interface NamedFiles {
+  /** folder that they are relative to */
+  base: string
+  /** false: they may not be here yet, and stand for empty ones */
+  isRead: boolean
+}
+
+/** The text of such a file. @throws CONFIG_INVALID */
+export function readNamed(name: string, key: string, what: string, { base, isRead }: NamedFiles): string {
+  const file = resolve(base, name)
   try {
-    return readFileSync(file, 'utf8')
+    return isRead ? readFileSync(file, 'utf8') : ''
   } catch (cause) {
     throw new GapferryError('CONFIG_INVALID', `${what}: ${key} ${file} cannot be read`, { cause })
   }
 }
 
 /** An armored OpenPGP key that the settings name. @throws CONFIG_INVALID */
-export function readKey(file: string, key: string, what: string): string {
-  const text = readNamed(file, key, what)
-  if (!text.includes('-----BEGIN PGP PUBLIC KEY BLOCK-----'))
-    throw invalidSetting(what, `${key} ${file} is not an armored OpenPGP key`)
+export function readKey(name: string, key: string, what: string, files: NamedFiles): string {
+  const text = readNamed(name, key, what, files)
+  if (files.isRead && !text.includes('-----BEGIN PGP PUBLIC KEY BLOCK-----'))
+    throw invalidSetting(what, `${key} ${resolve(files.base, name)} is not an armored OpenPGP key`)
   return text
 }
 

@@ -7,7 +7,24 @@
  *  order too.
  *  @returns -1, 0 or 1 */
 export function compareModuleVersions(a: string, b: string): -1 | 0 | 1 {
-  return compare(spelled(a), spelled(b))
+  return PLAIN.test(a) && PLAIN.test(b) ? comparePlain(a, b) : compare(spelled(a), spelled(b))
+}
+
+/** What nearly all versions are: numbers with dots between. A group's boxes are compared with its lists a hundred thousand
+ *  times. */
+const PLAIN = /^[0-9]{1,15}(?:\.[0-9]{1,15})*$/
+
+function comparePlain(a: string, b: string): -1 | 0 | 1 {
+  let [i, j] = [0, 0]
+  while (i < a.length && j < b.length) {
+    let [mine, theirs] = [0, 0]
+    for (; i < a.length && a[i] !== '.'; i++) mine = mine * 10 + Number(a[i])
+    for (; j < b.length && b[j] !== '.'; j++) theirs = theirs * 10 + Number(b[j])
+    if (mine !== theirs) return mine < theirs ? -1 : 1
+    i++
+    j++
+  }
+  return i < a.length ? 1 : j < b.length ? -1 : 0
 }
 
 /** Words of a version, a beginning is enough, the first that fits counts; any other word is lower than all. */

@@ -81,10 +81,16 @@ function unknownGroup(group: string): GapferryError {
 function boxObject(box: BoxContact): object {
   const { installid, group, address, deployment, framework, phpver, brand } = box
   return {
-    ...{ installid, group, address, deployment, framework, phpver, brand },
+    installid,
+    group,
+    address,
+    deployment,
+    framework,
+    phpver,
+    brand,
     firstAskedAt: formatIso(box.firstMs),
     lastAskedAt: formatIso(box.lastMs),
-    modules: Object.fromEntries([...box.modules].sort()),
+    modules: Object.fromEntries(sortedModules(box)),
     oddities: Object.fromEntries([...box.oddities].map(([oddity, atMs]) => [oddity, formatIso(atMs)])),
   }
 }
@@ -124,6 +130,10 @@ function renderBox(box: BoxContact): string {
     ...[...box.oddities].map(([oddity, atMs]) => ['warning', `${ODDITIES[oddity]} (${formatTime(atMs)})`]),
     ['modules', plural(box.modules.size, 'module')],
   ]
-  const modules = [...box.modules].sort().map(([rawname, version]) => [rawname, version])
+  const modules = sortedModules(box)
   return [formatTable(facts), ...(modules.length > 0 ? [formatTable(modules, { indent: '  ' })] : [])].join('\n')
+}
+
+function sortedModules({ modules }: BoxContact): [string, string][] {
+  return [...modules].sort(([a], [b]) => (a < b ? -1 : 1))
 }

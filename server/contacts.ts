@@ -23,7 +23,7 @@ export interface SeenRequest {
   status: number
 }
 
-export const FLUSH_MS = 5000
+const FLUSH_MS = 5000
 /** Per FLUSH_MS: what 800 boxes send. Reading that much takes at most half a second. */
 const MAX_READ_BYTES = 8 * 1024 * 1024
 /** Per FLUSH_MS, of boxes that are not known yet; the next time a box asks it is another chance. */
@@ -147,7 +147,9 @@ export function contactOf(
   const installid = formText(form, 'installid') ?? ''
   if (!INSTALLID.test(installid)) return undefined
   return {
-    ...{ group, atMs, address: address.replace(/^::ffff:(?=\d+\.)/, '') },
+    group,
+    atMs,
+    address: address.replace(/^::ffff:(?=\d+\.)/, ''),
     installid: installid.toLowerCase(),
     deployment: deploymentOf(form),
     framework: plain(form, 'pbxver', VERSION),

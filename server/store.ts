@@ -1,7 +1,8 @@
 /**
  * Opens what the mirror's commands work on. Writers hold the store's lock from before they look until after they wrote.
  */
-import { existsSync } from 'node:fs'
+import { accessSync, constants, existsSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import { BlobStore } from '../storage/blobs.ts'
@@ -91,10 +92,21 @@ export async function openStoreToServe(storeDir: string): Promise<MirrorStore | 
     const state = stateBeside(storeDir)
     if (state === undefined) throw error
     const blobs = new BlobStore(storeDir)
-    const faults = await verifyState(state, join(storeDir, STAGING))
+    const faults = await verifyState(state, scratchOf(storeDir))
     const releases = state.releases.filter(({ group }) => !faults.some((fault) => fault.group === group))
     const catalog = Catalog.inMemory({ ...state, releases })
     return { ...assembled(storeDir, { catalog, blobs, site: state.site }), damage: error, faults }
+  }
+}
+
+/** A store on a disk that is mounted read-only is served, too. */
+function scratchOf(storeDir: string): string {
+  const staging = join(storeDir, STAGING)
+  try {
+    accessSync(staging, constants.W_OK)
+    return staging
+  } catch {
+    return tmpdir()
   }
 }
 

@@ -206,7 +206,13 @@ function joined(before: Row | undefined, contact: Contact): Row {
 function toContact(row: Row): BoxContact {
   const { installid, deployment, address, framework, phpver, brand } = row
   return {
-    ...{ group: row.group_name, installid, deployment, address, framework, phpver, brand },
+    group: row.group_name,
+    installid,
+    deployment,
+    address,
+    framework,
+    phpver,
+    brand,
     firstMs: row.first_ms,
     lastMs: row.last_ms,
     modules: new Map(Object.entries(parseJson(row.modules)).map(([rawname, version]) => [rawname, String(version)])),

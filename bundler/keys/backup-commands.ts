@@ -116,7 +116,7 @@ async function restore(around: Surroundings, name: string, options: RestoreOptio
 
 /** Settings name vendors' keys by files that are not here yet. */
 function fleetOfBackup({ settings }: KeyBackup, config: string): Fleet {
-  return parseFleet(settings.replace(/^( *)gpgkey:/gm, '$1# gpgkey:'), config)
+  return parseFleet(settings, config, false)
 }
 
 function readBackup(file: string): Buffer {

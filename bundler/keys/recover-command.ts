@@ -145,7 +145,7 @@ async function choosePassphrase(options: RecoverOptions, around: Surroundings): 
 
 /** The settings as they will be; a vendor's key that is not written yet cannot be read. */
 function planned({ text }: Skeleton, config: string): Fleet {
-  return parseFleet(text.replace(/^ *gpg(?:key|check): .*\n/gm, ''), config)
+  return parseFleet(text, config, false)
 }
 
 function writeSkeleton(dir: string, { text, vendorKeys }: Skeleton, config: string, store: BlobStore): void {

@@ -1,7 +1,8 @@
 /** What a box would do with the list that it will find, and what would not work. */
 import type { ModuleEntry } from '../../manifests/module-feed.ts'
 import { isMet, isUpgrade, parseVersionDemand, versionAfter } from '../../manifests/module-depends.ts'
-import { demandsOf, type BoxView, type Slots } from './box-view.ts'
+import type { BoxView, Slots } from './box-view.ts'
+import { demandsOf } from './demands.ts'
 import { unmetOf, type BoxAfter } from './unmet.ts'
 
 export interface ModuleBoxResult {
@@ -77,7 +78,7 @@ function follow(
   const rooted = new Set(roots.map(({ rawname }) => rawname))
   // grows while it is gone through
   for (const entry of taken) {
-    for (const demand of demandsOf(entry)) {
+    for (const demand of demandsOf(entry).modules) {
       if (view.isRunning(demand.name)) continue
       if (!rooted.has(demand.name) && !needed.has(demand.name)) needed.set(demand.name, entry.rawname)
       const startsFromFiles = view.startsFromFiles(demand)
@@ -105,7 +106,7 @@ function unmetOn(
   const unresolved: ModuleBoxResult['unresolved'] = []
   const unknown = new Map<string, ModuleBoxResult['unknown'][number]>()
   for (const entry of entries) {
-    for (const { requirement, why, isUnknown } of unmetOf(entry.depends, after)) {
+    for (const { requirement, why, isUnknown } of unmetOf(demandsOf(entry), after)) {
       if (!isUnknown) unresolved.push({ requirement, by: entry.rawname, why, isWeekly: isWeekly(entry) })
       else if (unknown.has(requirement)) unknown.get(requirement)!.by.push(entry.rawname)
       else unknown.set(requirement, { requirement, by: [entry.rawname], why })

@@ -1,13 +1,6 @@
 /** One box against what is carried so far: what it would see in the list, and what it would do with it. */
 import type { ModuleEntry } from '../../manifests/module-feed.ts'
-import {
-  BUILTIN,
-  isUpgrade,
-  parseModuleDemand,
-  versionAfter,
-  type InstalledModule,
-  type NamedDemand,
-} from '../../manifests/module-depends.ts'
+import { isUpgrade, versionAfter, type InstalledModule, type NamedDemand } from '../../manifests/module-depends.ts'
 import { compareModuleVersions } from '../../manifests/module-version.ts'
 import type { ModuleBox } from './module-box.ts'
 import type { BoxAfter } from './unmet.ts'
@@ -98,25 +91,6 @@ export class BoxView {
       whyNot,
     }
   }
-}
-
-export interface ModuleDemand extends NamedDemand {
-  /** as the list spells it */
-  text: string
-}
-
-const parsed = new WeakMap<ModuleEntry, ModuleDemand[]>()
-
-/** The modules that an entry demands, without what every box has. */
-export function demandsOf(entry: ModuleEntry): readonly ModuleDemand[] {
-  const known = parsed.get(entry)
-  if (known !== undefined) return known
-  const demands = entry.depends.module.flatMap((text) => {
-    const demand = parseModuleDemand(text)
-    return demand === undefined || demand.name === BUILTIN ? [] : [{ ...demand, text }]
-  })
-  parsed.set(entry, demands)
-  return demands
 }
 
 /** States in which a box takes upgrades of a module by itself. */

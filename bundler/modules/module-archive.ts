@@ -22,7 +22,7 @@ const MAX_MODULE_BYTES = 2 * 2 ** 30
 const MAX_ENTRIES = 100_000
 const MAX_NAME_LENGTH = 1024
 const MAX_SEGMENT_LENGTH = 255
-const MAX_DEPTH = 32
+const MAX_DEPTH = 64 // packages of Node that carry their own packages
 /** Of all names together: they are in memory. */
 const MAX_NAMES_LENGTH = 16 * 2 ** 20
 const MAX_MODULE_XML = 1024 * 1024

@@ -3,7 +3,7 @@ import { resolve } from 'node:path'
 import * as v from 'valibot'
 import { dictionary, distinct, strictObject } from '../../manifests/document.ts'
 import { nearest } from '../../manifests/settings.ts'
-import { checkOrigin, invalidSetting, readKey, readNamed } from '../settings-checks.ts'
+import { checkOrigin, invalidSetting, readKey, readNamed, type NamedFiles } from '../settings-checks.ts'
 import type { Policy } from './policy.ts'
 
 const MAX_REQUEST_CHARS = 1024 * 1024
@@ -43,13 +43,12 @@ export interface GroupModules {
 
 /** @param preset  what the group's preset says, if it says anything
  *  @param own  what the group says
- *  @param base  folder that files are relative to
  *  @returns undefined where the group has no modules
  *  @throws CONFIG_INVALID */
 export function checkModules(
   preset: v.InferOutput<typeof ModuleEntry> | undefined,
   own: v.InferOutput<typeof ModuleEntry> | undefined,
-  base: string,
+  files: NamedFiles,
   what: string,
 ): GroupModules | undefined {
   const { enabled = true, ...entry } = { ...preset, ...own }
@@ -64,9 +63,9 @@ export function checkModules(
   return {
     feed: checkOrigin('feed', entry.feed, place),
     major: entry.major,
-    ...(entry.request === undefined ? {} : { request: readRequest(resolve(base, entry.request), place) }),
+    ...(entry.request === undefined ? {} : { request: readRequest(entry.request, place, files) }),
     policy: policy.sort(([a], [b]) => (a < b ? -1 : 1)),
-    keys: (entry.keys ?? []).map((file) => ({ file, text: readKey(resolve(base, file), 'keys:', place) })),
+    keys: (entry.keys ?? []).map((file) => ({ file, text: readKey(file, 'keys:', place, files) })),
     allowUnsigned: entry.allowUnsigned ?? [],
     wholeSet: entry.wholeSet ?? false,
   }
@@ -86,8 +85,10 @@ function parsePolicy(text: string, what: string): Policy {
 }
 
 /** As it came off a box. What it says is judged where it is sent. */
-function readRequest(file: string, what: string): string {
-  const text = readNamed(file, 'request', what).trim()
+function readRequest(name: string, what: string, files: NamedFiles): string {
+  const text = readNamed(name, 'request', what, files).trim()
+  const file = resolve(files.base, name)
+  if (!files.isRead) return text
   if (text.length > MAX_REQUEST_CHARS) throw invalidSetting(what, `request ${file} is larger than 1 MiB`)
   if (/^[!-~]+$/.test(text) && [...new URLSearchParams(text).keys()].some((key) => key.startsWith('modules[')))
     return text

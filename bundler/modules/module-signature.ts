@@ -1,20 +1,22 @@
 /** What the signatures of a module are worth: the verdict that a box's gpg gives, over digests that were made on the way. */
 import { createHash, type Hash } from 'node:crypto'
-import { enums, SignaturePacket } from 'openpgp'
+import { enums, SignaturePacket, type Config } from 'openpgp'
 import type { MessageSignatures } from './signed-message.ts'
 import { MODULE_CONFIG, type ModuleKey } from './vendor-keys.ts'
 
 /** What became of the signatures of one message. */
 export type SignatureVerdict = { verdict: 'good'; signer: string } | { verdict: 'unsigned' | 'bad'; why: string }
 
-const HASHES: Record<number, string> = { 8: 'sha256', 9: 'sha384', 10: 'sha512', 11: 'sha224' }
-const WEAK: Record<number, string> = { 1: 'MD5', 2: 'SHA-1', 3: 'RIPEMD-160' }
+const SHA1 = 2
+const HASHES: Record<number, string> = { [SHA1]: 'sha1', 8: 'sha256', 9: 'sha384', 10: 'sha512', 11: 'sha224' }
+/** SHA-1 is not good enough, but a person who may let such a module pass wants to know whether the signature holds. */
+const WITH_SHA1: Config = { ...MODULE_CONFIG, rejectMessageHashAlgorithms: MODULE_CONFIG.rejectHashAlgorithms }
 
 /** The digests that the signatures of one message are over. */
 export class SignedDigests {
   readonly #digests = new Map<number, Hash>()
 
-  /** @param hashes  numbers of hash algorithms; those that are not good enough are passed over */
+  /** @param hashes  numbers of hash algorithms; those that are not known here are passed over */
   constructor(hashes: readonly number[]) {
     for (const id of hashes) {
       if (HASHES[id] !== undefined && !this.#digests.has(id)) this.#digests.set(id, createHash(HASHES[id]))
@@ -69,18 +71,18 @@ async function signerOf(
   const hash = packet.hashAlgorithm as number
   const issuer = issuerOf(packet)
   const signer = keys.find(({ key }) => key.getKeys(packet.issuerKeyID).length > 0)
-  if (WEAK[hash] !== undefined) throw new Error(`its signature by ${issuer} is over ${WEAK[hash]}, which can be forged`)
   if (packet.signatureType !== enums.signature.binary)
     throw new Error(`its signature by ${issuer} is not over bytes as they are`)
   if (signer === undefined) throw new Error(`its signature is by ${issuer}, which is none of the keys for modules`)
   const digest = digests.over(hash, packet.signatureData!)
   if (digest === undefined)
-    throw new Error(`its signature by ${issuer} is over a digest that it does not announce (${hash})`)
+    throw new Error(`its signature by ${issuer} is over a digest that is not known or not announced (${hash})`)
   try {
     await check(packet, digest, signer, nowMs)
   } catch (error) {
     throw new Error(`its signature by ${issuer} does not hold: ${messageOf(error)}`, { cause: error })
   }
+  if (hash === SHA1) throw new Error(`its signature by ${issuer} holds, but is over SHA-1, which can be forged`)
   return signer.fingerprint
 }
 
@@ -114,7 +116,7 @@ async function check(packet: SignaturePacket, digest: Uint8Array, { key }: Modul
   const now = new Date(Math.max(nowMs, packet.created!.getTime()))
   const data = new Uint8Array() // in its place openpgp.js takes the digest that it finds here
   Object.assign(packet, { hashed: Promise.resolve(digest) })
-  await packet.verify(own.keyPacket, enums.signature.binary, data, now, false, MODULE_CONFIG)
+  await packet.verify(own.keyPacket, enums.signature.binary, data, now, false, WITH_SHA1)
   if (own.getCreationTime() > packet.created!) throw new Error('the key is newer than the signature')
   await key.getSigningKey(packet.issuerKeyID, now, undefined, MODULE_CONFIG)
   try {

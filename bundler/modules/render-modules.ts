@@ -1,7 +1,8 @@
 /** What a person reads of the modules that a group carries. */
 import { formatBytes, formatTable, plural } from '../../manifests/console.ts'
 import type { PlannedGroup } from '../plan.ts'
-import type { PlannedModule, PlannedModuleBox, PlannedModules } from './plan-modules.ts'
+import { moduleReason } from './module-words.ts'
+import type { PlannedModuleBox } from './plan-modules.ts'
 
 const SHOWN_BOXES = 12
 /** Of which every upgrade is shown unasked. */
@@ -9,7 +10,6 @@ const DETAILED_BOXES = 2
 const SHOWN_UPGRADES = 10
 const SHOWN_NAMES = 8
 const SHOWN_REQUIREMENTS = 5
-const MAX_CHAIN = 50
 
 /** For the table of a group's kinds. */
 export function moduleRows({ modules: planned }: Pick<PlannedGroup, 'modules'>): string[][] {
@@ -62,37 +62,6 @@ export function moduleItemRows({ modules: planned }: Pick<PlannedGroup, 'modules
     ]),
     ...sounds.files.map((file) => [file.as, file.bytes === null ? '?' : formatBytes(file.bytes), file.reason]),
   ]
-}
-
-/** In one line, why it is carried. */
-export function moduleReason({ reason, because }: PlannedModule): string {
-  const more = because.boxes - 1
-  const others = more < 1 ? '' : more === 1 ? ' and one other box' : ` and ${more} other boxes`
-  const on = because.box === undefined ? '' : ` on ${because.box}${others}`
-  const newer = because.from === undefined ? '' : `newer than ${because.from}${on}`
-  const texts: Record<PlannedModule['reason'], string> = {
-    upgrade: newer,
-    wanted: 'wanted by policy',
-    pinned: newer === '' ? 'pinned by policy' : `pinned by policy; ${newer}`,
-    dependency: `${because.by ?? 'another'} needs ${because.requirement ?? 'it'}${on}`,
-    always: 'always listed: boxes repair themselves with it',
-    kept: `carried before, and still the newest${on === '' ? '' : ` of what is${on}`}`,
-  }
-  return texts[reason]
-}
-
-/** From a module down to what is installed on a box, a step on each line. */
-export function moduleChain({ modules }: PlannedModules, item: PlannedModule): string[] {
-  const lines: string[] = []
-  const byName = new Map(modules.map((one) => [one.rawname, one]))
-  const seen = new Set<PlannedModule>()
-  for (let at: PlannedModule | undefined = item; at !== undefined && !seen.has(at);) {
-    seen.add(at)
-    if (seen.size > MAX_CHAIN) break
-    lines.push(`${at.rawname} ${at.version}: ${moduleReason(at)}`)
-    at = at.reason === 'dependency' && at.because.by !== undefined ? byName.get(at.because.by) : undefined
-  }
-  return lines
 }
 
 /** What to know before trusting the plan. */

@@ -1,14 +1,6 @@
-/** What of an entry's `depends` a box would not fulfil once it has taken all that its list has for it. */
-import type { ModuleDepends } from '../../manifests/module-feed.ts'
-import {
-  BUILTIN,
-  isMet,
-  parseComponentDemand,
-  parseEngineDemand,
-  parseModuleDemand,
-  parseVersionDemand,
-  type NamedDemand,
-} from '../../manifests/module-depends.ts'
+/** What of an entry's demands a box would not fulfil once it has taken all that its list has for it. */
+import { isMet, type NamedDemand } from '../../manifests/module-depends.ts'
+import type { Demands, ModuleDemand } from './demands.ts'
 
 export interface BoxAfter {
   phpver: string | undefined
@@ -32,44 +24,48 @@ export interface Unmet {
   isUnknown: boolean
 }
 
-/** @returns in the order of `depends`, modules first */
-export function unmetOf(depends: ModuleDepends, box: BoxAfter): Unmet[] {
-  return [
-    ...depends.module.flatMap((text) => unmetModule(text, box)),
-    ...depends.version.flatMap((text) => unmetVersion('version', text, 'FreePBX', box.framework)),
-    ...depends.phpversion.flatMap((text) => unmetVersion('phpversion', text, 'PHP', box.phpver)),
-    ...depends.phpcomponent.flatMap((text) => unmetComponent(text, box.components)),
-    ...unmetEngine(depends.engine, box.astver),
-    ...depends.file.map((path) => unknown(`file ${path}`, 'an inventory does not tell of this file')),
-  ]
+/** @returns modules first */
+export function unmetOf(demands: Demands, box: BoxAfter): Unmet[] {
+  const { framework, phpver } = box
+  const unmet: Unmet[] = []
+  for (const demand of demands.modules) addModule(unmet, demand, box)
+  for (const { text, demand } of demands.framework) {
+    if (framework === undefined)
+      unmet.push(unknown(`version ${text}`, 'the inventory does not tell the version of FreePBX'))
+    else if (!isMet(framework, demand)) unmet.push(lacking(`version ${text}`, `the box will have FreePBX ${framework}`))
+  }
+  for (const { text, demand } of demands.php) {
+    if (phpver === undefined)
+      unmet.push(unknown(`phpversion ${text}`, 'the inventory does not tell the version of PHP'))
+    else if (!isMet(phpver, demand)) unmet.push(lacking(`phpversion ${text}`, `the box has PHP ${phpver}`))
+  }
+  for (const one of demands.components) addComponent(unmet, one, box.components)
+  if (demands.engines !== undefined) addEngine(unmet, demands.engines, box.astver)
+  for (const path of demands.files) unmet.push(unknown(`file ${path}`, 'an inventory does not tell of this file'))
+  return unmet
 }
 
-function unmetModule(text: string, box: BoxAfter): Unmet[] {
-  const demand = parseModuleDemand(text)
-  if (demand === undefined || demand.name === BUILTIN) return []
+function addModule(unmet: Unmet[], demand: ModuleDemand, box: BoxAfter): void {
+  if (box.isStuck(demand.name)) {
+    unmet.push(unknown(demand.text, 'it waits on the box to be installed, in a version that is not told'))
+    return
+  }
   const version = box.versionFor(demand)
-  if (box.isStuck(demand.name))
-    return [unknown(text, 'it waits on the box to be installed, in a version that is not told')]
-  return version !== undefined && isMet(version, demand.version) ? [] : [unmet(text, box.whyNot(demand.name))]
+  if (version !== undefined && isMet(version, demand.version)) return
+  unmet.push(lacking(demand.text, box.whyNot(demand.name)))
 }
 
-function unmetVersion(kind: string, text: string, what: string, version: string | undefined): Unmet[] {
-  const demand = parseVersionDemand(text)
-  if (demand === undefined) return []
-  if (version === undefined) return [unknown(`${kind} ${text}`, `the inventory does not tell the version of ${what}`)]
-  return isMet(version, demand)
-    ? []
-    : [unmet(`${kind} ${text}`, `the box ${kind === 'version' ? 'will have' : 'has'} ${what} ${version}`)]
-}
-
-function unmetComponent(text: string, components: BoxAfter['components']): Unmet[] {
-  const alternatives = parseComponentDemand(text)
-  if (alternatives === undefined) return []
+function addComponent(
+  unmet: Unmet[],
+  { text, alternatives }: Demands['components'][number],
+  components: BoxAfter['components'],
+): void {
   const found = alternatives.map((one) => hasComponent(one, components.get(one.name.toLowerCase())))
-  if (found.includes(true)) return []
+  if (found.includes(true)) return
   const requirement = `phpcomponent ${text}`
-  if (found.includes(undefined)) return [unknown(requirement, 'the inventory does not tell of this PHP component')]
-  return [unmet(requirement, 'the PHP of the box does not have it')]
+  const isUnknown = found.includes(undefined)
+  if (isUnknown) unmet.push(unknown(requirement, 'the inventory does not tell of this PHP component'))
+  else unmet.push(lacking(requirement, 'the PHP of the box does not have it'))
 }
 
 /** @returns undefined where it is not known */
@@ -80,22 +76,20 @@ function hasComponent(demand: NamedDemand, version: string | null | undefined): 
   return version === '' ? undefined : isMet(version, demand.version)
 }
 
-/** One of all is enough. */
-function unmetEngine(texts: readonly string[], astver: string | undefined): Unmet[] {
-  if (texts.length === 0) return []
-  const requirement = `engine ${texts.join(' or ')}`
-  const demands = texts.flatMap((text) => parseEngineDemand(text) ?? []).filter(({ name }) => name === ENGINE)
-  if (demands.some(({ version }) => version === undefined)) return []
-  if (demands.length === 0) return [unmet(requirement, `the engine of the box is ${ENGINE}`)]
-  if (astver === undefined) return [unknown(requirement, 'the inventory does not tell the version of Asterisk')]
-  return demands.some(({ version }) => isMet(astver, version))
-    ? []
-    : [unmet(requirement, `the box has Asterisk ${astver}`)]
+function addEngine(unmet: Unmet[], { text, alternatives }: Demands['engines'] & {}, astver: string | undefined): void {
+  const requirement = `engine ${text}`
+  const fit = alternatives.filter(({ name }) => name === ENGINE)
+  if (fit.some(({ version }) => version === undefined)) return
+  if (fit.length === 0) unmet.push(lacking(requirement, `the engine of the box is ${ENGINE}`))
+  else if (astver === undefined) unmet.push(unknown(requirement, 'the inventory does not tell the version of Asterisk'))
+  else if (!fit.some(({ version }) => isMet(astver, version))) {
+    unmet.push(lacking(requirement, `the box has Asterisk ${astver}`))
+  }
 }
 
 const ENGINE = 'asterisk'
 
-function unmet(requirement: string, why: string): Unmet {
+function lacking(requirement: string, why: string): Unmet {
   return { requirement, why, isUnknown: false }
 }
 

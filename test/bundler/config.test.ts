@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import t from 'tap'
-import { loadFleet, PRESETS, type Fleet } from '../../bundler/config.ts'
+import { loadFleet, parseFleet, PRESETS, type Fleet } from '../../bundler/config.ts'
 
 const HEAD = 'apiVersion: gapferry/v1\nkind: Fleet\n'
 
@@ -73,6 +73,16 @@ t.test('reads the vendor’s key from a file', (t) => {
   t.equal(fleet(t, text, { KEY: key }).sites[0]!.groups[0]!.yum[0]!.gpgkey, key)
   t.throws(() => fleet(t, text, { KEY: 'x' }), { code: 'CONFIG_INVALID' })
   t.throws(() => fleet(t, text), { code: 'CONFIG_INVALID' })
+  t.end()
+})
+
+t.test('settings from elsewhere are read before the files that they name are here', (t) => {
+  const yum = 'yum: [{ id: x, baseurl: ["http://u/"], gpgkey: KEY, gpgcheck: true }]'
+  const modules = 'modules: { feed: "http://u", major: 16, keys: [KEY], request: FORM }'
+  const text = HEAD + group(`${yum}\n${modules}`)
+  const file = join(t.testdir(), 'gapferry.yaml')
+  t.throws(() => parseFleet(text, file), { code: 'CONFIG_INVALID', message: /KEY cannot be read/ })
+  t.match(parseFleet(text, file, false).sites, [{ name: 'hq', groups: [{ name: 'a', modules: { major: 16 } }] }])
   t.end()
 })
 

@@ -463,3 +463,15 @@ t.test('boxes in another order give the same', (t) => {
   t.strictSame(resolve({ list, boxes: [...boxes].reverse() }), resolve({ list, boxes }))
   t.end()
 })
+
+t.test('a chain of demands as long as a list may be ends, whether its modules are absent or switched off', (t) => {
+  const names = Array.from({ length: 9000 }, (_, i) => `m${i}`)
+  const list = feedOf([...BASE, ...names.map((name, i) => needing(`${name} 2.0`, ...names.slice(i + 1, i + 2)))])
+  const absent = resolve({ list, boxes: [boxOf('one', [...BASE, 'm0 1.0'])] })
+  t.equal(absent.carried.length, names.length + 2)
+  const off = names.slice(1).map((name) => `${name} 2.0 disabled`)
+  const idle = resolve({ list, boxes: [boxOf('one', [...BASE, 'm0 1.0', ...off])] })
+  t.equal(idle.carried.length, 3, 'what the box has is enough')
+  t.equal(idle.boxes[0]!.installs.length, off.length)
+  t.end()
+})

@@ -8,7 +8,7 @@ import { must, run, start, type Outcome, type Running, type Teardown } from './p
 const PROJECT = resolve(import.meta.dirname, '../..')
 
 /** One site with everything that is ours on both sides of the gap, as the real programs: a laptop, a stick, a mirror with
- *  one origin. Everything lies below one folder. */
+ *  an origin for each group. Everything lies below one folder. */
 export interface Gap {
   site: string
   group: string
@@ -18,34 +18,41 @@ export interface Gap {
   mirrorDir: string
   /** `http://127.0.0.1:PORT`, as the boxes are told; listened on once `serve` was called */
   origin: string
+  /** of every group, the first one too */
+  origins: Record<string, string>
   admin: string
   rootFile: string
   /** `gapferry …` in the laptop's folder */
   gapferry(...args: string[]): Promise<Outcome>
   /** `gapferry-mirror …` in the mirror's folder */
   mirror(...args: string[]): Promise<Outcome>
-  /** Settings of the group's upstreams (YAML flow or block, indented by the caller from column 0). */
-  settings(yum: string): void
+  /** Settings of a group's upstreams (YAML flow or block, indented by the caller from column 0); the first group's unless
+   *  another is named. */
+  settings(text: string, group?: string): void
   /** `gapferry bundle`; rejects unless it ends with 0. @returns the parts written, in order */
   bundle(...args: string[]): Promise<{ number: number; isNew: boolean; files: string[] }>
   /** `gapferry-mirror import --release`; rejects unless it ends with 0 */
   deliver(...args: string[]): Promise<void>
-  /** Starts the mirror and waits until it serves; ended in teardown. */
-  serve(): Promise<Running>
-  /** A path of the origin; rejects unless the answer is 200. */
-  fetch(path: string): Promise<Buffer>
+  /** Starts the mirror and waits until it serves, or, where nothing was released, until it answers; ended in teardown. */
+  serve(options?: { isEmpty?: boolean }): Promise<Running>
+  /** A path of an origin, the first group's unless another is named; rejects unless the answer is 200. */
+  fetch(path: string, group?: string): Promise<Buffer>
 }
 
 /** @param dir  an empty folder, removed by the caller
- *  @param yum  the group's `yum:` and `files:` settings, YAML from column 0 */
+ *  @param yum  the group's `yum:`, `files:` and `modules:` settings, YAML from column 0
+ *  @param options.more  further groups with theirs */
 export async function makeGap(
   t: Teardown,
   dir: string,
   yum: string,
-  options: { site?: string; group?: string } = {},
+  options: { site?: string; group?: string; more?: Record<string, string> } = {},
 ): Promise<Gap> {
   const { site = 'hq', group = 'pbxact16' } = options
-  const [originPort, adminPort] = await freePorts(2)
+  const settings = new Map([[group, yum], ...Object.entries(options.more ?? {})])
+  const [adminPort, ...ports] = await freePorts(settings.size + 1)
+  const names = [...settings.keys()]
+  const origins = Object.fromEntries(names.map((name, i) => [name, `http://127.0.0.1:${ports[i]}`]))
   const [laptopDir, stickDir, mirrorDir] = ['laptop', 'stick', 'mirror'].map((name) => join(dir, name)) as [
     string,
     string,
@@ -56,7 +63,9 @@ export async function makeGap(
     run(process.execPath, [join(PROJECT, main), ...args], { cwd, env: { no_proxy: '*' } })
   const gapferry = program('bundler/main.ts', laptopDir)
   const mirror = program('server/main.ts', mirrorDir)
-  const origin = `http://127.0.0.1:${originPort}`
+  const writeSettings = (): void => {
+    writeFileSync(join(laptopDir, 'gapferry.yaml'), settingsText(site, settings, origins))
+  }
   const admin = `http://127.0.0.1:${adminPort}`
   const gap: Gap = {
     site,
@@ -65,12 +74,16 @@ export async function makeGap(
     laptopDir,
     stickDir,
     mirrorDir,
-    origin,
+    origin: origins[group]!,
+    origins,
     admin,
     rootFile: join(laptopDir, 'keys', site, '1.root.json'),
     gapferry: (...args) => gapferry(args),
     mirror: (...args) => mirror(args),
-    settings: (text) => writeFileSync(join(laptopDir, 'gapferry.yaml'), settingsText(site, group, origin, text)),
+    settings: (text, of = group) => {
+      settings.set(of, text)
+      writeSettings()
+    },
     bundle: async (...args) => {
       const { stdout } = must(await gapferry(['bundle', '--to', stickDir, '--json', ...args]))
       const [bundle] = (
@@ -80,20 +93,21 @@ export async function makeGap(
     },
     deliver: async (...args) =>
       void must(await mirror(['import', '--release', ...(args.length > 0 ? args : [stickDir])])),
-    serve: () => serve(t, mirrorDir, admin),
-    fetch: async (path) => {
-      const { statusCode, body } = await request(`${origin}/${path}`)
+    serve: ({ isEmpty = false } = {}) => serve(t, mirrorDir, admin, isEmpty ? 503 : 200),
+    fetch: async (path, of = group) => {
+      const { statusCode, body } = await request(`${origins[of]}/${path}`)
       const bytes = Buffer.from(await body.arrayBuffer())
       if (statusCode !== 200) throw new Error(`${path}: ${statusCode} ${bytes.toString()}`)
       return bytes
     },
   }
-  gap.settings(yum)
+  writeSettings()
   must(await gapferry(['init', '.', '--no-passphrase']))
   must(
     await mirror([
       ...['init', '.', '--trust', gap.rootFile, '--fingerprint', fingerprintWords(readFileSync(gap.rootFile))],
-      ...['--admin', `127.0.0.1:${adminPort}`, '--origin', `${group}=127.0.0.1:${originPort}`],
+      ...['--admin', `127.0.0.1:${adminPort}`],
+      ...names.flatMap((name, i) => ['--origin', `${name}=127.0.0.1:${ports[i]}`]),
     ]),
   )
   return gap
@@ -119,23 +133,23 @@ export async function freePorts(count: number): Promise<number[]> {
   return ports
 }
 
-async function serve(t: Teardown, cwd: string, admin: string): Promise<Running> {
+async function serve(t: Teardown, cwd: string, admin: string, status: number): Promise<Running> {
   const ready = async (): Promise<boolean> => {
     const answer = await request(`${admin}/healthz`).catch(() => undefined)
     await answer?.body.dump()
-    return answer?.statusCode === 200
+    return answer?.statusCode === status
   }
   return start(t, process.execPath, [join(PROJECT, 'server/main.ts'), 'serve'], { cwd, ready })
 }
 
-function settingsText(site: string, group: string, origin: string, yum: string): string {
+function settingsText(site: string, settings: Map<string, string>, origins: Record<string, string>): string {
+  const groups = [...settings].map(([group, text]) => {
+    return `      - name: ${group}\n        origin: ${origins[group]}\n${text.replace(/^(?=.)/gm, '        ')}\n`
+  })
   return `apiVersion: gapferry/v1
 kind: Fleet
 sites:
   - name: ${site}
     groups:
-      - name: ${group}
-        origin: ${origin}
-${yum.replace(/^(?=.)/gm, '        ')}
-`
+${groups.join('')}`
 }

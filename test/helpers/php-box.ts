@@ -67,6 +67,8 @@ export interface PhpBox {
   clone(): PhpBox
   /** every installed file: path below the modules → SHA-256 */
   files(): Record<string, string>
+  /** what it keeps of the list it fetched, as PHP has it: section → content */
+  kept(section: 'modules' | 'edge' | 'beta' | 'previous' | 'security' | 'expired'): unknown
   /** puts a key file beside the program, as an administrator may */
   addKey(name: string, text: string): void
   /** what `gapferry-box inventory` would say; `sections` are added or replaced */
@@ -124,6 +126,7 @@ function boxIn(parent: string, dir: string): PhpBox {
       return boxIn(parent, copy)
     },
     files: () => digests(join(dir, 'html/admin/modules')),
+    kept: (section) => (JSON.parse(readFileSync(join(dir, 'box.json'), 'utf8')) as State).module_xml[section]?.data,
     addKey: (name, text) => write(join(dir, 'html/admin/libraries/BMO', name), text),
     inventory: (name, sections = {}) =>
       inventoryText({ box: name, sections: { freepbx: freepbxLines(dir), ...sections } }),
@@ -139,6 +142,7 @@ interface State {
   modules: Record<string, { version: string; enabled: number }>
   module_xml: Record<string, { time: number; data: unknown } | undefined>
   sound_packages: Record<string, Required<SoundSpec> & { installed: string | null }>
+  repos: readonly string[]
 }
 
 function stateOf(spec: BoxSpec, masters: string[]): State & Record<string, unknown> {
@@ -191,7 +195,9 @@ function modulesOf(spec: BoxSpec): (ModuleSpec & { state?: string })[] {
 
 /** Lines of the section `freepbx`, from what the box is now. */
 function freepbxLines(dir: string): string[] {
-  const { facts, admin, modules } = JSON.parse(readFileSync(join(dir, 'box.json'), 'utf8')) as State
+  const { facts, admin, modules, sound_packages, settings, repos } = JSON.parse(
+    readFileSync(join(dir, 'box.json'), 'utf8'),
+  ) as State
   const folder = join(dir, 'html/admin/modules')
   const names = readdirSync(folder).filter((name) => name !== '_cache')
   const rows = names.sort().map((name) => {
@@ -221,13 +227,23 @@ function freepbxLines(dir: string): string[] {
     ucount: facts['ucount'],
   }
   const given = Object.entries(profile).filter(([, value]) => value !== null && value !== undefined)
-  const keys = readdirSync(join(dir, 'html/admin/libraries/BMO')).filter((name) => name.endsWith('.key'))
+  const keyFolder = join(dir, 'html/admin/libraries/BMO')
+  const keys = readdirSync(keyFolder).filter((name) => name.endsWith('.key'))
+  const sounds = Object.values(sound_packages).filter((one) => one.installed !== null)
   return [
     `framework ${admin.version}`,
     ...rows,
     ...given.map(([name, value]) => `profile ${name} ${value}`),
-    ...keys.sort().map((name) => `key ${name.slice(0, -4)}`),
+    ...keys.sort().flatMap((name) => keyLines(name.slice(0, -4), readFileSync(join(keyFolder, name), 'utf8'))),
+    ...sounds.map((one) => `sound ${one.type} ${one.module} ${one.language} ${one.format} ${one.installed}`),
+    `setting MODULEADMINEDGE ${settings['MODULEADMINEDGE']}`,
+    ...repos.map((name) => `active-repo ${name}`),
   ]
+}
+
+function keyLines(name: string, text: string): string[] {
+  const lines = text.split('\n').filter((line, i, all) => line !== '' || i < all.length - 1)
+  return [`key ${name}`, ...lines.map((line) => `key-line ${name} ${line}`)]
 }
 
 function change(dir: string, work: (state: State) => void): void {

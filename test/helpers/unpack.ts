@@ -5,13 +5,13 @@ import { BlobStore } from '../../storage/blobs.ts'
 import { Catalog } from '../../storage/catalog.ts'
 import type { Gap } from './gap.ts'
 
-/** Writes every path of the origin's newest imported current tree as a plain file below `to`. @returns `to` */
-export function unpackOrigin(gap: Gap, to: string): string {
+/** Writes every path of an origin's newest imported current tree as a plain file below `to`. @returns `to` */
+export function unpackOrigin(gap: Gap, to: string, group = gap.group): string {
   const store = join(gap.mirrorDir, 'store')
   const blobs = new BlobStore(store)
   const catalog = new Catalog(join(store, 'catalog.db'))
   try {
-    const { sha256 } = catalog.trees(catalog.newestBundle()!.number).get(`${gap.group}/current`)!
+    const { sha256 } = catalog.trees(catalog.newestBundle()!.number).get(`${group}/current`)!
     for (const [path, entry] of parseTree(blobs.read(sha256, MAX_TREE_BYTES), 'tree').entries) {
       mkdirSync(dirname(join(to, path)), { recursive: true })
       writeFileSync(join(to, path), blobs.read(entry.sha256, MAX_BLOB_BYTES))

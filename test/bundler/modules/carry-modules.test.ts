@@ -1,9 +1,11 @@
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
 import t from 'tap'
+import { loadFleet } from '../../../bundler/config.ts'
 import { parseModuleFeed } from '../../../manifests/module-feed.ts'
 import { parseSoundFeed } from '../../../manifests/sound-feed.ts'
+import { fingerprintWords } from '../../../manifests/words.ts'
 import { freepbxLines, makeModuleLaptop } from '../../helpers/module-laptop.ts'
 import type { Catalogue } from '../../helpers/module-upstream.ts'
 
@@ -128,4 +130,23 @@ t.test('a vendor who changes bytes under one name is refused, with the way out',
   t.match(stderr, /policy: \{ core: block \}/)
   settings({ policy: { core: 'pin 16.0.60' } })
   t.match(await bundle(), { number: 2 }, 'another version will do, too')
+})
+
+t.test('settings that are made anew from a bundle have the modules’ feed and keys', async (t) => {
+  const { box, bundle, gapferry, dir, vendor, settings } = await makeModuleLaptop(t, CATALOGUE)
+  settings({ wholeSet: true })
+  await box('pbx1', PBX1)
+  const { files } = await bundle()
+  const keys = join(dir, 'keys/hq')
+  const rootKey = join(
+    keys,
+    readdirSync(keys).find((name) => name.startsWith('root-'))!,
+  )
+  const words = fingerprintWords(readFileSync(join(keys, '1.root.json')))
+  const from = ['--from', files[0]!.path, '--root-key', rootKey, '--fingerprint', words, '--no-passphrase']
+  const { status, stderr } = await gapferry('init', 'new', ...from)
+  t.equal(status, 0, stderr)
+  const [group] = loadFleet(join(dir, 'new/gapferry.yaml')).sites[0]!.groups
+  t.match(group, { name: 'pbx', modules: { feed: vendor.url, major: 16 }, files: [] })
+  t.match(group!.modules!.keys, [{ text: /BEGIN PGP PUBLIC KEY/ }])
 })

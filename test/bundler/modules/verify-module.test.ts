@@ -245,15 +245,28 @@ async function signedCases(): Promise<SignedCase[]> {
       why: /announces 1 signatures and has 0/,
     },
     // Where a box is more lenient: gpg 2.2 still takes SHA-1.
-    { what: 'SHA-1', message: await signed(['vendor'], '--digest-algo', 'SHA1'), ...bad, why: /SHA-1/, box: 'good' },
+    {
+      what: 'SHA-1',
+      message: await signed(['vendor'], '--digest-algo', 'SHA1'),
+      ...bad,
+      why: /holds, but is over SHA-1/,
+      box: 'good',
+    },
+    {
+      what: 'SHA-1 over other data',
+      message: await overOtherData(plain, '--digest-algo', 'SHA1'),
+      ...bad,
+      why: /not hold/,
+    },
+    { what: 'SHA-1, foreign', message: await signed(['stranger'], '--digest-algo', 'SHA1'), ...bad, why: /none of/ },
     { what: 'as text', message: await asText(), ...bad, why: /not over bytes/ },
   ]
 }
 
-async function overOtherData(message: Buffer): Promise<Buffer> {
-  const theirs = parsePackets(await signMessage(['vendor'], other, ['-z', '0']))
-  const [onePass, data] = parsePackets(message)
-  return Buffer.concat([packet(4, onePass!.body), packet(11, data!.body), packet(2, theirs[2]!.body)])
+async function overOtherData(message: Buffer, ...options: string[]): Promise<Buffer> {
+  const theirs = parsePackets(await signMessage(['vendor'], other, ['-z', '0', ...options]))
+  const [, data] = parsePackets(message)
+  return Buffer.concat([packet(4, theirs[0]!.body), packet(11, data!.body), packet(2, theirs[2]!.body)])
 }
 
 /** A signature over text, whose line ends do not count. */

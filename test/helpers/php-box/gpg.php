@@ -12,6 +12,8 @@ final class BoxGpg
 
     private const SECONDS = 10;
 
+    private bool $trusts = false;
+
     /**
      * @param string $home     keyring
      * @param string $keyDir   where key files lie: <16 hex digits>.key, and signatures/ below it
@@ -21,9 +23,12 @@ final class BoxGpg
     {
     }
 
-    /** Makes the masters ultimately trusted. @throws RuntimeException where the file of one is missing */
+    /** Makes the masters ultimately trusted, once in a program. @throws RuntimeException where the file of one is missing */
     public function trust(): void
     {
+        if ($this->trusts) {
+            return;
+        }
         foreach ($this->masters as $fingerprint) {
             $this->getKey($fingerprint);
         }
@@ -33,6 +38,7 @@ final class BoxGpg
                 $this->run(['--import-ownertrust'], "$fingerprint:6:\n");
             }
         }
+        $this->trusts = true;
     }
 
     /** Whether a trusted key made the inline signature, and a master is or certified that key. */
