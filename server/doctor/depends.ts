@@ -1,6 +1,12 @@
 /** Whether boxes find what the listed modules ask for: one requirement that is nowhere ends an installation. */
 import { plural } from '../../manifests/console.ts'
-import { missingModules, type InstalledModule } from '../../manifests/module-depends.ts'
+import {
+  isMet,
+  isUpgrade,
+  missingModules,
+  parseVersionDemand,
+  type InstalledModule,
+} from '../../manifests/module-depends.ts'
 import type { ModuleFeed } from '../../manifests/module-feed.ts'
 import type { Sheet } from './sheet.ts'
 
@@ -9,6 +15,8 @@ export interface ModuleOwner {
   /** as a person knows it */
   name: string
   modules: ReadonlyMap<string, InstalledModule>
+  /** as 7.4.33; undefined where it is not known */
+  php: string | undefined
 }
 
 const CHECK = 'dependencies'
@@ -18,7 +26,9 @@ const SHOWN = 6
 export function checkDependencies(sheet: Sheet, feed: ModuleFeed, boxes: readonly ModuleOwner[]): void {
   const listed = feed.entries.filter(({ section }) => section === 'module')
   if (boxes.length === 0) return checkFresh(sheet, listed)
-  for (const { name, modules } of boxes) {
+  for (const box of boxes) {
+    checkPhp(sheet, listed, box)
+    const { name, modules } = box
     for (const { by, requirement, found } of missingModules(listed, modules)) {
       sheet.found(CHECK, {
         asked: `what ${by} depends on: ${requirement}`,
@@ -34,6 +44,23 @@ export function checkDependencies(sheet: Sheet, feed: ModuleFeed, boxes: readonl
       ? plural(boxes.length, 'box').replace('boxs', 'boxes')
       : boxes.map(({ name }) => name).join(', ')
   if (sheet.isClean(CHECK)) sheet.passed(CHECK, `all that ${names} would take is listed or installed there`)
+}
+
+/** A build for another PHP is a sign of a box that asks at another group's origin. */
+function checkPhp(sheet: Sheet, listed: ModuleFeed['entries'], { name, modules, php }: ModuleOwner): void {
+  if (php === undefined) return
+  for (const { rawname, version, depends } of listed) {
+    const has = modules.get(rawname)
+    if (has === undefined || !isUpgrade(has, version)) continue
+    const demand = depends.phpversion.find((text) => !isMet(php, parseVersionDemand(text)))
+    if (demand === undefined) continue
+    sheet.found(CHECK, {
+      asked: `what ${rawname} ${version} depends on: PHP ${demand}`,
+      text: `${name} has PHP ${php}`,
+      effect: 'fwconsole ma downloads it, refuses to install it, and tries again each time',
+      remedy: 'let that box ask at the origin of its own group; on the laptop, inventory add and bundle',
+    })
+  }
 }
 
 function checkFresh(sheet: Sheet, listed: ModuleFeed['entries']): void {

@@ -128,8 +128,9 @@ function checkOwnClock(sheet: Sheet, { clockFault, nowMs }: Doctor): void {
 /** The box that is played; else those that asked and said what they have. */
 function ownersOf({ box, contacts }: Patient): ModuleOwner[] {
   if (box?.freepbx !== undefined) {
-    const { modules } = box.freepbx
-    return [{ name: box.box, modules: new Map(modules.map(({ name, version, state }) => [name, { version, state }])) }]
+    const { modules, profile } = box.freepbx
+    const has = new Map(modules.map(({ name, version, state }) => [name, { version, state }]))
+    return [{ name: box.box, modules: has, php: profile.get('phpver') }]
   }
   // A request says of each module only which version there is; most are enabled.
   return contacts
@@ -137,6 +138,7 @@ function ownersOf({ box, contacts }: Patient): ModuleOwner[] {
     .map((contact) => ({
       name: nameOf(contact),
       modules: new Map([...contact.modules].map(([name, version]) => [name, { version, state: 'enabled' }])),
+      php: contact.phpver ?? undefined,
     }))
 }
 

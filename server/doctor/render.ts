@@ -31,19 +31,19 @@ function rowsOf(one: AnyCheck, next: AnyCheck | undefined, width: number): strin
   const isSaidNext = next !== undefined && isFinding(next) && next.effect === one.effect && next.remedy === one.remedy
   if (isSaidNext) return rows
   // A command is copied: it stays on one line.
-  return [
-    ...rows,
-    hang(lead(undefined, 'a box', width), one.effect),
-    lead(undefined, 'remedy', width) + redact(one.remedy),
-  ]
+  return [...rows, hang(label('a box'), one.effect), label('remedy') + redact(one.remedy)]
 }
 
 function isFinding(one: AnyCheck): one is Finding {
   return one.state === 'found'
 }
 
-function lead(state: AnyCheck['state'] | undefined, check: string, width: number): string {
-  return `  ${(state === undefined ? '' : MARKS[state]).padEnd(4)}${check.padEnd(width)}  `
+function lead(state: AnyCheck['state'], check: string, width: number): string {
+  return `  ${MARKS[state].padEnd(4)}${check.padEnd(width)}  `
+}
+
+function label(name: string): string {
+  return `        ${name.padEnd(8)}`
 }
 
 /** `text` after `before`, its further lines under its first. Names from the network are in it. */

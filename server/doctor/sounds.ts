@@ -8,6 +8,7 @@ import {
   soundLicense,
   type SoundPackage,
 } from '../../manifests/sound-feed.ts'
+import { compareModuleVersions } from '../../manifests/module-version.ts'
 import type { TreePath } from '../../manifests/path.ts'
 import { MAX_BLOB_BYTES } from '../../manifests/tree.ts'
 import type { Reply } from './ask.ts'
@@ -30,6 +31,7 @@ export async function checkSounds(args: ModuleArgs, major: number): Promise<void
   for (const one of packages) {
     await checkSoundFile(args, soundLicense(one))
     if (args.tree.entries.has(soundFile(one))) await checkSoundFile(args, soundFile(one))
+    else checkUncarried(args, one)
   }
   if (sheet.isClean(CHECK))
     sheet.passed(
@@ -37,6 +39,20 @@ export async function checkSounds(args: ModuleArgs, major: number): Promise<void
       `sounds-${major}.0.xml has ${plural(packages.length, 'package')}; no path below /sounds/ ends in an error`,
     )
 }
+
+/** A listed package without its file is answered with an empty one, which is well as long as nobody asks for it. */
+function checkUncarried({ sheet, box }: ModuleArgs, one: SoundPackage): void {
+  const has = box?.freepbx?.sounds.find((other) => NAMES.every((name) => other[name] === one[name]))
+  if (has === undefined || compareModuleVersions(has.version, one.version) >= 0) return
+  sheet.found(CHECK, {
+    asked: `POST /${soundFile(one)}`,
+    text: `it is listed and not carried, and ${box!.box} has ${has.version}`,
+    effect: 'it unpacks an empty file, and has no sounds of that language any more',
+    remedy: `on the laptop: gapferry inventory add of ${box!.box}, gapferry bundle; here: gapferry-mirror import --release STICK`,
+  })
+}
+
+const NAMES = ['type', 'module', 'language', 'format'] as const
 
 async function checkSoundList({ sheet, client, box }: ModuleArgs, major: number): Promise<SoundPackage[]> {
   const path = `/sounds-${major}.0.xml`

@@ -36,7 +36,7 @@ export interface WardFiles {
 }
 
 /** @returns true where it answered itself */
-export type Front = (req: IncomingMessage, res: ServerResponse) => boolean
+type Front = (req: IncomingMessage, res: ServerResponse) => boolean
 
 export interface WardArgs extends WardFiles {
   /** default 127.0.0.1 */
@@ -248,3 +248,27 @@ async function freePort(): Promise<number> {
   await once(server, 'close')
   return port
 }
+
+/** Every finding as `check: what was seen`. */
+function findings(sheet: Sheet): string[] {
+  return sheet.findings.map(({ check, text }) => `${check}: ${text}`)
+}
+
+/** One finding under this name, complete; others may be there. */
+export function hasFinding(t: Test, sheet: Sheet, check: string, text: RegExp): void {
+  const found = sheet.findings.find((one) => one.check === check && text.test(one.text))
+  if (!t.ok(found, `${check} ${String(text)}`)) t.comment(findings(sheet).join('\n'))
+  for (const part of ['asked', 'effect', 'remedy'] as const) t.ok((found?.[part] ?? '').length > 10, part)
+}
+
+export const pass: Front = () => false
+
+/** A front that answers `path` itself. */
+export const answering =
+  (path: string, answer: (res: ServerResponse, req: IncomingMessage) => void): Front =>
+  (req, res) => {
+    if (req.url!.split('?')[0] !== path || req.method === 'HEAD') return false
+    req.resume()
+    answer(res, req)
+    return true
+  }

@@ -1,39 +1,15 @@
 import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
-import { createServer as createSocketServer, type AddressInfo } from 'node:net'
+import type { ServerResponse } from 'node:http'
+import { createServer as createSocketServer } from 'node:net'
 import { join } from 'node:path'
-import t, { type Test } from 'tap'
-import { ContactStore, type BoxContact, type Oddity } from '../../../storage/contacts.ts'
+import t from 'tap'
 import type { Sheet } from '../../../server/doctor/sheet.ts'
+import { ContactStore, type BoxContact, type Oddity } from '../../../storage/contacts.ts'
 import { inventoryText } from '../../helpers/inventory-text.ts'
 import { mustRun } from '../../helpers/process.ts'
 import { DAY } from '../../helpers/site.ts'
-import { makeWard, MODULES, type Front } from '../../helpers/ward.ts'
-
-/** Every finding as `check: what was seen`. */
-function findings(sheet: Sheet): string[] {
-  return sheet.findings.map(({ check, text }) => `${check}: ${text}`)
-}
-
-/** One finding under this name, complete; others may be there. */
-function hasFinding(t: Test, sheet: Sheet, check: string, text: RegExp): void {
-  const found = sheet.findings.find((one) => one.check === check && text.test(one.text))
-  if (!t.ok(found, `${check} ${String(text)}`)) t.comment(findings(sheet).join('\n'))
-  for (const part of ['asked', 'effect', 'remedy'] as const) t.ok((found?.[part] ?? '').length > 10, part)
-}
-
-const pass: Front = () => false
-
-/** A front that answers `path` itself. */
-const answering =
-  (path: string, answer: (res: ServerResponse, req: IncomingMessage) => void): Front =>
-  (req, res) => {
-    if (req.url!.split('?')[0] !== path || req.method === 'HEAD') return false
-    req.resume()
-    answer(res, req)
-    return true
-  }
+import { answering, hasFinding, makeWard, MODULES, pass } from '../../helpers/ward.ts'
 
 t.test('a healthy mirror has a clean bill, a line for each thing', async (t) => {
   const sounds = [{ version: '1.6.1' }, { version: '1.6.1', format: 'g722' }]
@@ -69,7 +45,7 @@ t.test('nothing listens: exit 1, what a box does, the command', async (t) => {
   t.equal(status, 1)
   t.match(
     stdout,
-    /^ {2}! {3}listener +http.+: no connection: nothing\s+listens there\n {6}a box +yum .+\n(?:.+\n)? {6}remedy +gapferry-mirror serve$/m,
+    /^ {2}! {3}listener +http.+: no connection: nothing\s+listens there\n {8}a box +yum .+\n(?:.+\n)? {8}remedy +gapferry-mirror serve$/m,
   )
   t.match(stderr, /1 finding: listener \[DOCTOR_FOUND\]\n {2}next: .*gapferry-mirror doctor/)
   const json = JSON.parse((await ward.run('doctor', '--json')).stdout)
@@ -280,133 +256,6 @@ t.test('yum: an index of somebody else, no signature, a file with another checks
   hasFinding(t, endless, 'yum base', /longer than 1048576 bytes/)
 })
 
-t.test('the list: error, empty, page, short of modules and issues, sent on', async (t) => {
-  const other = createServer((_, res) => void res.end())
-  other.listen(0, '127.0.0.1')
-  await once(other, 'listening')
-  t.teardown(() => other.close())
-  let strayed = 0
-  other.on('connection', () => strayed++)
-  const elsewhere = `http://127.0.0.1:${(other.address() as AddressInfo).port}/all-16.0.xml`
-
-  const { behind } = await makeWard(t, { front: pass })
-  const list = (answer: (res: ServerResponse) => void): Promise<Sheet> => behind(answering('/all-16.0.xml', answer))
-  const lost = await list((res) => res.writeHead(404).end('<html>'))
-  hasFinding(t, lost, 'module list', /answered 404/)
-  t.match(lost.findings[0]!.effect, /takes the text for the list/)
-  hasFinding(t, await list((res) => res.end()), 'module list', /the answer is empty/)
-  hasFinding(t, await list((res) => res.end('<html><body>log in</body></html>')), 'module list', /expected <xml>/)
-  hasFinding(
-    t,
-    await list((res) => res.writeHead(302, { location: elsewhere }).end()),
-    'module list',
-    /sent on to http/,
-  )
-  t.equal(strayed, 0, 'the doctor does not follow')
-  const cut = await list((res) => res.writeHead(200, { 'content-length': '9999' }).write('<xml>', () => res.destroy()))
-  hasFinding(t, cut, 'module list', /cut/)
-  const coded = await list((res) => res.writeHead(200, { 'content-encoding': 'gzip' }).end('no gzip'))
-  hasFinding(t, coded, 'module list', /its gzip is broken/)
-
-  const one = await makeWard(t, { modules: [MODULES[0]!], issues: [{ id: 'SEC-1' }] })
-  const short = await one.examine()
-  hasFinding(t, short, 'module list', /1 module, and needs 2/)
-  hasFinding(t, short, 'module list', /1 security issue, and needs 2/)
-  const none = await makeWard(t, { modules: [] })
-  t.match((await none.examine()).checks.at(-1), { check: 'modules', state: 'skipped' })
-})
-
-t.test('a list that nobody signed', async (t) => {
-  const ward = await makeWard(t, { front: answering('/all-16.0.xml', (res) => res.end(list)) })
-  const list = String(readFileSync(await signedList(ward.dir)))
-    .replace('<newfield', '<neWfield')
-    .replace('</newfield', '</neWfield')
-  hasFinding(t, await ward.examine(), 'module list', /not the list that was released/)
-})
-
-t.test('files of modules: missing, short, other bytes, coded, unsafe, refused', async (t) => {
-  const path = (file: string): string => `/modules/packages/${file}`
-  const core = path('core/core-16.0.68.tgz.gpg')
-  const { behind } = await makeWard(t, { front: pass })
-  const files = (at: string, answer: (res: ServerResponse) => void): Promise<Sheet> => behind(answering(at, answer))
-  hasFinding(t, await files(core, (res) => res.end('x')), 'modules', /1 of \d+ bytes came/)
-  const length = 'signed archive of core 16.0.68'.length
-  hasFinding(t, await files(core, (res) => res.end('x'.repeat(length))), 'modules', /its sha1 is .*, the list says/)
-  hasFinding(t, await files(core, (res) => res.end('x'.repeat(length + 1))), 'modules', /longer than/)
-  const plain = path('labmod/labmod-16.0.2.tgz')
-  hasFinding(t, await files(plain, (res) => res.end('archive of labmod 16.0.3')), 'modules', /its md5 is/)
-  hasFinding(
-    t,
-    await files(plain, (res) => res.writeHead(200, { 'content-encoding': 'gzip' }).end('archive of labmod 16.0.2')),
-    'modules',
-    /Content-Encoding gzip/,
-  )
-  const absent = await makeWard(t, { modules: [...MODULES, { rawname: 'gone', version: '16.0.1', absent: true }] })
-  hasFinding(t, await absent.examine(), 'modules', /answered 404/)
-  const unsafe = { rawname: 'bad', version: '16.0.1', entry: { location: '../../etc/passwd' } }
-  hasFinding(
-    t,
-    await (await makeWard(t, { modules: [...MODULES, unsafe] })).examine(),
-    'module list',
-    /"bad".*<location>/,
-  )
-})
-
-t.test('many findings of one kind are counted', async (t) => {
-  const modules = Array.from({ length: 30 }, (_, i) => ({ rawname: `m${i}`, version: '16.0.1', absent: true as const }))
-  const ward = await makeWard(t, { modules })
-  const { stdout } = await ward.run('doctor')
-  t.equal(stdout.match(/POST \/modules\/packages/g)?.length, 8)
-  t.match(stdout, /modules +and 22 more\n/)
-  t.equal(stdout.match(/the module stays as it is/g)?.length, 1, 'what is the same is said once')
-})
-
-t.test('dependencies, with the box that is played', async (t) => {
-  const modules = [
-    ...MODULES,
-    { rawname: 'ivr', version: '16.0.9', depends: { module: ['recordings ge 16.0.5', 'core'] } },
-  ]
-  const ward = await makeWard(t, { modules })
-  const told = (await ward.examine()).checks.find(({ check }) => check === 'dependencies')
-  t.match(told, { state: 'skipped', text: /not listed, .*: recordings; --box/ })
-  const box = async (...lines: string[]) => {
-    const freepbx = ['framework 16.0.40', 'module ivr 16.0.1 enabled GPLv3+', ...lines]
-    writeFileSync(join(ward.dir, 'pbx1.gfi'), inventoryText({ sections: { freepbx } }))
-    return ward.run('doctor', '--box', '../pbx1.gfi')
-  }
-  t.match(
-    (await box()).stdout,
-    /! +dependencies +what ivr depends on: recordings ge 16\.0\.5: it is neither listed\s+nor/,
-  )
-  t.match((await box('module recordings 16.0.1 enabled GPLv3+')).stdout, /pbx1 would have\s+16\.0\.1/)
-  t.match((await box('module recordings 16.0.7 enabled GPLv3+')).stdout, /ok +dependencies +all that pbx1 would take/)
-})
-
-t.test('versions for --tag: no answer, another file, one that is not there', async (t) => {
-  const { behind } = await makeWard(t, { front: pass })
-  const versions = (answer: (res: ServerResponse) => void): Promise<Sheet> => behind(answering('/mversion.php', answer))
-  hasFinding(t, await versions((res) => res.end()), 'versions', /the answer is empty/)
-  hasFinding(t, await versions((res) => res.end('none')), 'versions', /no JSON object/)
-  hasFinding(t, await versions((res) => res.writeHead(404).end()), 'versions', /answered 404/)
-  hasFinding(t, await versions((res) => res.end('{"rawname":"core","version":"1"}')), 'versions', /another file/)
-})
-
-t.test('sounds: any error makes a box leave', async (t) => {
-  const sounds = [{ version: '1.6.1' }, { version: '1.6.1', format: 'g722' }]
-  const { behind } = await makeWard(t, { sounds, front: pass })
-  const at = (path: string, answer: (res: ServerResponse) => void): Promise<Sheet> => behind(answering(path, answer))
-  const lost = await at('/sounds-16.0.xml', (res) => res.writeHead(500).end())
-  hasFinding(t, lost, 'sounds', /answered 500/)
-  t.match(lost.findings.find(({ check }) => check === 'sounds')!.effect, /sets MODULE_REPO back/)
-  hasFinding(t, await at('/sounds-16.0.xml', (res) => res.end()), 'sounds', /the answer is empty/)
-  hasFinding(t, await at('/sounds-16.0.xml', (res) => res.end('<html>')), 'sounds', /./)
-  const file = '/sounds/asterisk-core-en-ulaw-1.6.1.tar.gz'
-  hasFinding(t, await at(file, (res) => res.writeHead(404).end()), 'sounds', /answered 404/)
-  const nowhere = '/sounds/module-doctor-xx-license.txt'
-  hasFinding(t, await at(nowhere, (res) => res.writeHead(404).end()), 'sounds', /answered 404/)
-  hasFinding(t, await (await makeWard(t, { sounds: [{ version: '1' }] })).examine(), 'sounds', /1 package/)
-})
-
 t.test('time: an answer that does not come, a clock that is off, a bundle past its end', async (t) => {
   const { behind } = await makeWard(t, { front: pass })
   const silent = answering('/all-16.0.xml', () => undefined)
@@ -429,12 +278,6 @@ t.test('nothing is released, or no origin is told', async (t) => {
   hasFinding(t, await ward.examine({ released: null, origin: undefined }), 'release', /nothing is released/)
   hasFinding(t, await ward.examine({ origin: undefined }), 'release', /does not say where/)
 })
-
-/** The blob of the released list. */
-async function signedList(dir: string): Promise<string> {
-  const { stdout } = await mustRun('grep', ['-rl', '<newfield', join(dir, 'mir/store/blobs')])
-  return stdout.trim()
-}
 
 t.test('of several groups, the one that the box is planned in', async (t) => {
   const ward = await makeWard(t, { isListening: false, files: { 'gapferry/parity/pbx1.txt': 'a plan' } })
