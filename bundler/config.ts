@@ -10,6 +10,7 @@ import { GapferryError } from '../manifests/errors.ts'
 import { digestSettings, parseSettings, parseSize } from '../manifests/settings.ts'
 import { parseName } from '../manifests/tree.ts'
 import { parseFilePath } from './file-path.ts'
+import { LinkEntry, parseLink, type LinkSettings } from './link-settings.ts'
 import { checkModules, ModuleEntry, type GroupModules } from './modules/module-settings.ts'
 import { checkOrigin, checkUrl, invalidSetting, readKey, refuseTwice, type NamedFiles } from './settings-checks.ts'
 
@@ -59,6 +60,7 @@ const FleetSettings = strictObject({
   keys: v.exactOptional(Path, './keys'),
   inventories: v.exactOptional(Path, './inventories'),
   budget: v.exactOptional(v.string(), '600MB'),
+  link: v.exactOptional(LinkEntry),
   sites: v.pipe(v.array(strictObject({ name: Text, groups: Groups })), v.minLength(1), v.maxLength(1000)),
 })
 
@@ -103,6 +105,7 @@ export interface Fleet {
   keysDir: string
   inventoriesDir: string
   budgetBytes: number
+  link: LinkSettings
   sites: { name: string; groups: GroupPlan[] }[]
 }
 
@@ -144,6 +147,7 @@ export function parseFleet(text: string, file: string, isRead = true): Fleet {
     keysDir: resolve(base, settings.keys),
     inventoriesDir: resolve(base, settings.inventories),
     budgetBytes: parseSize(settings.budget, `${file}: budget`),
+    link: parseLink(settings.link, file),
     sites,
   }
 }

@@ -142,6 +142,7 @@ export function timeoutFailure(expected: string, found: string, cause?: unknown)
   })
 }
 
+const CHECK_PROXY = 'check link.proxy in gapferry.yaml, or http_proxy, https_proxy and all_proxy of the environment'
 const CHECK_LINK = 'check that this laptop is online, then run the command again'
 const CHECK_CERTIFICATE =
   'check the clock of this laptop and that no login page or proxy stands in between, then run again'
@@ -156,6 +157,11 @@ const NETWORK: Record<string, [string, string?]> = {
   UND_ERR_RES_CONTENT_LENGTH_MISMATCH: ['the connection was cut', CHECK_LINK],
   ENETUNREACH: ['no way to that network', CHECK_LINK],
   EHOSTUNREACH: ['no way to that host', CHECK_LINK],
+  PROXY_DOWN: ['no connection to the proxy', CHECK_PROXY],
+  PROXY_FAILED: ['the proxy got no connection', CHECK_LINK],
+  PROXY_REFUSED: ['the proxy refused', CHECK_PROXY],
+  PROXY_AUTH: ['the proxy wants a user and password, or others', CHECK_PROXY],
+  PROXY_INVALID: ['something that is no SOCKS5 proxy', CHECK_PROXY],
   CERT_HAS_EXPIRED: ['a certificate that has expired', CHECK_CERTIFICATE],
   CERT_NOT_YET_VALID: ['a certificate that is not valid yet', CHECK_CERTIFICATE],
   DEPTH_ZERO_SELF_SIGNED_CERT: ['a self-signed certificate', CHECK_CERTIFICATE],
@@ -164,7 +170,16 @@ const NETWORK: Record<string, [string, string?]> = {
   UNABLE_TO_GET_ISSUER_CERT_LOCALLY: ['a certificate of an unknown authority', CHECK_CERTIFICATE],
   ERR_TLS_CERT_ALTNAME_INVALID: ['a certificate for another host', CHECK_CERTIFICATE],
 }
-const NO_WAY = new Set(['ENOTFOUND', 'ECONNREFUSED', 'ENETUNREACH', 'ENETDOWN', 'EHOSTUNREACH', 'EADDRNOTAVAIL'])
+const NO_WAY = new Set([
+  'PROXY_DOWN',
+  'PROXY_FAILED',
+  'ENOTFOUND',
+  'ECONNREFUSED',
+  'ENETUNREACH',
+  'ENETDOWN',
+  'EHOSTUNREACH',
+  'EADDRNOTAVAIL',
+])
 const TRANSIENT_NETWORK = new Set([
   'EAI_AGAIN',
   'ECONNRESET',
@@ -173,10 +188,20 @@ const TRANSIENT_NETWORK = new Set([
   'UND_ERR_RES_CONTENT_LENGTH_MISMATCH',
 ])
 
+/** undici says only in words what an HTTP proxy answered. */
+function networkCode(error: unknown): string {
+  const { code = '', message = '' } = error as { code?: string; message?: string }
+  const status = /^Proxy (?:response|Authentication Required) \((\d{3})\)/.exec(message)?.[1]
+  if (status === undefined) return code
+  if (status === '407') return 'PROXY_AUTH'
+  return status.startsWith('5') ? 'PROXY_FAILED' : 'PROXY_REFUSED'
+}
+
 /** @param error  what undici or Node threw
  *  @param where  how far the answer had come: ` after 10 of 20 bytes` */
 export function networkFailure(error: unknown, where: string): FetchFailure {
-  const { code = '', message = '' } = error as { code?: string; message?: string }
+  const { message = '' } = error as { message?: string }
+  const code = networkCode(error)
   // undici's own clock for headers runs only while a proxy is asked for a tunnel.
   if (code === 'UND_ERR_HEADERS_TIMEOUT') return timeoutFailure('an answer of the proxy', 'none', error)
   if (code === 'UND_ERR_CONNECT_TIMEOUT' || code === 'ETIMEDOUT') return timeoutFailure('a connection', 'none', error)

@@ -6,18 +6,20 @@
 import { createHash } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
 import pLimit, { type LimitFunction } from 'p-limit'
-import type { Dispatcher } from 'undici'
 import { parseSha256, type Checksum, type Sha256 } from '../manifests/digest.ts'
 import type { BlobStore } from '../storage/blobs.ts'
-import { type Answer, type FetchFailure, publicUrl } from './fetch-failure.ts'
+import { type Answer, FetchFailure, publicUrl } from './fetch-failure.ts'
 import { MIN_BYTES_PER_SECOND, RATE_WINDOW_MS, request, type Order, type Receiver, type TimeLimits } from './http.ts'
 import { Body, CodedBody, contentLength, type RemoteFile, type Sink, sizeRefusal } from './remote-file.ts'
 import { firstThatGives, type Attempts, type RetryRules } from './retry.ts'
+import type { Page, PageMemory } from './pages.ts'
+import { makeThrottle } from './throttle.ts'
 import { Transfer, type OnBytes } from './transfer.ts'
+import type { Way } from './ways.ts'
 
 export type { RemoteFile } from './remote-file.ts'
 export type { OnBytes } from './transfer.ts'
-export { makeDispatcher } from './http.ts'
+export { makeDispatcher } from './ways.ts'
 export { publicUrl } from './fetch-failure.ts'
 
 const CONCURRENCY = 8
@@ -53,8 +55,8 @@ export interface FileHead extends Origin {
   bytes: number | undefined
 }
 
-export interface FetcherOptions extends TimeLimits {
-  dispatcher: Dispatcher
+export interface FetcherOptions extends Omit<TimeLimits, 'throttle'> {
+  dispatcher: Pick<Way, 'dispatch'>
   /** `gapferry/<version>` */
   userAgent: string
   /** requests at a time; no more than the dispatcher's connections per host */
@@ -63,32 +65,67 @@ export interface FetcherOptions extends TimeLimits {
   retries?: number | undefined
   /** no pause is longer, whatever a server asks for */
   maxWaitMs?: number | undefined
+  /** of all bodies together; without it as fast as they come */
+  bytesPerSecond?: number | undefined
+  /** small files that were fetched before */
+  pages?: PageMemory
   random?: () => number
   wait?: (ms: number, signal: AbortSignal) => Promise<void>
 }
 
 export class Fetcher {
   readonly #options: FetcherOptions
+  readonly #limits: TimeLimits
   readonly #limit: LimitFunction
   /** hosts that gave an answer in this run: no way to one of them may be a link that is down for a moment */
   readonly #answering = new Set<string>()
 
   constructor(options: FetcherOptions) {
     this.#options = options
+    this.#limits = limitsOf(options)
     this.#limit = pLimit(options.concurrency ?? CONCURRENCY)
   }
 
-  /** A small file (metadata, lists, keys) into memory.
+  /** A small file (metadata, lists, keys) into memory. One that was fetched before is asked for by its ETag and date.
    *  @throws FETCH_FAILED, FETCH_STATUS, FETCH_TIMEOUT, FETCH_CAPTIVE, FETCH_TOO_LONG, FETCH_SIZE_MISMATCH,
    *          FETCH_DIGEST_MISMATCH naming the item and every address tried; the signal's reason */
   get(file: RemoteFile, signal: AbortSignal): Promise<FetchedBytes> {
     return this.#fromAny(file, signal, async (url) => {
+      const known = file.form === undefined ? this.#options.pages?.recall(pageOf(file, url)) : undefined
       const memory = new Memory()
       const body = file.acceptsGzip === true ? new CodedBody(file, memory) : new Body(file, memory)
-      const answer = await this.#send(file, url, body, signal)
-      body.end()
-      return { ...originOf(url, answer), bytes: memory.whole(), sha256: memory.digest('sha256') as Sha256 }
+      const answer = await this.#send(file, url, body, signal, known === undefined ? {} : marksOf(known))
+      if (known !== undefined && answer.status === 304) this.#takeKnown(file, url, memory, known.bytes, answer)
+      else body.end()
+      const bytes = memory.whole()
+      if (answer.status !== 304) await this.#keepPage(file, url, bytes, answer)
+      return { ...originOf(url, answer), bytes, sha256: memory.digest('sha256') as Sha256 }
     })
+  }
+
+  /** The next `get` of this file at this address asks for its bytes, whatever the server says of them: for a file that
+   *  turned out not to fit what belongs to it. */
+  forget(file: Pick<RemoteFile, 'urls' | 'acceptsGzip'>): void {
+    for (const url of file.urls) this.#options.pages?.forget(pageOf(file, url))
+  }
+
+  /** What was right before may not be what is declared now: then it is asked for anew. */
+  #takeKnown(file: RemoteFile, url: string, memory: Memory, bytes: Buffer, answer: Answer): void {
+    const body = new Body(file, memory)
+    try {
+      body.begin({ ...answer, status: 200, headers: {} })
+      body.data(bytes)
+      body.end()
+    } catch (error) {
+      this.forget({ ...file, urls: [url] })
+      throw error instanceof FetchFailure ? new FetchFailure(error.code, error.message, { isTransient: true }) : error
+    }
+  }
+
+  async #keepPage(file: RemoteFile, url: string, bytes: Buffer, { headers }: Answer): Promise<void> {
+    const { etag = null, 'last-modified': lastModified = null } = headers
+    if (file.form !== undefined || (etag ?? lastModified) === null) return
+    await this.#options.pages?.keep(pageOf(file, url), { etag, lastModified, bytes })
   }
 
   /** A file into the store, hashed while it is written and durable when this resolves. A file whose declared SHA-256 is in
@@ -186,8 +223,8 @@ export class Fetcher {
   ): Promise<Answer> {
     const { dispatcher, userAgent } = this.#options
     const headers = { 'user-agent': userAgent, accept: '*/*', ...asked }
-    const accepts = asked['range'] === undefined ? [200] : [200, 206, 416]
-    const answer = await request({ ...order, dispatcher, headers, accepts, limits: this.#options })
+    const accepts = [200, ...(asked['range'] === undefined ? [] : [206, 416]), ...(isByMark(asked) ? [304] : [])]
+    const answer = await request({ ...order, dispatcher, headers, accepts, limits: this.#limits })
     this.#answering.add(hostOf(order.url))
     return answer
   }
@@ -202,7 +239,7 @@ export class Fetcher {
     { attempt, heldBytes }: Pick<Attempts<R>, 'attempt' | 'heldBytes'>,
   ): Promise<R> {
     const { retries = RETRIES, maxWaitMs = MAX_WAIT_MS, random = Math.random, wait = pause } = this.#options
-    const { minBytesPerSecond = MIN_BYTES_PER_SECOND, rateWindowMs = RATE_WINDOW_MS } = this.#options
+    const { minBytesPerSecond = MIN_BYTES_PER_SECOND, rateWindowMs = RATE_WINDOW_MS } = this.#limits
     // What is too slow gets no better by asking at once.
     const slowBytes = (minBytesPerSecond * rateWindowMs) / 1000
     const progressBytes = ({ code }: FetchFailure): number => (code === 'FETCH_TIMEOUT' ? slowBytes : PROGRESS_BYTES)
@@ -211,6 +248,12 @@ export class Fetcher {
     const rules = { retries, maxWaitMs, random, wait, isPassing }
     return firstThatGives(file, signal, rules, { attempt, heldBytes, progressBytes })
   }
+}
+
+function limitsOf({ bytesPerSecond, ...limits }: FetcherOptions): TimeLimits {
+  return bytesPerSecond === undefined
+    ? limits
+    : { ...limits, throttle: makeThrottle(bytesPerSecond, () => performance.now()) }
 }
 
 /** The bytes of a small file. */
@@ -233,6 +276,21 @@ class Memory implements Sink {
   whole(): Buffer {
     return Buffer.concat(this.#chunks)
   }
+}
+
+function pageOf({ acceptsGzip }: Pick<RemoteFile, 'acceptsGzip'>, url: string): string {
+  return acceptsGzip === true ? `gzip ${url}` : url
+}
+
+function marksOf({ etag, lastModified }: Page): Record<string, string> {
+  return {
+    ...(etag === null ? {} : { 'if-none-match': etag }),
+    ...(lastModified === null ? {} : { 'if-modified-since': lastModified }),
+  }
+}
+
+function isByMark(asked: Record<string, string>): boolean {
+  return asked['if-none-match'] !== undefined || asked['if-modified-since'] !== undefined
 }
 
 function hostOf(url: string): string {

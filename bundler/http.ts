@@ -2,8 +2,7 @@
  * One request to an upstream, with every limit that keeps a hostile or broken server from holding the laptop: time to the
  * headers, idle time and a minimum rate in the body, few redirects and only to http(s). Sizes and digests: fetch.ts.
  */
-import { Agent, EnvHttpProxyAgent, Pool, type Dispatcher } from 'undici'
-import { GapferryError } from '../manifests/errors.ts'
+import type { Dispatcher } from 'undici'
 import {
   type Answer,
   EXCERPT_BYTES,
@@ -12,7 +11,6 @@ import {
   ledTo,
   networkFailure,
   placeOf,
-  publicUrl,
   statusFailure,
   timeoutFailure,
 } from './fetch-failure.ts'
@@ -24,11 +22,6 @@ const BODY_TIMEOUT_MS = 30_000
 /** Less than this over a whole window is a server that holds us, or a link on which nothing will get done. */
 export const MIN_BYTES_PER_SECOND = 256
 export const RATE_WINDOW_MS = 60_000
-const CONNECT_TIMEOUT_MS = 15_000
-/** Node's own 250 ms gives up each address of a host before a modem has answered. */
-const ADDRESS_ATTEMPT_MS = 4000
-const CONNECTIONS = 8
-const MAX_HEADER_BYTES = 16 * 1024
 const MAX_REDIRECTS = 5
 /** The body of an answer that is not wanted is read this far, so that its connection can be used again. */
 const MAX_UNWANTED_BYTES = 64 * 1024
@@ -39,6 +32,8 @@ export interface TimeLimits {
   bodyTimeoutMs?: number | undefined
   minBytesPerSecond?: number | undefined
   rateWindowMs?: number | undefined
+  /** told of bytes that came; says for how long (ms) no more shall come on this connection */
+  throttle?: ((bytes: number) => number) | undefined
 }
 
 /** Takes the body of an answer that was asked for. What it throws ends the request and is thrown to the caller. */
@@ -48,7 +43,7 @@ export interface Receiver {
 }
 
 export interface Order {
-  dispatcher: Dispatcher
+  dispatcher: Pick<Dispatcher, 'dispatch'>
   method: 'GET' | 'HEAD' | 'POST'
   url: string
   /** sent with POST, and never shown */
@@ -59,55 +54,6 @@ export interface Order {
   limits: TimeLimits
   receiver: Receiver
   signal: AbortSignal
-}
-
-export interface DispatcherOptions {
-  /** as in the environment's http_proxy, https_proxy (http_proxy when absent) and no_proxy */
-  proxy?: { http?: string | undefined; https?: string | undefined; no?: string | undefined }
-  /** per upstream host */
-  connections?: number
-  connectTimeoutMs?: number
-}
-
-/** The way to the upstreams. The caller closes it. Reads no environment: the proxy is an argument.
- *  @throws USAGE_INVALID for a proxy that is not an http(s) address */
-export function makeDispatcher(options: DispatcherOptions = {}): Dispatcher {
-  const timeout = options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS
-  const common = {
-    connections: options.connections ?? CONNECTIONS,
-    pipelining: 1,
-    allowH2: false,
-    maxHeaderSize: MAX_HEADER_BYTES,
-    connect: { timeout, autoSelectFamily: true, autoSelectFamilyAttemptTimeout: ADDRESS_ATTEMPT_MS },
-  }
-  const http = proxyAddress(options.proxy?.http)
-  const https = proxyAddress(options.proxy?.https) || http
-  if (https === '') return new Agent(common)
-  // '' instead of undefined: for what is undefined undici looks into the environment itself.
-  return new EnvHttpProxyAgent({
-    ...common,
-    connectTimeout: timeout,
-    // A proxy that never answers CONNECT would otherwise hold us for undici's five minutes.
-    clientFactory: (origin, poolOptions) => new Pool(origin, { ...poolOptions, headersTimeout: timeout }),
-    httpProxy: http,
-    httpsProxy: https,
-    noProxy: options.proxy?.no ?? '',
-  })
-}
-
-/** As curl reads it: `proxy.lan:3128` means http. */
-function proxyAddress(text = ''): string {
-  if (text === '') return ''
-  const address = text.includes('://') ? text : `http://${text}`
-  const url = URL.parse(address)
-  if (url !== null && (url.protocol === 'http:' || url.protocol === 'https:')) return url.href
-  throw new GapferryError(
-    'USAGE_INVALID',
-    `the proxy of the environment is not an http address: ${publicUrl(address)}`,
-    {
-      hint: 'set http_proxy to an address as in http://proxy.lan:3128',
-    },
-  )
 }
 
 /** Sends one request, follows redirects, hands the body of the final answer to the receiver.
@@ -199,6 +145,8 @@ class Exchange implements Dispatcher.DispatchHandler {
   #answer: Answer | undefined
   #receivedBytes = 0
   #windowStartBytes = 0
+  /** by our own will, and not yet set against a window */
+  #restedMs = 0
   #isSettled = false
 
   constructor(
@@ -252,6 +200,7 @@ class Exchange implements Dispatcher.DispatchHandler {
     else if (this.#receivedBytes < EXCERPT_BYTES) this.#excerpt.push(chunk)
     this.#receivedBytes += chunk.length
     if (!this.#isWanted() && this.#receivedBytes > MAX_UNWANTED_BYTES) this.#finish()
+    this.#slowDown(this.#order.limits.throttle?.(chunk.length) ?? 0)
   }
 
   onResponseEnd(): void {
@@ -262,21 +211,39 @@ class Exchange implements Dispatcher.DispatchHandler {
     this.#fail(networkFailure(error, this.#answer === undefined ? '' : ` ${this.#progress()}`))
   }
 
-  #watchBody(): void {
-    const { limits } = this.#order
-    const idleMs = limits.bodyTimeoutMs ?? BODY_TIMEOUT_MS
-    const windowMs = limits.rateWindowMs ?? RATE_WINDOW_MS
-    const perSecond = limits.minBytesPerSecond ?? MIN_BYTES_PER_SECOND
+  #watchSilence(): void {
+    const idleMs = this.#order.limits.bodyTimeoutMs ?? BODY_TIMEOUT_MS
     clearTimeout(this.#silence)
     this.#silence = setTimeout(() => {
       this.#fail(timeoutFailure(`more bytes within ${idleMs} ms`, `none ${this.#progress()}`))
     }, idleMs)
+  }
+
+  #watchBody(): void {
+    const { limits } = this.#order
+    const windowMs = limits.rateWindowMs ?? RATE_WINDOW_MS
+    const perSecond = limits.minBytesPerSecond ?? MIN_BYTES_PER_SECOND
+    this.#watchSilence()
     this.#rate = setInterval(() => {
       const bytes = this.#receivedBytes - this.#windowStartBytes
       this.#windowStartBytes = this.#receivedBytes
-      if (bytes >= (perSecond * windowMs) / 1000) return
+      const restedMs = Math.min(this.#restedMs, windowMs)
+      this.#restedMs -= restedMs
+      if (bytes >= (perSecond * (windowMs - restedMs)) / 1000) return
       this.#fail(timeoutFailure(`at least ${perSecond} bytes per second`, `${bytes} bytes in ${windowMs} ms`))
     }, windowMs)
+  }
+
+  /** Silence that we asked for is not the server's. */
+  #slowDown(ms: number): void {
+    if (ms <= 0 || this.#isSettled) return
+    clearTimeout(this.#silence)
+    this.#restedMs += ms
+    this.#controller!.pause()
+    this.#silence = setTimeout(() => {
+      this.#watchSilence()
+      this.#controller!.resume()
+    }, ms)
   }
 
   #isWanted(): boolean {

@@ -17,11 +17,13 @@ import type { Laptop } from './carry.ts'
 import { loadFleet, type Fleet } from './config.ts'
 import { Fetcher, makeDispatcher } from './fetch.ts'
 import { boxesByGroup, laterBundle } from './inventories.ts'
+import { proxiesOf } from './link-settings.ts'
 import { verifySignature } from './keys/openpgp.ts'
 import type { GroupModules } from './modules/module-settings.ts'
 import { moduleTrust, withoutKeys } from './modules/module-trust.ts'
 import { lookWholeSet } from './modules/whole-set.ts'
 import { planModules } from './modules/plan-modules.ts'
+import { openPages } from './pages.ts'
 import type { PlanSources } from './plan.ts'
 import { makeProgress } from '../manifests/progress.ts'
 import { lookFile } from './upstream-files.ts'
@@ -58,8 +60,11 @@ export function openLaptop(fleet: Fleet, around: Surroundings): { laptop: Laptop
     store.partials.sweep(around.nowMs())
     const ledger = new Ledger(join(fleet.storeDir, 'ledger.db'))
     noteLaptop(fleet, ledger, around)
-    const dispatcher = makeDispatcher({ connections: CONNECTIONS, proxy: proxyOf(around.environment) })
-    const fetcher = new Fetcher({ dispatcher, userAgent: `gapferry/${around.version}` })
+    const { retries, maxWaitMs, bytesPerSecond } = fleet.link
+    const dispatcher = makeDispatcher({ connections: CONNECTIONS, proxy: proxiesOf(fleet.link, around.environment) })
+    const userAgent = `gapferry/${around.version}`
+    const pages = openPages(store, ledger, around.nowMs())
+    const fetcher = new Fetcher({ dispatcher, userAgent, retries, maxWaitMs, bytesPerSecond, pages })
     const progress = makeProgress(around)
     const warn = (text: string): void => talk(around, `warning: ${text}`)
     const laptop = { fleet, store, ledger, fetcher, progress, warn, nowMs: around.nowMs, signal: around.signal }
@@ -73,12 +78,6 @@ export function openLaptop(fleet: Fleet, around: Surroundings): { laptop: Laptop
     unlock()
     throw error
   }
-}
-
-/** In small letters first, as curl has it. */
-function proxyOf(environment: Surroundings['environment']): { [K in 'http' | 'https' | 'no']: string | undefined } {
-  const of = (name: string): string | undefined => environment[name] ?? environment[name.toUpperCase()]
-  return { http: of('http_proxy'), https: of('https_proxy'), no: of('no_proxy') }
 }
 
 export function planSources(laptop: Laptop): PlanSources {

@@ -1,8 +1,8 @@
 /**
  * The laptop's store: what lies in it and what needs it. Needed are the blobs that the kept plan names (among them the
- * upstreams' lists, so that an unchanged one is not fetched again) and those of the newest bundles of each site. Everything
- * else can be fetched or made again; rows that remember it stay and do no harm, because a blob is looked for before a row
- * is believed. The caller holds the store's lock.
+ * upstreams' lists, so that an unchanged one is not fetched again), those of small files that are asked for by ETag or date
+ * (pages.ts) and those of the newest bundles of each site. Everything else can be fetched or made again; rows that remember
+ * it stay and do no harm, because a blob is looked for before a row is believed. The caller holds the store's lock.
  */
 import { lstatSync, rmSync } from 'node:fs'
 import { setImmediate } from 'node:timers/promises'
@@ -78,7 +78,7 @@ export function laptopStoreStatus(laptop: Laptop): StoreStatus {
   const { fleet, store, ledger } = laptop
   const plan = readPlan(fleet)
   const bundles = ledger.bundles()
-  const named = new Set(plan === undefined ? [] : plannedBlobs(laptop, plan))
+  const named = new Set([...ledger.pageBlobs(), ...(plan === undefined ? [] : plannedBlobs(laptop, plan))])
   const rows = bundles.map((bundle) => {
     const blobs = [...(bundleBlobsIfSound(laptop, bundle)?.keys() ?? bundle.trees.values())]
     for (const sha256 of blobs) named.add(sha256)
@@ -134,7 +134,7 @@ export async function checkLaptopStore(
  *  @throws BLOB_MISSING, BLOB_DIGEST_MISMATCH, BLOB_SIZE_MISMATCH where a tree of such a bundle is not sound: then nobody
  *          can tell what it needs */
 export function planStorePrune(laptop: Laptop, keep: number): StorePrunePlan {
-  const needed = new Set(readPlanBlobs(laptop))
+  const needed = new Set([...laptop.ledger.pageBlobs(), ...readPlanBlobs(laptop)])
   const kept = newest(laptop.ledger.bundles(), keep)
   for (const bundle of kept) for (const sha256 of soundBundleBlobs(laptop, bundle).keys()) needed.add(sha256)
   const files = [...filesOf(laptop)]

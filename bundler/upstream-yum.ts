@@ -35,7 +35,7 @@ export interface YumRepoConfig extends YumPlace {
 }
 
 export interface YumContext {
-  fetcher: Pick<Fetcher, 'get' | 'toBlob'>
+  fetcher: Pick<Fetcher, 'get' | 'toBlob'> & Partial<Pick<Fetcher, 'forget'>>
   store: BlobStore
   signal: AbortSignal
   /** which blob came for an upstream checksum other than SHA-256, so that nothing is fetched twice */
@@ -104,6 +104,9 @@ export async function lookYum(repo: YumRepoConfig, context: YumContext): Promise
     } catch (error) {
       context.signal.throwIfAborted()
       if (!isGapferryError(error, ...OF_THE_PLACE)) throw error
+      // Should a server take an old index for unchanged, the next look would fail like this one.
+      const index = new URL('repodata/repomd.xml', base).href
+      context.fetcher.forget?.({ urls: [index, `${index}.asc`] })
       failures.push(error)
     }
   }

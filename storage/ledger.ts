@@ -83,6 +83,14 @@ const MIGRATIONS = [
      inner_bytes  INTEGER NOT NULL CHECK (inner_bytes >= 0),
      PRIMARY KEY (sha256, expected)
    ) STRICT, WITHOUT ROWID;`,
+  `CREATE TABLE page (
+     request       TEXT PRIMARY KEY CHECK (length(request) = 64),
+     etag          TEXT,
+     last_modified TEXT,
+     sha256        TEXT NOT NULL CHECK (length(sha256) = 64),
+     bytes         INTEGER NOT NULL CHECK (bytes >= 0),
+     asked_at_ms   INTEGER NOT NULL
+   ) STRICT, WITHOUT ROWID;`,
 ]
 
 /** A blob that came from an upstream, and what was found out about the signature inside it. */
@@ -116,6 +124,11 @@ export interface ModuleFile {
   /** of the archive inside the signed message; of the file itself where it is not signed */
   innerSha256: Sha256
   innerBytes: number
+}
+
+/** A small file that can be asked for again by its marks; its bytes are a blob. */
+export interface PageRow extends Validator {
+  askedAtMs: number
 }
 
 export interface SignedBundle {
@@ -218,6 +231,38 @@ export class Ledger {
     const sql = 'INSERT OR REPLACE INTO module_file VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)'
     const facts = [m.sha256, m.expected, m.bytes, m.rawname, m.version, m.verdict, m.signer, m.why]
     this.#write(sql, ...facts, m.innerSha256, m.innerBytes)
+  }
+
+  /** @param request  SHA-256 of what was asked for */
+  page(request: Sha256): PageRow | undefined {
+    const row = this.#db
+      .prepare(
+        `SELECT etag, last_modified AS lastModified, sha256, bytes, asked_at_ms AS askedAtMs
+         FROM page WHERE request = ?`,
+      )
+      .get(request)
+    return row as PageRow | undefined
+  }
+
+  rememberPage(request: Sha256, { etag, lastModified, sha256, bytes, askedAtMs }: PageRow): void {
+    const sql = `INSERT OR REPLACE INTO page (request, etag, last_modified, sha256, bytes, asked_at_ms)
+                 VALUES (?, ?, ?, ?, ?, ?)`
+    this.#write(sql, request, etag, lastModified, sha256, bytes, askedAtMs)
+  }
+
+  forgetPage(request: Sha256): void {
+    this.#write('DELETE FROM page WHERE request = ?', request)
+  }
+
+  /** Those that nobody asked for since. */
+  forgetPages(beforeMs: number): void {
+    const isOld = this.#db.prepare('SELECT 1 FROM page WHERE asked_at_ms < ?').get(beforeMs) !== undefined
+    if (isOld) this.#write('DELETE FROM page WHERE asked_at_ms < ?', beforeMs)
+  }
+
+  /** The blobs of all pages. */
+  pageBlobs(): Sha256[] {
+    return this.#db.prepare('SELECT sha256 FROM page').pluck().all() as Sha256[]
   }
 
   /** The newest bundle signed for `site`. */

@@ -114,3 +114,29 @@ t.test('refuses what cannot be meant', (t) => {
   t.throws(() => loadFleet('/does/not/exist.yaml'), { code: 'CONFIG_MISSING' })
   t.end()
 })
+
+t.test('reads how this laptop gets to the upstreams', (t) => {
+  const text = `link: { proxy: 'socks5://127.0.0.1:1080', noProxy: [lan, .example], rateLimit: 500KB/s, retries: 3, maxWaitSeconds: 5 }\n`
+  t.strictSame(fleet(t, text + yum('{ id: x, baseurl: ["http://u/"] }')).link, {
+    proxy: 'socks5://127.0.0.1:1080',
+    noProxy: 'lan,.example',
+    retries: 3,
+    maxWaitMs: 5000,
+    bytesPerSecond: 500_000,
+  })
+  t.equal(
+    fleet(t, `link: { rateLimit: 1MB }\n${yum('{ id: x, baseurl: ["http://u/"] }')}`).link.bytesPerSecond,
+    1_000_000,
+  )
+  for (const wrong of ['{ rateLimit: 1B/s }', '{ rateLimit: fast }', '{ retries: -1 }', '{ maxWaitSeconds: 0 }']) {
+    t.throws(
+      () => fleet(t, `link: ${wrong}\n${yum('{ id: x, baseurl: ["http://u/"] }')}`),
+      { code: 'CONFIG_INVALID' },
+      wrong,
+    )
+  }
+  t.throws(() => fleet(t, `link: { proxies: x }\n${yum('{ id: x, baseurl: ["http://u/"] }')}`), {
+    code: 'CONFIG_KEY_UNKNOWN',
+  })
+  t.end()
+})

@@ -39,6 +39,7 @@ function fleet(groups: Record<string, YumRepo[]>): Fleet {
     keysDir: '/k',
     inventoriesDir: '/i',
     budgetBytes: 1000,
+    link: {},
     sites: [{ name: 'hq', groups: list }],
   }
 }

@@ -76,6 +76,7 @@ export async function planWorld(world: BoxPlanWorld): Promise<Plan> {
       keysDir: '/k',
       inventoriesDir: '/i',
       budgetBytes: 1e6,
+      link: {},
       sites: [{ name: 'hq', groups: [{ name: 'x', origin: 'http://m:1', yum, files: [] }] }],
     },
     undefined,
