@@ -19,13 +19,13 @@ import { isUpgrade } from '../manifests/module-depends.ts'
 import type { ModuleEntry } from '../manifests/module-feed.ts'
 import { BoxView } from './modules/box-view.ts'
 import { boxResult, type ModuleBoxResult } from './modules/box-result.ts'
-import { CarriedSet, type ModuleBecause, type ModuleReason, type ResolvedModule } from './modules/carried-set.ts'
+import { CarriedSet, type ResolvedModule } from './modules/carried-set.ts'
 import { demandsOf, type ModuleDemand } from './modules/demands.ts'
 import type { ModuleBox } from './modules/module-box.ts'
 import { boxesText, Offers, type OfferedList } from './modules/offers.ts'
 import { checkPolicy, type Policy } from './modules/policy.ts'
 
-export type { ModuleBecause, ModuleBox, ModuleReason, Policy, ResolvedModule }
+export type { ModuleBox, Policy, ResolvedModule }
 
 export interface ResolvedModules {
   /** by rawname; of one module first the entry for all boxes, then that of its edge build */
