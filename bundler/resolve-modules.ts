@@ -84,6 +84,7 @@ class Growing {
     return checkPolicy({
       policy: this.#policy,
       entriesOf: (rawname) => this.#offers.entriesOf(rawname),
+      problemOf: (rawname) => this.#offers.problemOf(rawname),
       versionsOf: (rawname) =>
         this.#views.filter((view) => view.has(rawname)).map((view) => view.installed.get(rawname)!.version),
       known: () => new Set([...this.#offers.rawnames(), ...this.#views.flatMap((view) => [...view.installed.keys()])]),
@@ -223,6 +224,8 @@ class Growing {
     const own = this.#offers.own(view.box.name, rawname, view.box.edge)
     const offered = seen ?? own?.version
     const has = found === undefined ? '' : `; the box has ${found}`
+    const problem = this.#offers.problemOf(rawname)
+    if (offered === undefined && problem !== undefined) return `the vendor's entry of ${rawname} ${problem}`
     if (offered === undefined) return `the vendor's list has no ${rawname}${has}`
     return `the vendor's list has ${rawname} ${offered}${has}`
   }
