@@ -19,13 +19,13 @@ import { isUpgrade } from '../manifests/module-depends.ts'
 import type { ModuleEntry } from '../manifests/module-feed.ts'
 import { BoxView } from './modules/box-view.ts'
 import { boxResult, type ModuleBoxResult } from './modules/box-result.ts'
-import { CarriedSet, type ModuleBecause, type ModuleReason, type ResolvedModule } from './modules/carried-set.ts'
+import { CarriedSet, type ResolvedModule } from './modules/carried-set.ts'
 import { demandsOf, type ModuleDemand } from './modules/demands.ts'
 import type { ModuleBox } from './modules/module-box.ts'
 import { boxesText, Offers, type OfferedList } from './modules/offers.ts'
 import { checkPolicy, type Policy } from './modules/policy.ts'
 
-export type { ModuleBecause, ModuleBox, ModuleReason, Policy, ResolvedModule }
+export type { ModuleBox, Policy, ResolvedModule }
 
 export interface ResolvedModules {
   /** by rawname; of one module first the entry for all boxes, then that of its edge build */
@@ -84,6 +84,7 @@ class Growing {
     return checkPolicy({
       policy: this.#policy,
       entriesOf: (rawname) => this.#offers.entriesOf(rawname),
+      problemOf: (rawname) => this.#offers.problemOf(rawname),
       versionsOf: (rawname) =>
         this.#views.filter((view) => view.has(rawname)).map((view) => view.installed.get(rawname)!.version),
       known: () => new Set([...this.#offers.rawnames(), ...this.#views.flatMap((view) => [...view.installed.keys()])]),
@@ -223,6 +224,8 @@ class Growing {
     const own = this.#offers.own(view.box.name, rawname, view.box.edge)
     const offered = seen ?? own?.version
     const has = found === undefined ? '' : `; the box has ${found}`
+    const problem = this.#offers.problemOf(rawname)
+    if (offered === undefined && problem !== undefined) return `the vendor's entry of ${rawname} ${problem}`
     if (offered === undefined) return `the vendor's list has no ${rawname}${has}`
     return `the vendor's list has ${rawname} ${offered}${has}`
   }

@@ -43,6 +43,13 @@ export class Offers {
     return new Set(this.#lists.flatMap((list) => [...list.entries.keys()]))
   }
 
+  /** Why the entry of a module was left out of the lists, where one was. */
+  problemOf(rawname: string): string | undefined {
+    const start = `module "${rawname}": `
+    const problem = this.#lists.flatMap(({ feed }) => feed.problems).find((text) => text.startsWith(start))
+    return problem?.slice(start.length)
+  }
+
   listOf(box: string): ModuleFeed | undefined {
     return this.#personal(box)?.feed
   }

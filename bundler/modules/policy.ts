@@ -12,6 +12,8 @@ export interface PolicyFacts {
   policy: ReadonlyMap<string, Policy>
   /** what the lists have of a module, in any section */
   entriesOf: (rawname: string) => readonly ModuleEntry[]
+  /** why an entry of it cannot be carried */
+  problemOf: (rawname: string) => string | undefined
   /** versions that boxes have of it, without those of which a box has the files alone */
   versionsOf: (rawname: string) => readonly string[]
   /** every module that is listed or on a box */
@@ -37,7 +39,7 @@ function checkWanted(rawname: string, facts: PolicyFacts): void {
   const entries = facts.entriesOf(rawname)
   if (entries.some(({ section }) => section === 'module')) return
   const other = entries.find(({ section }) => section !== 'previous')
-  if (other === undefined) throw unknown(`${rawname} is wanted, but no list has it${meant(rawname, facts)}`)
+  if (other === undefined) throw unknown(`${rawname} is wanted, but ${nowhere(rawname, facts)}`)
   throw unknown(`${rawname} is wanted, but listed as ${other.section} alone`, {
     hint: `to carry that, set its policy to: pin ${other.version}`,
   })
@@ -51,7 +53,7 @@ function checkPinned(rawname: string, version: string, facts: PolicyFacts): void
   if (installed.length > 0 && installed.every((one) => compareModuleVersions(one, version) >= 0)) return
   const offered = [...new Set(entries.map((one) => one.version))]
   if (offered.length === 0) {
-    throw unknown(`${rawname} is pinned to ${version}, but no list has it${meant(rawname, facts)}`)
+    throw unknown(`${rawname} is pinned to ${version}, but ${nowhere(rawname, facts)}`)
   }
   throw unknown(`${rawname} is pinned to ${version}, which no list has`, { hint: `listed: ${shown(offered)}` })
 }
@@ -62,6 +64,11 @@ function shown(versions: string[]): string {
   const sorted = versions.sort((a, b) => compareModuleVersions(b, a))
   const more = sorted.length - SHOWN_VERSIONS
   return `${sorted.slice(0, SHOWN_VERSIONS).join(', ')}${more > 0 ? ` and ${more} more` : ''}`
+}
+
+function nowhere(rawname: string, facts: PolicyFacts): string {
+  const problem = facts.problemOf(rawname)
+  return problem === undefined ? `no list has it${meant(rawname, facts)}` : `its entry in the list ${problem}`
 }
 
 function meant(rawname: string, facts: PolicyFacts): string {

@@ -453,6 +453,19 @@ t.test('a box of which the states are not known is taken to have all enabled, an
   t.end()
 })
 
+t.test('of an entry that cannot be carried it is said why', (t) => {
+  const list = feedOf([...BASE, needing('a 2.0', 'b'), listed('b 1.0', { location: '' })])
+  const boxes = [boxOf('one', [...BASE, 'a 1.0'])]
+  t.match(resolve({ list, boxes }).boxes[0]!.unresolved[0]!.why, /^the vendor's entry of b has no <location>/)
+  for (const policy of [{ b: 'want' }, { b: 'pin 1.0' }]) {
+    t.throws(() => resolve({ list, boxes, policy }), {
+      code: 'MODULE_UNKNOWN',
+      message: /its entry in the list has no <loc/,
+    })
+  }
+  t.end()
+})
+
 t.test('boxes in another order give the same', (t) => {
   const list = feedOf([...BASE, needing('a 2.0', 'b', 'c'), needing('b 1.0', 'c'), 'c 1.0', needing('d 2.0', 'c')])
   const boxes = [

@@ -107,7 +107,7 @@ export function boxOf(name: string, modules: readonly string[], more: Partial<Mo
 }
 
 /** @param policy  as in the settings */
-export function policyOf(policy: Record<string, string>): Map<string, Policy> {
+function policyOf(policy: Record<string, string>): Map<string, Policy> {
   return new Map(
     Object.entries(policy).map(([rawname, text]): [string, Policy] => {
       const [kind, version = ''] = text.split(' ')
