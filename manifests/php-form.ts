@@ -99,9 +99,25 @@ function put(fields: PhpForm, step: string, value: string | PhpForm, nextIndexes
   if (INDEX.test(key)) nextIndexes.set(fields, Math.max(nextIndexes.get(fields) ?? -Infinity, Number(key) + 1))
 }
 
-/** A `%` that no two hexadecimal digits follow stands for itself. */
+/** A `%` that no two hexadecimal digits follow stands for itself. By hand: `replace` with a function takes four times as long,
+ *  and a box's form has a thousand escapes. */
 function decode(text: string): string {
   const spaced = text.includes('+') ? text.replaceAll('+', ' ') : text
-  if (!spaced.includes('%')) return spaced
-  return spaced.replace(/%([0-9a-f]{2})/gi, (_, hex: string) => String.fromCharCode(parseInt(hex, 16)))
+  let decoded = ''
+  let from = 0
+  for (let at = spaced.indexOf('%'); at >= 0; at = spaced.indexOf('%', Math.max(at + 1, from))) {
+    const code = digitAt(spaced, at + 1) * 16 + digitAt(spaced, at + 2)
+    if (Number.isNaN(code)) continue
+    decoded += spaced.slice(from, at) + String.fromCharCode(code)
+    from = at + 3
+  }
+  return from === 0 ? spaced : decoded + spaced.slice(from)
+}
+
+/** NaN for what is no hexadecimal digit, and behind the end. */
+function digitAt(text: string, at: number): number {
+  const code = text.charCodeAt(at)
+  if (code >= 48 && code <= 57) return code - 48
+  const letter = code | 32
+  return letter >= 97 && letter <= 102 ? letter - 87 : NaN
 }

@@ -1,11 +1,11 @@
 /** Noting which boxes ask, where nothing can be written: a disk that is full, and one that is read-only. Needs root. */
-import { execFileSync } from 'node:child_process'
-import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
 import t, { type Test } from 'tap'
 import { runMirror } from '../../server/program.ts'
 import { contactsFile } from '../../storage/contacts.ts'
+import { tool } from '../helpers/crash.ts'
 import { inside } from '../helpers/inside.ts'
 import { mirrorProgram } from '../helpers/mirror-program.ts'
 import { boxForm, requestsPost } from '../helpers/module-tree.ts'
@@ -18,10 +18,10 @@ async function onDisk(t: Test): Promise<{ dir: string; storeDir: string }> {
   await mirror.run(0, 'import', '--release', mirror.stick(1, [{ stamp: 10, files: { 'all-16.0.xml': '<xml/>' } }]))
   const dir = `${mirror.dir}-disk`
   mkdirSync(dir)
-  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'tmpfs', dir])
+  tool('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'tmpfs', dir])
   t.teardown(() => {
-    execFileSync('umount', ['-l', dir])
-    execFileSync('rmdir', [dir])
+    tool('umount', ['-l', dir])
+    rmdirSync(dir)
   })
   cpSync(join(mirror.dir, 'mir'), join(dir, 'mir'), { recursive: true })
   return { dir, storeDir: join(dir, 'mir/store') }
@@ -64,7 +64,7 @@ t.test('a full disk', async (t) => {
 
 t.test('a read-only disk', async (t) => {
   const { dir, storeDir } = await onDisk(t)
-  execFileSync('mount', ['-o', 'remount,ro', dir])
+  tool('mount', ['-o', 'remount,ro', dir])
   const { status, log } = await serveOnce(dir)
   t.equal(status, 200)
   t.ok(notes(log).length >= 1, log)
