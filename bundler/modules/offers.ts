@@ -120,20 +120,12 @@ class PersonalList {
     const { rawname, section, version } = entry
     if (rule?.kind === 'block') return
     if (rule?.kind === 'pin') {
-      if (compareModuleVersions(version, rule.version) === 0) addFirst(this.stable, entry)
-    } else if (section === 'module') {
-      this.stable.set(rawname, entry)
-    } else if (section === 'edge') addFirst(this.edge, entry)
+      // several sections may have it, and mean the same
+      const isPinned = compareModuleVersions(version, rule.version) === 0 && !this.stable.has(rawname)
+      if (isPinned) this.stable.set(rawname, entry)
+    } else if (section === 'module') this.stable.set(rawname, entry)
+    else if (section === 'edge') this.edge.set(rawname, entry)
   }
-}
-
-const SECTIONS: readonly ModuleEntry['section'][] = ['module', 'edge', 'beta', 'previous']
-
-/** A version may stand in several sections: the nearest to the list counts. */
-function addFirst(entries: Map<string, ModuleEntry>, entry: ModuleEntry): void {
-  const other = entries.get(entry.rawname)
-  if (other === undefined || SECTIONS.indexOf(entry.section) < SECTIONS.indexOf(other.section))
-    entries.set(entry.rawname, entry)
 }
 
 /** One path is one file, and the digest tells two builds apart that an upstream gives out by who asks. */

@@ -235,6 +235,25 @@ t.test('a demand switches a module on, in the version that the box has or the ne
   t.end()
 })
 
+t.test(
+  'what the box has idle and lower than the version beside a demand is fetched, even if the list has no newer one',
+  (t) => {
+    const list = feedOf([...BASE, needing('a 2.0', 'b lt 2.0'), needing('b 1.0', 'c'), 'c 1.0'])
+    for (const state of ['not-installed', 'disabled']) {
+      const resolved = resolve({ list, boxes: [boxOf('one', [...BASE, 'a 1.0', `b 1.0 ${state}`])] })
+      t.strictSame(carriedIn(resolved), ['a 2.0 upgrade', 'b 1.0 dependency', 'c 1.0 dependency', ...ALWAYS], state)
+      t.strictSame(
+        resolved.boxes[0]!.installs.map(({ rawname, by }) => [rawname, by]),
+        [
+          ['b', 'a'],
+          ['c', 'b'],
+        ],
+      )
+    }
+    t.end()
+  },
+)
+
 t.test('what is wanted is carried whatever the boxes have, with what it demands where it is not', (t) => {
   const list = feedOf([...BASE, needing('a 2.0', 'b'), 'b 1.0', needing('c 1.0', 'd'), 'd 1.0'])
   const boxes = [boxOf('one', [...BASE, 'c 1.0'])]
