@@ -18,7 +18,7 @@ export interface ModuleBoxResult {
   unknown: { requirement: string; by: string[]; why: string }[]
   /** `breaking` entries that keep an upgrade away, as texts */
   conflicts: string[]
-  /** what the box lacks and nothing demands there: `installall` installs it, where its repository is active */
+  /** what the box lacks and nothing demands there, of a repository that is active or may be: `installall` installs it */
   additions: string[]
 }
 
@@ -37,7 +37,8 @@ export function boxResult(view: BoxView, served: Served): ModuleBoxResult {
   const upgrades = inUpgradeOrder(entries.filter((one) => isUpgradeOn(view, one)))
   const wanted = entries.filter(({ rawname }) => served.isWanted(rawname))
   const { needed, taken } = follow([...upgrades, ...wanted], view, served)
-  const weekly = follow(entries, view, served).taken
+  const mayInstall = entries.filter((one) => view.has(one.rawname) || isActive(one, view))
+  const weekly = follow(mayInstall, view, served).taken
   return {
     name: view.box.name,
     upgrades: upgrades.map(({ rawname, version }) => ({
@@ -48,8 +49,13 @@ export function boxResult(view: BoxView, served: Served): ModuleBoxResult {
     installs: [...needed].flatMap(([rawname, by]) => installOf(rawname, by, view, served)).sort(byRawname),
     ...unmetOn(view, weekly, served, (entry) => !taken.has(entry)),
     conflicts: entries.flatMap((one) => conflictsOf(one, view, served)),
-    additions: entries.map(({ rawname }) => rawname).filter((rawname) => !view.has(rawname) && !needed.has(rawname)),
+    additions: mayInstall.map(({ rawname }) => rawname).filter((rawname) => !view.has(rawname) && !needed.has(rawname)),
   }
+}
+
+/** Rule: getInstallableModules of FreePBX framework; a box whose repositories are not known is taken to look at all. */
+function isActive({ repo = '' }: ModuleEntry, { box }: BoxView): boolean {
+  return box.activeRepos === undefined || box.activeRepos.has(repo.toLowerCase())
 }
 
 /** Upgraded before all others. */

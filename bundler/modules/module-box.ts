@@ -16,15 +16,19 @@ export interface ModuleBox {
   modules: { name: string; version: string; state: string }[]
   /** takes edge builds (MODULEADMINEDGE) */
   edge: boolean
+  /** parts of the list (`repo` of an entry) of which the weekly installall takes everything */
+  activeRepos?: ReadonlySet<string>
 }
 
 /** A box's own words on it, as its inventory has them. */
 export function moduleBoxOf(
   name: string,
-  facts: Pick<FreepbxFacts, 'framework' | 'modules' | 'profile'> & { settings?: ReadonlyMap<string, string> },
+  facts: Pick<FreepbxFacts, 'framework' | 'modules' | 'profile'> &
+    Partial<Pick<FreepbxFacts, 'settings' | 'activeRepos'>>,
 ): ModuleBox {
   const phpver = facts.profile.get('phpver')
   const astver = facts.profile.get('astver')
+  const { activeRepos = [] } = facts
   return {
     name,
     ...(facts.framework === undefined ? {} : { framework: facts.framework }),
@@ -32,6 +36,8 @@ export function moduleBoxOf(
     ...(astver === undefined ? {} : { astver }),
     modules: facts.modules.map((one) => ({ ...one, version: one.version === NO_VERSION ? '' : one.version })),
     edge: !FALSE.has(facts.settings?.get('MODULEADMINEDGE') ?? ''),
+    // No list at all is none that could be read: every box looks at one part at least.
+    ...(activeRepos.length === 0 ? {} : { activeRepos: new Set(activeRepos) }),
   }
 }
 

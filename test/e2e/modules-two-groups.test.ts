@@ -1,6 +1,7 @@
 import { readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
+import type { Plan } from '../../bundler/plan.ts'
 import { makeGap } from '../helpers/gap.ts'
 import { makeLab } from '../helpers/lab.ts'
 import { bringInventories, moduleSettings, outcome } from '../helpers/module-site.ts'
@@ -45,7 +46,8 @@ t.test('yum and modules for two groups: one bundle, one budget, one import, two 
 
   const { status, stdout } = await gap.gapferry('plan', '--json')
   t.equal(status, 0)
-  const { toFetch } = JSON.parse(stdout) as { toFetch: { bytes: number } }
+  const { toFetch, sites } = JSON.parse(stdout) as Plan & { toFetch: { bytes: number } }
+  const foretold = sites[0]!.groups.flatMap((group) => group.modules!.boxes)
   const archives = (['pbx16', 'pbx17'] as const).flatMap((group) => {
     const [major, php] = group === 'pbx16' ? ['16', '7.4'] : ['17', '8.2']
     return [
@@ -83,6 +85,7 @@ t.test('yum and modules for two groups: one bundle, one budget, one import, two 
     const found = await box.upgradeall(gap.origins[group]!)
     t.strictSame(outcome(found), outcome(expected), `${name}: as from the vendor`)
     t.strictSame(found.pending, {})
+    t.strictSame(found.upgraded, foretold.find((one) => one.name === name)!.upgrades, `${name}: as the plan says`)
     const php = group === 'pbx16' ? '7.4' : '8.2'
     t.equal(
       found.fetched['paid']?.sha256,

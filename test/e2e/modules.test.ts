@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
+import type { Plan } from '../../bundler/plan.ts'
 import { sha256Of } from '../../manifests/digest.ts'
 import { makeApache } from '../helpers/apache.ts'
 import { makeGap, type Gap } from '../helpers/gap.ts'
@@ -164,7 +165,10 @@ t.test('what the site decides is what its boxes see', async (t) => {
   const gap = await makeGap(t, t.testdir(), moduleSettings(vendor, 16, { policy }))
   const box = await makeBox(t, oldBox(16))
   const edge = await makeBox(t, { ...oldBox(16), edge: true })
-  await bringInventories(gap, { pbx1: box })
+  const small = await makeBox(t, { major: 16, modules: { framework: '16.0.40', core: '16.0.60' } })
+  await bringInventories(gap, { pbx1: box, pbx2: small })
+  const { sites } = JSON.parse((await gap.gapferry('plan', '--json')).stdout) as Plan
+  const [, foretold] = sites[0]!.groups[0]!.modules!.boxes
   await gap.bundle()
   await gap.serve({ isEmpty: true })
   const early = box.clone()
@@ -183,6 +187,10 @@ t.test('what the site decides is what its boxes see', async (t) => {
   t.equal(weekly.installed['unwanted'], '16.0.1', 'the weekly job brings what the site wants')
   t.notOk('voicemail' in weekly.fetched)
   t.equal((await edge.upgradeall(gap.origin)).installed['core'], '16.0.59', 'for boxes that want edge, too')
+  small.use(gap.origin)
+  const added = Object.keys((await small.run('installall')).fetched)
+  t.strictSame(added.sort(), ['sipsettings', 'unwanted'], 'of active repositories alone')
+  t.strictSame(added, foretold!.additions, 'as the plan says')
 })
 
 async function servedSite(t: Test): Promise<Site> {

@@ -127,6 +127,23 @@ t.test('a dependency that is not listed leaves the module waiting', async (t) =>
   t.match(run.log.join('\n'), /Retrieved Module XML Was Empty\nUnable to resolve dependencies for module voicemail/)
 })
 
+t.test(
+  'what is needed, too old and switched off gets new files at once and is installed by the next run',
+  async (t) => {
+    const modules = [
+      ...catalogueOf(16).modules,
+      { rawname: 'ivr', version: '2.0', depends: { module: 'helper ge 16.0.2' } },
+    ]
+    const vendor = await makeModuleUpstream(t, { major: 16, modules })
+    const held = { framework: '16.0.40', ivr: '1.0', helper: { version: '16.0.1', state: 'disabled' as const } }
+    const box = await makeBox(t, { major: 16, modules: held })
+    const first = await box.upgradeall(vendor.url)
+    t.strictSame(Object.keys(first.pending), ['helper', 'ivr'])
+    t.match(box.held(), [{}, { rawname: 'helper', db: '16.0.1', isOn: true, file: '16.0.2' }, {}])
+    t.strictSame((await box.upgradeall(vendor.url)).pending, {})
+  },
+)
+
 t.test('lists that are none', async (t) => {
   const vendor = await makeModuleUpstream(t, catalogueOf(17))
   const fresh = await makeBox(t, boxOf(17))

@@ -15,8 +15,8 @@ export interface BoxSpec {
   major: 15 | 16 | 17
   /** default what that major runs on */
   phpver?: string
-  /** rawname → version, or more of its module.xml; `state` default enabled. framework must be one of them. */
-  modules: Record<string, string | (Omit<ModuleSpec, 'rawname'> & { state?: 'disabled' | 'not-installed' })>
+  /** rawname → version, or more; framework must be one of them */
+  modules: Record<string, string | HeldModule>
   /** file names (`0123456789ABCDEF.key`) of shipped keys that this box lacks */
   without?: readonly string[]
   brand?: string
@@ -30,6 +30,14 @@ export interface BoxSpec {
   sounds?: readonly SoundSpec[]
   /** files that are there: path on the box */
   files?: readonly string[]
+}
+
+/** What a box has of a module: its files are of `version`. */
+export interface HeldModule extends Omit<ModuleSpec, 'rawname'> {
+  /** default enabled; of a broken one the files are gone */
+  state?: 'disabled' | 'not-installed' | 'broken'
+  /** the version in the database, where it is another */
+  installed?: string
 }
 
 /** What one command of a box did. */
@@ -67,6 +75,8 @@ export interface PhpBox {
   clone(): PhpBox
   /** every installed file: path below the modules → SHA-256 */
   files(): Record<string, string>
+  /** every module by name: version in the database, whether it is switched on, version of its files */
+  held(): { rawname: string; db: string | undefined; isOn: boolean; file: string | undefined }[]
   /** what it keeps of the list it fetched, as PHP has it: section → content */
   kept(section: 'modules' | 'edge' | 'beta' | 'previous' | 'security' | 'expired'): unknown
   /** puts a key file beside the program, as an administrator may */
@@ -97,7 +107,7 @@ export async function makeBox(t: Teardown, spec: BoxSpec): Promise<PhpBox> {
     spec,
     mastersOf(keys, spec.major).map((key) => key.fingerprint),
   )
-  for (const module of modulesOf(spec)) {
+  for (const module of modulesOf(spec).filter((one) => one.state !== 'broken')) {
     write(join(dir, 'html/admin/modules', module.rawname, 'module.xml'), moduleXml(module))
   }
   write(join(dir, 'box.json'), JSON.stringify(state))
@@ -126,6 +136,7 @@ function boxIn(parent: string, dir: string): PhpBox {
       return boxIn(parent, copy)
     },
     files: () => digests(join(dir, 'html/admin/modules')),
+    held: () => heldIn(dir),
     kept: (section) => (JSON.parse(readFileSync(join(dir, 'box.json'), 'utf8')) as State).module_xml[section]?.data,
     addKey: (name, text) => write(join(dir, 'html/admin/libraries/BMO', name), text),
     inventory: (name, sections = {}) =>
@@ -149,7 +160,7 @@ function stateOf(spec: BoxSpec, masters: string[]): State & Record<string, unkno
   const installed = modulesOf(spec).filter((one) => one.state !== 'not-installed')
   const rows = installed.map((one) => [
     one.rawname,
-    { version: one.version, enabled: one.state === 'disabled' ? 0 : 1 },
+    { version: one.installed ?? one.version, enabled: one.state === 'disabled' ? 0 : 1 },
   ])
   const framework = installed.find((one) => one.rawname === 'framework')
   if (framework === undefined) throw new Error('a box needs framework')
@@ -174,7 +185,7 @@ function stateOf(spec: BoxSpec, masters: string[]): State & Record<string, unkno
     repos: spec.repos ?? ['standard'],
     extensions: spec.extensions ?? {},
     formats: ['ulaw', 'g722'],
-    admin: { version: framework.version },
+    admin: { version: framework.installed ?? framework.version },
     modules: Object.fromEntries(rows) as State['modules'],
     module_xml: {},
     sound_packages: Object.fromEntries(
@@ -186,11 +197,24 @@ function stateOf(spec: BoxSpec, masters: string[]): State & Record<string, unkno
   }
 }
 
-function modulesOf(spec: BoxSpec): (ModuleSpec & { state?: string })[] {
+function modulesOf(spec: BoxSpec): (HeldModule & { rawname: string })[] {
   return Object.entries(spec.modules).map(([rawname, one]) => ({
     rawname,
     ...(typeof one === 'string' ? { version: one } : one),
   }))
+}
+
+function heldIn(dir: string): ReturnType<PhpBox['held']> {
+  const { modules } = JSON.parse(readFileSync(join(dir, 'box.json'), 'utf8')) as State
+  const folder = join(dir, 'html/admin/modules')
+  const files = readdirSync(folder).filter((name) => name !== '_cache')
+  return [...new Set([...Object.keys(modules), ...files])].sort().map((rawname) => {
+    const file = files.includes(rawname)
+      ? /<version>([^<]*)</.exec(readFileSync(join(folder, rawname, 'module.xml'), 'utf8'))![1]
+      : undefined
+    const row = modules[rawname]
+    return { rawname, db: row?.version, isOn: row !== undefined && row.enabled !== 0, file }
+  })
 }
 
 /** Lines of the section `freepbx`, from what the box is now. */

@@ -116,26 +116,7 @@ final class BoxModules
         }
         foreach ($this->missing as ['module' => $needed, 'version' => $version]) {
             $this->box->say("Detected Missing Dependency of: $needed $version");
-            $local = $this->box->local()[$needed] ?? null;
-            $isOld = $local !== null && $version !== null && $this->isOlder($local, $version);
-            if ($local === null || $isOld || $local['status'] === BoxState::BROKEN) {
-                $this->box->say("Downloading Missing Dependency of: $needed $version");
-                if (!$this->bring($needed)) {
-                    return false;
-                }
-                continue;
-            }
-            $this->box->say("Found local Dependency of: $needed {$local['version']}");
-            if (!$this->resolve($needed)) {
-                return false;
-            }
-            if ($local['status'] === BoxState::DISABLED) {
-                $errors = $this->unmet($needed);
-                $this->box->db['modules'][$needed]['enabled'] = $errors === [] ? 1 : 0;
-            } else {
-                $errors = $local['status'] === BoxState::ENABLED ? [] : $this->install($needed);
-            }
-            if ($this->failed($errors)) {
+            if (!$this->obtain($needed, (string) $version)) {
                 return false;
             }
         }
@@ -184,8 +165,41 @@ final class BoxModules
         }
     }
 
+    /** What is done goes by the state before the download: an old one that is switched off gets new files and is switched
+     *  on, but not installed, so that it waits for its upgrade. */
+    private function obtain(string $name, string $version): bool
+    {
+        $local = $this->box->local()[$name] ?? null;
+        if ($local === null) {
+            return $this->bring($name);
+        }
+        if ($version !== '' && $this->isOlder($local, $version) && !$this->bring($name)) {
+            return false;
+        }
+        if (!$this->resolve($name)) {
+            return false;
+        }
+        return match ($local['status']) {
+            BoxState::NOT_INSTALLED, BoxState::NEEDS_UPGRADE => !$this->failed($this->install($name)),
+            BoxState::DISABLED => !$this->failed($this->enable($name)),
+            BoxState::BROKEN => $this->bring($name),
+            default => true,
+        };
+    }
+
+    /** @return list<string>  errors */
+    private function enable(string $name): array
+    {
+        $errors = $this->unmet($name);
+        if ($errors === []) {
+            $this->box->db['modules'][$name]['enabled'] = 1;
+        }
+        return $errors;
+    }
+
     private function bring(string $name): bool
     {
+        $this->box->say("Downloading Missing Dependency of: $name");
         return !$this->failed($this->download($name)) && $this->resolve($name) && !$this->failed($this->install($name));
     }
 
