@@ -232,7 +232,7 @@ async function contents(
   for (const group of site.groups) {
     const trust = await moduleTrust(fleet, site.name, group.name)
     const fetchedModule = (one: PlannedModule): FetchedBlob =>
-      demand(trustedModule(laptop, one, trust), `${one.rawname} ${one.version}`)
+      demand(trustedModule(laptop, { one, trust }), `${one.rawname} ${one.version}`)
     groups.push(await groupContent(group, { ...sources, fetchedModule, keys: trust.keys }))
   }
   return groups

@@ -5,8 +5,7 @@ import type { Ledger } from '../storage/ledger.ts'
 import type { FetchedBlob } from './content.ts'
 import type { Download } from './downloads.ts'
 import { judgedModule, moduleBlob } from './modules/fetch-modules.ts'
-import { acceptedVerdict, type ModuleTrust } from './modules/module-trust.ts'
-import type { PlannedModule } from './modules/plan-modules.ts'
+import { acceptedVerdict, type ModuleWish } from './modules/module-trust.ts'
 import type { PlannedFile, PlannedPackage } from './plan.ts'
 import { fetchedSize } from './upstream-files.ts'
 
@@ -24,9 +23,9 @@ export function fetchedBlob(shelf: Shelf, one: Download): FetchedBlob | undefine
 }
 
 /** The blob of a module that may be in a bundle now. */
-export function trustedModule(shelf: Shelf, one: PlannedModule, trust: ModuleTrust): FetchedBlob | undefined {
-  const judged = judgedModule(shelf, one)
-  const verdict = judged === undefined ? undefined : acceptedVerdict(judged.file, one, trust)
+export function trustedModule(shelf: Shelf, wish: ModuleWish): FetchedBlob | undefined {
+  const judged = judgedModule(shelf, wish)
+  const verdict = judged === undefined ? undefined : acceptedVerdict(judged.file, wish)
   if (judged === undefined || verdict === undefined) return undefined
   return { sha256: judged.file.sha256, bytes: judged.bytes, verdict }
 }

@@ -25,14 +25,14 @@ export interface Validator {
 /** What was found out about a module's file. */
 export interface ModuleFile {
   sha256: Sha256
-  /** what the feed said of it, in one spelling: the file was held against that, and against nothing else */
+  /** what the feed said of it and which keys there were, in one spelling: the file was held against that, and nothing else */
   expected: string
   /** of the file when it was looked at */
   bytes: number
   rawname: string
   version: string
   verdict: 'good' | 'unsigned' | 'bad'
-  /** full fingerprint of the key that signed it, where that is known; who believes the verdict looks whether it still counts */
+  /** full fingerprint of the key that signed it, where that is known */
   signer: string | null
   /** what is wrong with the signature */
   why: string | null

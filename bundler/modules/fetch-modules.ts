@@ -9,8 +9,7 @@ import type { BlobStore } from '../../storage/blobs.ts'
 import type { Ledger, ModuleFile } from '../../storage/ledger.ts'
 import type { Fetcher, OnBytes, RemoteFile } from '../fetch.ts'
 import type { PlannedModule } from './plan-modules.ts'
-import { acceptedVerdict, expectedText, refuseUntrusted, type ModuleWish } from './module-trust.ts'
-import type { ModuleKey } from './vendor-keys.ts'
+import { acceptedVerdict, heldAgainst, refuseUntrusted, type ModuleWish } from './module-trust.ts'
 import { verifyModule } from './verify-module.ts'
 
 interface ModuleShelf {
@@ -37,18 +36,18 @@ interface ModuleFetch {
   nowMs: () => number
 }
 
-/** What is known of a module that is here and was held against what the feed says of it now. */
-export function judgedModule(shelf: ModuleShelf, one: PlannedModule): { file: ModuleFile; bytes: number } | undefined {
-  const blob = moduleBlob(shelf, one)
-  const file = blob === undefined ? undefined : shelf.ledger.moduleFile(blob.sha256, expectedText(one.expected))
+/** What is known of a module that is here and was held against what the feed says of it now, with the keys of now. */
+export function judgedModule(shelf: ModuleShelf, wish: ModuleWish): { file: ModuleFile; bytes: number } | undefined {
+  const blob = moduleBlob(shelf, wish.one)
+  const file = blob === undefined ? undefined : shelf.ledger.moduleFile(blob.sha256, heldAgainst(wish))
   return blob === undefined || file === undefined ? undefined : { file, bytes: blob.bytes }
 }
 
 /** Whether everybody who wants this file takes it, as far as is known. */
 export function isTaken(shelf: ModuleShelf, wishes: readonly ModuleWish[]): boolean {
-  return wishes.every(({ one, trust }) => {
-    const judged = judgedModule(shelf, one)
-    return judged !== undefined && acceptedVerdict(judged.file, one, trust) !== undefined
+  return wishes.every((wish) => {
+    const judged = judgedModule(shelf, wish)
+    return judged !== undefined && acceptedVerdict(judged.file, wish) !== undefined
   })
 }
 
@@ -62,11 +61,10 @@ export async function fetchModule(
 ): Promise<void> {
   const first = wishes[0]!.one
   const blob = moduleBlob({ store, ledger }, first) ?? (await fetcher.toBlob(remote, store, signal, onBytes))
-  const keys = [...new Map(wishes.flatMap(({ trust }) => trust.keys.map((key) => [key.fingerprint, key]))).values()]
   const files = new Map<string, ModuleFile>()
-  for (const { one } of wishes) {
-    const expected = expectedText(one.expected)
-    if (!files.has(expected)) files.set(expected, await judge(blob, one, keys, { store, signal, nowMs: nowMs() }))
+  for (const wish of wishes) {
+    const expected = heldAgainst(wish)
+    if (!files.has(expected)) files.set(expected, await judge(blob, wish, { store, signal, nowMs: nowMs() }))
   }
   ledger.write(() => {
     const { algorithm, hex } = first.checksum
@@ -75,7 +73,7 @@ export async function fetchModule(
       ledger.rememberModule(file)
     }
   })
-  for (const { one, trust } of wishes) refuseUntrusted(files.get(expectedText(one.expected))!, one, trust)
+  for (const wish of wishes) refuseUntrusted(files.get(heldAgainst(wish))!, wish)
 }
 
 /** Lets the rest be fetched when a module is refused. @param refused  takes the refusal */
@@ -99,14 +97,14 @@ export function throwRefused(refused: readonly GapferryError[]): void {
 
 async function judge(
   { sha256, bytes }: { sha256: Sha256; bytes: number },
-  one: PlannedModule,
-  keys: ModuleKey[],
+  wish: ModuleWish,
   { store, ...context }: { store: BlobStore; signal: AbortSignal; nowMs: number },
 ): Promise<ModuleFile> {
-  const { verdict, signer, why, inner } = await verifyModule(store.pathOf(sha256), one.expected, keys, context)
+  const { one, trust } = wish
+  const { verdict, signer, why, inner } = await verifyModule(store.pathOf(sha256), one.expected, trust.keys, context)
   return {
     sha256,
-    expected: expectedText(one.expected),
+    expected: heldAgainst(wish),
     bytes,
     rawname: one.rawname,
     version: one.version,

@@ -60,7 +60,7 @@ export async function moduleEntries(
     parseModuleFeed(store.read(blob, MAX_MODULE_LIST_BYTES), planned.feed, planned.major),
   )
   const listed = planned.modules.map((one) => ({ one, feed: feeds[one.list]!, entry: entryOf(feeds[one.list]!, one) }))
-  const bytes = writeModuleList(feeds[0]!, listed)
+  const bytes = writeModuleList(feeds[0]!, [...listed, ...besideListed(feeds[0]!, planned.modules)])
   for (const name of ['all', 'modules']) await list(`${name}-${planned.major}.0.xml`, bytes)
   for (const { one, feed, entry } of listed) {
     entries.set(parseTreePath(`modules/${one.location}`, one.rawname), payloadEntry(one, planned, sources))
@@ -78,12 +78,29 @@ export async function moduleEntries(
   return entries
 }
 
-function entryOf(feed: ModuleFeed, { rawname, version, section, location }: PlannedModule): ModuleEntry {
-  const found = feed.entries.find(
-    (one) => one.rawname === rawname && one.version === version && one.section === section && one.location === location,
-  )
-  if (found === undefined) throw new Error(`${rawname} ${version} is planned and not in its list`)
+function entryOf(feed: ModuleFeed, one: PlannedModule): ModuleEntry {
+  const found = feed.entries.find((entry) => isEntry(entry, one))
+  if (found === undefined) throw new Error(`${one.rawname} ${one.version} is planned and not in its list`)
   return found
+}
+
+function isEntry(entry: ModuleEntry, one: PlannedModule): boolean {
+  const { rawname, version, section, location } = one
+  return (
+    entry.rawname === rawname && entry.version === version && entry.section === section && entry.location === location
+  )
+}
+
+/** What a person may look up of a carried module stays in the list: releases before, and builds to come, whose files are not
+ *  here. Of these a box takes by itself only an edge build, and only where it is set to: then that is carried. */
+function besideListed(feed: ModuleFeed, modules: readonly PlannedModule[]): { entry: ModuleEntry; feed: ModuleFeed }[] {
+  const carried = new Map(modules.map((one) => [one.rawname, one]))
+  return feed.entries.flatMap((entry) => {
+    const one = carried.get(entry.rawname)
+    const isHeld = one?.reason === 'pinned' && entry.section !== 'previous'
+    const isListed = entry.section === 'module' || modules.some((other) => isEntry(entry, other))
+    return one === undefined || isHeld || isListed ? [] : [{ entry, feed }]
+  })
 }
 
 function payloadEntry(one: PlannedModule, { feed }: PlannedModules, sources: ModuleContentSources): TreeEntry {

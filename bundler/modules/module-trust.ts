@@ -1,7 +1,8 @@
 /**
  * Whose signature counts for the modules of a group, and who needs none. What was found out about a file is kept by what it
- * was held against; whether that is good enough is asked anew each time, because keys and settings change.
+ * was held against, the feed's words and the group's keys; whether that is good enough is asked anew each time.
  */
+import { sha256Of, type Sha256 } from '../../manifests/digest.ts'
 import { GapferryError } from '../../manifests/errors.ts'
 import { canonicalJson } from '../../manifests/json.ts'
 import type { Verdict } from '../../manifests/tree.ts'
@@ -11,13 +12,14 @@ import { boxesByGroup } from '../inventories.ts'
 import type { Plan } from '../plan.ts'
 import type { PlannedModule, PlannedModules } from './plan-modules.ts'
 import { moduleKeys, type ModuleKey } from './vendor-keys.ts'
-import type { ModuleCheck } from './verify-module.ts'
 
 export interface ModuleTrust {
   /** `site / group` */
   name: string
   /** keys that modules may be signed by */
   keys: ModuleKey[]
+  /** over all that is known of the keys: another one where a key was added, renewed or revoked */
+  keysDigest: Sha256
   /** rawnames that are taken without one of these */
   allowed: ReadonlySet<string>
 }
@@ -53,28 +55,38 @@ export function checksumText({ checksum }: Pick<PlannedModule, 'checksum'>): str
 export async function moduleTrust(fleet: Fleet, site: string, group: string): Promise<ModuleTrust> {
   const settings = fleet.sites.find((one) => one.name === site)?.groups.find((one) => one.name === group)?.modules
   const name = `${site} / ${group}`
-  if (settings === undefined) return { name, keys: [], allowed: new Set() }
-  const boxes = boxesByGroup(fleet, site).get(group) ?? []
+  const boxes = settings === undefined ? [] : (boxesByGroup(fleet, site).get(group) ?? [])
   const inventories = boxes.flatMap(({ inventory: { freepbx } }) => freepbx ?? [])
-  const keys = await moduleKeys({ files: settings.keys, inventories })
-  return { name, keys, allowed: new Set(settings.allowUnsigned) }
+  const keys = await moduleKeys({ files: settings?.keys ?? [], inventories })
+  return { name, keys, keysDigest: digestOf(keys), allowed: new Set(settings?.allowUnsigned) }
 }
 
-/** One spelling of what a file is held against. */
-export function expectedText(expected: ModuleCheck): string {
-  return canonicalJson({ ...expected }).toString()
+function digestOf(keys: readonly ModuleKey[]): Sha256 {
+  return sha256Of(
+    Buffer.concat(
+      keys
+        .map(({ key }) => sha256Of(key.write()))
+        .sort()
+        .map((hex) => Buffer.from(hex)),
+    ),
+  )
 }
 
-/** What a bundle may say of the file's signature; undefined where the file may not be in one. */
-export function acceptedVerdict(file: ModuleFile, { rawname }: PlannedModule, trust: ModuleTrust): Verdict | undefined {
-  if (file.verdict === 'good' && trust.keys.some(({ fingerprint }) => fingerprint === file.signer)) return 'good'
-  if (!trust.allowed.has(rawname)) return undefined
-  return file.verdict === 'good' ? 'unchecked' : file.verdict
+/** One spelling of what a file is held against for a group. */
+export function heldAgainst({ one, trust }: ModuleWish): string {
+  return canonicalJson({ ...one.expected, keys: trust.keysDigest }).toString()
+}
+
+/** What a bundle may say of the file's signature; undefined where the file may not be in one.
+ *  @param file  held against this wish */
+export function acceptedVerdict(file: ModuleFile, { one, trust }: ModuleWish): Verdict | undefined {
+  return file.verdict === 'good' || trust.allowed.has(one.rawname) ? file.verdict : undefined
 }
 
 /** @throws MODULE_SIGNATURE where the group does not take this file */
-export function refuseUntrusted(file: ModuleFile, one: PlannedModule, trust: ModuleTrust): void {
-  if (acceptedVerdict(file, one, trust) !== undefined) return
+export function refuseUntrusted(file: ModuleFile, wish: ModuleWish): void {
+  if (acceptedVerdict(file, wish) !== undefined) return
+  const { one, trust } = wish
   const expected = trust.keys.map(({ fingerprint }) => fingerprint).join(' or ')
   const found = file.why ?? `its signature is by ${file.signer ?? 'nobody known'}`
   throw new GapferryError(

@@ -23,6 +23,9 @@ const CATALOGUE: Catalogue = {
     { rawname: 'endpoint', version: '16.0.1', repo: 'commercial', php: ['7.4'], only: { deployment: true } },
     { rawname: 'superfecta', version: '16.0.3' },
     { rawname: 'core', version: '16.0.60', section: 'previous' },
+    { rawname: 'core', version: '16.0.70', section: 'edge' },
+    { rawname: 'voicemail', version: '16.0.4', section: 'previous' },
+    { rawname: 'superfecta', version: '16.0.9', section: 'beta' },
   ],
   sounds: [
     { version: '1.6', format: 'ulaw' },
@@ -61,12 +64,19 @@ t.test('everything a box asks for is a plain file of the tree', async (t) => {
     ],
   )
   const list = parseModuleFeed(read('all-16.0.xml'), 'served')
+  const listed = list.entries.filter(({ section }) => section === 'module')
+  t.strictSame(listed.map(({ rawname, version }) => `${rawname}-${version}`).sort(), names, 'what is listed is carried')
   t.strictSame(
-    list.entries.map(({ rawname, version }) => `${rawname}-${version}`).sort(),
-    names,
-    'what is listed is carried',
+    list.entries
+      .filter((one) => !listed.includes(one))
+      .map(({ rawname, version, section }) => [rawname, version, section]),
+    [
+      ['core', '16.0.70', 'edge'],
+      ['core', '16.0.60', 'previous'],
+    ],
+    'of what is carried, what else there is stays to be seen',
   )
-  for (const { location, rawname, version } of list.entries) {
+  for (const { location, rawname, version } of listed) {
     const php = rawname === 'endpoint' ? '7.4' : undefined
     t.ok(read(`modules/${location}`).equals(vendor.bytes(rawname, version, php)), `${rawname}: the vendor’s bytes`)
     t.equal(current.entries.get(`modules/${location}` as never)?.kind, 'immutable')

@@ -1,5 +1,6 @@
 import { truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { readPrivateKey, revokeKey } from 'openpgp'
 import t, { type Test } from 'tap'
 import { sha256Of } from '../../../manifests/digest.ts'
 import type { TreePath } from '../../../manifests/path.ts'
@@ -99,6 +100,18 @@ t.test('a key of a box counts only where it is the vendor’s own', async (t) =>
   refused(t, await laptop.gapferry('pull'), 'MODULE_KEY_MISSING', 4)
 })
 
+t.test('a key that was revoked since counts no more, and nothing is fetched to find that out', async (t) => {
+  const laptop = await withCore(t, {})
+  const { gapferry, dir, vendor } = laptop
+  t.equal((await gapferry('pull')).status, 0)
+  const key = await readPrivateKey({ armoredKey: vendor.keys.signer.secretArmored })
+  const { publicKey } = await revokeKey({ key, format: 'armored' })
+  writeFileSync(join(dir, 'vendor.key'), publicKey)
+  refused(t, await gapferry('pack', '--to', '.'), 'PLAN_UNFETCHED', 4, /gapferry pull/)
+  refused(t, await gapferry('pull'), 'MODULE_SIGNATURE', 3, /core 16\.0\.9/, /revoked/)
+  t.equal(fetches(laptop, 'core'), 1)
+})
+
 t.test('a verdict counts for what the list said then', async (t) => {
   const laptop = await withCore(t, {})
   const { gapferry, vendor } = laptop
@@ -142,5 +155,5 @@ t.test('a file that two groups want is fetched once, and each says for itself wh
   t.equal((await gapferry('bundle', '--to', '.')).status, 0)
   for (const rawname of ['framework', 'core', 'ivr']) t.equal(fetches(laptop, rawname), 1)
   const { stdout } = await gapferry('inspect', 'gapferry/hq/hq-1.tar')
-  t.match(stdout, /^a .*core-16\.0\.9\.tgz\.gpg +\S+ kB +unchecked.*^b .*core-16\.0\.9\.tgz\.gpg +\S+ kB +good/ms)
+  t.match(stdout, /^a .*core-16\.0\.9\.tgz\.gpg +\S+ kB +bad.*^b .*core-16\.0\.9\.tgz\.gpg +\S+ kB +good/ms)
 })
