@@ -100,10 +100,12 @@ export class Transfer {
 
   /** A server that heeds Range and not If-Range. */
   #refuseChanged({ headers }: Answer): void {
-    const { address, validator } = this.#partial.source ?? {}
-    if (address !== sha256Of(this.#url) || validator == null) return
-    const found = validator.includes('"') ? headers['etag'] : headers['last-modified']
-    if (found === undefined || found === validator) return
+    const { address, validator, totalBytes } = this.#partial.source ?? {}
+    const isOwn = address === sha256Of(this.#url) && validator != null
+    const found = isOwn ? headers[validator.includes('"') ? 'etag' : 'last-modified'] : undefined
+    const total = /\/(\d{1,15})$/.exec(headers['content-range'] ?? '')?.[1]
+    const isOtherSize = totalBytes != null && total !== undefined && Number(total) !== totalBytes
+    if (!isOtherSize && (found === undefined || found === validator)) return
     throw new RangeFailure('expected the rest of the file as it was, found that it has changed')
   }
 

@@ -19,7 +19,7 @@ export type Fault = { times?: number } & (
   | { kind: 'babble'; after: number; text: string } // error text in the middle of the file, then the end
   | { kind: 'unranged'; after?: number } // sends all, or so many bytes of it, whatever is asked for
   | { kind: 'deaf' } // heeds Range and not If-Range
-  | { kind: 'range'; said: string } // 206 with another Content-Range; '' for none
+  | { kind: 'range'; said: string } // 206 with another Content-Range; '' for none, LAST for the bytes sent less one
   | { kind: 'short'; bytes: number } // 206 with fewer bytes than were asked for
   | { kind: 'endless' } // no Content-Length, no end
   | { kind: 'drip'; bytes: number; everyMs: number } // the file, so many bytes at a time
@@ -250,7 +250,10 @@ function misbehave(
     case 'deaf':
       return sendPiece(response, pieceOf(bytes, headers, request, true))
     case 'range':
-      return send(response, 206, piece.bytes, { ...headers, 'content-range': fault.said })
+      return send(response, 206, piece.bytes, {
+        ...headers,
+        'content-range': fault.said.replace('LAST', String(piece.bytes.length - 1)),
+      })
     case 'short':
       return sendPiece(response, shortened(piece, bytes.length, fault.bytes))
     case 'endless':
