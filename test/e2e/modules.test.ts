@@ -162,7 +162,7 @@ async function aMonthLater(t: Test, { gap, vendor, online }: Site): Promise<void
 t.test('what the site decides is what its boxes see', async (t) => {
   const vendor = await makeModuleUpstream(t, catalogue(16))
   const policy = { core: 'pin 16.0.59', voicemail: 'block', unwanted: 'want', sipsettings: 'latest' }
-  const gap = await makeGap(t, t.testdir(), moduleSettings(vendor, 16, { policy }))
+  const gap = await makeGap(t, t.testdir(), moduleSettings(vendor, 16, { policy, wholeSet: true }))
   const box = await makeBox(t, oldBox(16))
   const edge = await makeBox(t, { ...oldBox(16), edge: true })
   const small = await makeBox(t, { major: 16, modules: { framework: '16.0.40', core: '16.0.60' } })
@@ -170,7 +170,7 @@ t.test('what the site decides is what its boxes see', async (t) => {
   const { sites } = JSON.parse((await gap.gapferry('plan', '--json')).stdout) as Plan
   const [, foretold] = sites[0]!.groups[0]!.modules!.boxes
   await gap.bundle()
-  await gap.serve({ isEmpty: true })
+  const mirror = await gap.serve({ isEmpty: true })
   const early = box.clone()
   early.use(gap.origin)
   t.match(await early.run('sounds'), { repo: gap.origin }, 'sounds reset nothing before there is anything')
@@ -191,6 +191,11 @@ t.test('what the site decides is what its boxes see', async (t) => {
   const added = Object.keys((await small.run('installall')).fetched)
   t.strictSame(added.sort(), ['sipsettings', 'unwanted'], 'of active repositories alone')
   t.strictSame(added, foretold!.additions, 'as the plan says')
+  const set = 'modules/packages/freepbx/freepbx-16.0-latest.tgz'
+  t.strictSame(await gap.fetch(set), Buffer.from(await (await fetch(`${vendor.url}/${set}`)).arrayBuffer()))
+  await mirror.stop()
+  const { stdout } = await gap.mirror('boxes', 'list')
+  t.match(stdout, /16\.0\.40/, 'the mirror knows the boxes that asked')
 })
 
 async function servedSite(t: Test): Promise<Site> {
