@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs'
+import { existsSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import t, { type Test } from 'tap'
@@ -58,6 +58,7 @@ t.test('what the vendor gives wrong', async (t) => {
   )
   await t.test('what is odd about a list is said', (t) => odd(t, site))
   await t.test('settings that cannot be met', (t) => settings(t, site))
+  await t.test('boxes that differ, and none at all', (t) => boxes(t, site))
 })
 
 async function lists(t: Test, { run, vendor }: Case): Promise<void> {
@@ -189,6 +190,39 @@ async function settings(t: Test, { gap, run, vendor, core }: Case): Promise<void
   await plan({ policy: { core: 'pin 16.0.3' } }, 'MODULE_UNKNOWN', 2, '16.0.3')
   const all = Object.fromEntries(GOOD.map(({ rawname }) => [rawname, 'block']))
   await plan({ policy: { ...all, framework: 'latest' } }, 'MODULE_LIST_SHORT', 2, 'want')
+}
+
+async function boxes(t: Test, { gap, run, vendor }: Case): Promise<void> {
+  const paid: ModuleSpec = { rawname: 'paid', version: '16.0.9', php: ['7.4', '8.2'] }
+  await vendor.publish({ major: 16, modules: [...GOOD, paid] })
+  const modules = { framework: '16.0.1', core: '16.0.1', paid: '1.0' }
+  const old = await makeBox(t, { major: 16, modules })
+  await bringInventories(gap, { pbx1: old, pbx2: await makeBox(t, { major: 16, phpver: '8.2.1', modules }) })
+  const plan = async (code: string, status: number, says: string[], more: Record<string, unknown> = {}) => {
+    gap.settings(moduleSettings(vendor, 16, more))
+    await refused(t, run, ['plan'], { what: code, code, status, says })
+  }
+  await plan('MODULE_CONFLICT', 2, ['pbx1', 'pbx2', 'packages/paid/7.4/', 'packages/paid/8.2/'])
+  t.equal((await run('inventory', 'remove', 'pbx2')).status, 0)
+
+  gap.settings(moduleSettings(vendor, 16, { keys: [] }))
+  await refused(t, run, ['bundle', '--to', gap.stickDir], {
+    what: 'no key',
+    code: 'MODULE_KEY_MISSING',
+    status: 4,
+    says: ['keys'],
+  })
+
+  t.equal((await run('inventory', 'remove', 'pbx1')).status, 0)
+  await plan('MODULE_REQUEST_MISSING', 2, ['core'], { policy: { core: 'want' } })
+  await plan('PLAN_EMPTY', 2, ['no inventory', 'gapferry inventory add'])
+  await old.upgradeall(vendor.url)
+  const form = vendor.requests.find(({ body }) => body.startsWith('firstinstall='))!.body
+  writeFileSync(join(gap.laptopDir, 'box.form'), form)
+  gap.settings(moduleSettings(vendor, 16, { request: 'box.form' }))
+  const captured = await run('plan', '--items')
+  t.equal(captured.status, 0, captured.stderr)
+  t.match(captured.stdout, /\bpaid\b/, 'what a box sent stands in for an inventory')
 }
 
 /** @param expected.says  what a person has to find in the message */
