@@ -1,13 +1,15 @@
 import { createHash } from 'node:crypto'
-import { readdirSync } from 'node:fs'
+import { readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { Fetcher, makeDispatcher, type FetcherOptions, type RemoteFile } from '../../bundler/fetch.ts'
+import { runGapferry } from '../../bundler/program.ts'
 import { partialKey } from '../../bundler/transfer.ts'
 import { sha256Of } from '../../manifests/digest.ts'
 import type { GapferryError } from '../../manifests/errors.ts'
 import { BlobStore } from '../../storage/blobs.ts'
-import { start } from '../helpers/process.ts'
+import { inside } from '../helpers/inside.ts'
+import { start, type Outcome } from '../helpers/process.ts'
 import { startUpstream, type Fault, type Upstream } from '../helpers/upstream.ts'
 
 const dispatcher = makeDispatcher()
@@ -461,4 +463,37 @@ t.test('a form is not asked for in pieces', async (t) => {
   t.ok((failure as unknown as GapferryError).code)
   t.strictSame(ranges(upstream), [undefined, undefined])
   t.strictSame(filesIn(root), [], 'and nothing of it is kept')
+})
+
+t.test('gapferry pull goes on where the last one was cut, by the settings of the laptop', async (t) => {
+  const upstream = await startUpstream(t, new Map([['/a', content]]))
+  const settings = (retries: number): string => `apiVersion: gapferry/v1
+kind: Fleet
+link: { retries: ${retries} }
+sites:
+  - name: hq
+    groups:
+      - name: a
+        origin: http://mirror.lan:8416
+        files: [{ url: '${upstream.url}/a', as: firmware/a.bin }]
+`
+  const dir = t.testdir({ 'gapferry.yaml': settings(0) })
+  const run = (...args: string[]): Promise<Outcome> => inside(runGapferry, dir, args)
+  const busy: Fault = { kind: 'status', status: 503 }
+  upstream.fault('/a', { kind: 'unsized', times: 1 }, { kind: 'truncate', after: 150_000, times: 1 }, busy)
+  const cut = await run('pull')
+  t.equal(cut.status, 6)
+  t.match(cut.stderr, /firmware\/a\.bin: .* found 503 \(tried 2 times\) \[FETCH_STATUS\]/)
+  t.match((await run('store', 'status')).stdout, /^came in part +1 file, 150(\.0)? kB; to go on: gapferry pull$/m)
+  writeFileSync(join(dir, 'gapferry.yaml'), settings(1))
+  upstream.requests.length = 0
+  upstream.fault('/a', { ...busy, times: 1 })
+  const { status, stderr } = await run('pull')
+  t.equal(status, 0, stderr)
+  t.match(upstream.requests, [
+    { method: 'HEAD' },
+    { method: 'HEAD' },
+    { method: 'GET', headers: { range: 'bytes=150000-' } },
+  ])
+  t.notMatch((await run('store', 'status')).stdout, /came in part/)
 })
