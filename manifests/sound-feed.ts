@@ -7,7 +7,7 @@ import { applyEdits, cutOut } from './edits.ts'
 import { GapferryError, isGapferryError } from './errors.ts'
 import { quoted } from './module-entry.ts'
 import { type TreePath } from './path.ts'
-import { childrenByName, parsePhpXml, phpText, type PhpElement } from './php-xml.ts'
+import { childrenByName, parsePhpXml, type PhpElement } from './php-xml.ts'
 
 /** A package of sounds, as its fields in the list. */
 export interface SoundPackage {
@@ -113,7 +113,7 @@ function readPackage(element: PhpElement, text: string): SoundPackage | string {
   const texts = new Map<string, string>()
   for (const name of [...NAMING, ...TOLD]) {
     const same = fields.get(name) ?? []
-    const value = same.length === 1 && isPlain(same[0]!, text) ? phpText(same[0]) : undefined
+    const value = same.length === 1 && isPlain(same[0]!, text) ? plainText(same[0]!) : undefined
     if (value !== undefined) texts.set(name, value.slice(0, MAX_TEXT))
   }
   for (const name of NAMING) {
@@ -128,6 +128,11 @@ function readPackage(element: PhpElement, text: string): SoundPackage | string {
 /** SimpleXML tells capitals from small letters. */
 function isSpelled(element: PhpElement, name: string, text: string): boolean {
   return element.name.length === name.length && text.startsWith(name, element.start + 1)
+}
+
+/** SimpleXML joins what a comment or an entity separates. */
+function plainText({ joined, children }: PhpElement): string | undefined {
+  return children.length > 0 || joined.trim() === '' ? undefined : joined
 }
 
 /** As JSON, SimpleXML has no text of CDATA. */

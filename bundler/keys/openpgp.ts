@@ -109,17 +109,20 @@ export async function verifySignature(args: {
 }
 
 /** All keys of a text. Key files are often several armored keys one after the other; openpgp.js reads only the first.
- *  @throws KEY_INVALID where there is none, or one that cannot be read */
+ *  @throws KEY_INVALID where there is none, a secret one, or one that cannot be read */
 export async function parseKeys(text: string): ReturnType<typeof readKeys> {
   const blocks = text.length > MAX_KEYS_LENGTH ? [] : (text.match(KEY_BLOCK) ?? [])
   if (blocks.length === 0)
     throw new GapferryError('KEY_INVALID', 'openpgp key: expected an armored public key, found none')
-  try {
-    const keys = await Promise.all(blocks.map((armoredKeys) => readKeys({ armoredKeys, config: VERIFYING })))
-    return keys.flat()
-  } catch (cause) {
-    throw new GapferryError('KEY_INVALID', `openpgp key: is not an armored public key: ${String(cause)}`, { cause })
-  }
+  const keys = await Promise.all(blocks.map((armoredKeys) => readKeys({ armoredKeys, config: VERIFYING }))).catch(
+    (cause: unknown) => {
+      throw new GapferryError('KEY_INVALID', `openpgp key: is not an armored public key: ${String(cause)}`, { cause })
+    },
+  )
+  // The armor's title is not what decides what openpgp.js reads, and these keys are carried.
+  if (keys.flat().some((key) => key.isPrivate()))
+    throw new GapferryError('KEY_INVALID', 'openpgp key: expected public keys, found a secret one')
+  return keys.flat()
 }
 
 async function parseSignature(bytes: Uint8Array): ReturnType<typeof readSignature> {

@@ -389,7 +389,7 @@ t.test('answers --tag with what a box would have read in the list', async (t) =>
   })
   t.match(JSON.parse(String(tagAnswer(framework!, feed))), {
     signed: { type: 'gpg', sha1: 'b'.repeat(40) },
-    'unheard-of': 'kept & <as it is>',
+    'unheard-of': 'kept \n&\n<as it is>',
   })
 })
 
@@ -419,3 +419,20 @@ function label({ section, rawname, version }: ModuleEntry): string {
 function pick(...labels: string[]): { entry: ModuleEntry; feed: ModuleFeed }[] {
   return labels.map((one) => ({ entry: feed.entries.find((entry) => label(entry) === one)!, feed }))
 }
+
+t.test('what a box reads otherwise than everybody else is what it says', (t) => {
+  const split = (more: string): string =>
+    `<xml>${module('framework', '16.0.40')}${module('core', '16.0.68')}${more}</xml>`
+  const last = (more: string): ModuleEntry | undefined =>
+    parse(split(more)).entries.find(({ rawname }) => rawname === 'foo')
+  const entry = (version: string, signed: string): string =>
+    `<module><rawname>foo</rawname><version>${version}</version><location>foo.tgz</location>${signed}</module>`
+  t.equal(last(entry('16.0.1<!-- -->0', ''))?.version, '16.0.1', 'a piece that is 0 is dropped')
+  t.equal(last(entry('16.0.1', SIGNED.replace('gpg', 'g<!-- -->pg')))?.signedSha1, undefined, 'nothing but an archive')
+  t.equal(last(entry('16.0.1', SIGNED.replace('gpg', 'gpg\r\n')))?.signedSha1, 'b'.repeat(40))
+  for (const version of ['16.0<!-- -->.1', '16&#46;0.1', '16.<![CDATA[0.1]]>', '16.<?x?>0.1'])
+    t.equal(last(entry(version, '')), undefined, `${version} is two lines to a box`)
+  const ascii = split('<name>café</name>').replace('<xml>', '<?xml version="1.0" encoding="us-ascii"?><xml>')
+  t.throws(() => parse(ascii), { code: 'MODULE_LIST_INVALID' }, 'a box finds no module in it')
+  t.end()
+})

@@ -15,6 +15,8 @@ const DOCUMENTS = [
   '<xml><a><b>2</b><b>3</b></a><a>1</a></xml>',
   '<xml>\r\n<a>line\r\nline</a>\r\n<b>größer 𝄞 ü</b></xml>',
   '<xml><depends><module>core ge 16.0</module><module>framework</module><version>16.0</version></depends></xml>',
+  '<xml><a>co<!-- -->re</a><b>17.0.1<!-- -->0</b><c>g&#112;g</c><d>pack<![CDATA[ages]]></d><e>a<?pi?> <?pi?>b</e></xml>',
+  '<xml><a>gpg\r\n</a><b>\r\ngpg</b><c>&#13;gpg&#10;</c><d><![CDATA[ ]]></d><e><![CDATA[0]]>1</e><f>&#48;&#48;</f></xml>',
   '<xml><constructor>c</constructor><toString>t</toString><p:q>prefix</p:q></xml>',
 ]
 
@@ -26,13 +28,16 @@ const READER = String.raw`
     xml_set_element_handler($parser,
       function ($p, $name) use (&$open) { $open[] = [strtolower($name), [], null]; },
       function ($p, $name) use (&$open) { $one = array_pop($open); $open[count($open) - 1][1][] = $one; });
-    xml_set_character_data_handler($parser, function ($p, $data) use (&$open) { $open[count($open) - 1][2] .= $data; });
+    xml_set_character_data_handler($parser, function ($p, $data) use (&$open) {
+      $text = &$open[count($open) - 1][2];
+      if (trim($data)) $text = isset($text) ? "$text\n$data" : $data;
+    });
     xml_parse($parser, $text, true) or exit('not well-formed');
     return level($open[0][1]);
   }
   function level($items) {
     $all = [];
-    foreach ($items as [$name, $children, $text]) $all[$name][] = $children ? level($children) : (trim($text ?? '') ? $text : false);
+    foreach ($items as [$name, $children, $text]) $all[$name][] = $children ? level($children) : ($text ?? false);
     return array_map(fn ($same) => count($same) > 1 ? $same : $same[0], $all);
   }
   echo json_encode(array_map('read', json_decode(stream_get_contents(STDIN))), JSON_THROW_ON_ERROR);`
@@ -43,7 +48,11 @@ t.test('makes of a document what the php that is installed makes of it', async (
   t.equal(wants.length, DOCUMENTS.length)
   DOCUMENTS.forEach((document, i) => {
     const { root } = parsePhpXml(document, 'a test', 100)
-    t.strictSame(JSON.parse(JSON.stringify({ [root.name]: phpValue(root) })), wants[i], document)
+    const isAscii = /^[\0-\x7f]*$/.test(document)
+    // what is not ASCII comes in pieces that depend on the version of libxml
+    const shown = (value: unknown): string =>
+      isAscii ? JSON.stringify(value) : JSON.stringify(value).replaceAll('\\n', '')
+    t.equal(shown({ [root.name]: phpValue(root) }), shown(wants[i]), document)
   })
 })
 

@@ -151,11 +151,17 @@ t.test('keys: files pin what is in them, boxes only what is pinned already', asy
     ['0000000000000000', 'no key'],
   ])
   t.strictSame(await moduleKeys({ files: [], inventories: [{ keyFiles }] }), [], 'a key under the name of a pinned one')
-  for (const bad of ['', 'x', text.replace(/[A-Z]{4}$/m, ''), vendor!.secretArmored])
+  for (const bad of ['', 'x', text.replace(/^.{64}$/m, (line) => line.slice(0, 30)), vendor!.secretArmored])
     await t.rejects(moduleKeys({ files: [{ file: 'bad.asc', text: bad }], inventories: [] }), {
       code: 'KEY_INVALID',
       message: /^bad.asc: /,
     })
+  const lie = vendor!.secretArmored.replaceAll('PRIVATE KEY BLOCK', 'PUBLIC KEY BLOCK')
+  await t.rejects(
+    moduleKeys({ files: [...files, { file: 'lie.asc', text: lie }], inventories: [] }),
+    { code: 'KEY_INVALID', message: /^lie.asc: / },
+    'a secret key is never carried, whatever its armor says',
+  )
   const message = await signMessage(['revoked'], inner)
   const before = (await readPrivateKey({ armoredKey: revoked!.secretArmored })).toPublic().armor()
   const file = { file: 'before.asc', text: before }
