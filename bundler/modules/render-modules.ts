@@ -1,7 +1,10 @@
 /** What a person reads of the modules that a group carries. */
-import { formatBytes, formatTable, plural } from '../../manifests/console.ts'
-import type { PlannedGroup } from '../plan.ts'
-import { moduleReason } from './module-words.ts'
+import { formatBytes, formatTable, plural, shortList } from '../../manifests/console.ts'
+import { redact } from '../../manifests/errors.ts'
+import type { Plan, PlannedGroup } from '../plan.ts'
+import type { ExplainedItem } from '../render.ts'
+import type { ModuleBecause, ModuleReason } from './carried-set.ts'
+import { perBoxes } from '../render-boxes.ts'
 import type { PlannedModuleBox } from './plan-modules.ts'
 
 const SHOWN_BOXES = 12
@@ -122,16 +125,6 @@ function unresolvedText({ requirement, by, why }: PlannedModuleBox['unresolved']
   return `${by} needs ${requirement}: ${why}`
 }
 
-/** Texts that boxes have in common, each once, with the boxes' names. */
-function perBoxes(
-  boxes: readonly PlannedModuleBox[],
-  textsOf: (box: PlannedModuleBox) => readonly string[],
-): [string, string[]][] {
-  const found = new Map<string, string[]>()
-  for (const box of boxes) for (const text of textsOf(box)) found.set(text, [...(found.get(text) ?? []), box.name])
-  return [...found]
-}
-
 function firstOf<T>(all: readonly T[], textOf: (one: T) => string): string[] {
   const more = all.length - SHOWN_REQUIREMENTS
   const shown = all.slice(0, SHOWN_REQUIREMENTS).map(textOf)
@@ -148,10 +141,80 @@ function additionWarnings(boxes: readonly PlannedModuleBox[]): string[] {
 }
 
 function namesOf(names: readonly string[]): string {
-  const more = names.length - SHOWN_NAMES
-  return more <= 0 ? names.join(', ') : `${names.slice(0, SHOWN_NAMES).join(', ')} and ${more} more`
+  return shortList(names, SHOWN_NAMES)
 }
 
 function sumOf(items: readonly { bytes: number | null }[]): number {
   return items.reduce((total, { bytes }) => total + (bytes ?? 0), 0)
+}
+
+/** By rawname, alone or with the version. */
+export function explainModules(plan: Plan, item: string): ExplainedItem[] {
+  return plan.sites.flatMap((site) =>
+    site.groups.flatMap(({ name, modules: planned }) =>
+      (planned?.modules ?? [])
+        .filter(({ rawname, version }) => [rawname, `${rawname} ${version}`, `${rawname}-${version}`].includes(item))
+        .map((one) => ({
+          item: `${one.rawname} ${one.version}`,
+          bytes: one.bytes,
+          place: `${site.name} / ${name} / modules ${planned!.major}`,
+          reason: moduleReason(one),
+          chain: moduleChain(planned!, one),
+        })),
+    ),
+  )
+}
+
+/** A carried module, as the plan has it. */
+export interface ExplainedModule {
+  rawname: string
+  version: string
+  reason: ModuleReason
+  because: ModuleBecause
+}
+
+/** In one line, why it is carried. */
+export function moduleReason({ rawname, reason, because }: Omit<ExplainedModule, 'version'>): string {
+  const { from, by, requirement } = because
+  const on = onBoxes(because)
+  const newer = from === undefined ? '' : `newer than ${from === '' ? 'what is' : from}${on}`
+  const texts: Record<ModuleReason, string> = {
+    upgrade: requirement === undefined ? newer : `ends ${requirement} in ${from}, which is not running${on}`,
+    wanted: 'wanted by policy',
+    pinned: newer === '' ? 'pinned by policy' : `pinned by policy; ${newer}`,
+    dependency:
+      by === rawname
+        ? `listed beside its ${requirement} build`
+        : `${by ?? 'another'} needs ${requirement ?? 'it'}${on}`,
+    always: 'always listed: boxes repair themselves with it',
+    kept: `carried before, and still the newest${on === '' ? '' : ` of what is${on}`}`,
+  }
+  return redact(texts[reason])
+}
+
+/** From a module to what it is carried for in the end, a step on each line. */
+export function moduleChain({ modules }: { modules: readonly ExplainedModule[] }, item: ExplainedModule): string[] {
+  const chain = new Set<ExplainedModule>()
+  for (let at: ExplainedModule | undefined = item; at !== undefined && !chain.has(at); at = nextOf(modules, at)) {
+    if (chain.size === MAX_CHAIN) break
+    chain.add(at)
+  }
+  return [...chain].map((at) => redact(`${at.rawname} ${at.version}: ${moduleReason(at)}`))
+}
+
+const MAX_CHAIN = 50
+
+/** What demands it; of two entries of one module, the one that does not stand there for the other's sake. */
+function nextOf(
+  modules: readonly ExplainedModule[],
+  { reason, because }: ExplainedModule,
+): ExplainedModule | undefined {
+  if (reason !== 'dependency') return undefined
+  return modules.find((one) => one.rawname === because.by && one.because.by !== one.rawname)
+}
+
+function onBoxes({ box, boxes }: ModuleBecause): string {
+  const more = boxes - 1
+  const others = more < 1 ? '' : more === 1 ? ' and one other box' : ` and ${more} other boxes`
+  return box === undefined ? '' : ` on ${box}${others}`
 }

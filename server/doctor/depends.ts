@@ -1,5 +1,5 @@
 /** Whether boxes find what the listed modules ask for: one requirement that is nowhere ends an installation. */
-import { plural } from '../../manifests/console.ts'
+import { plural, shortList } from '../../manifests/console.ts'
 import {
   isMet,
   isUpgrade,
@@ -67,7 +67,6 @@ function checkFresh(sheet: Sheet, listed: ModuleFeed['entries']): void {
   const missing = missingModules(listed, new Map())
   if (missing.length === 0) return sheet.passed(CHECK, 'whatever a listed module depends on is listed, too')
   const names = [...new Set(missing.map(({ rawname }) => rawname))].sort()
-  const more = names.length > SHOWN ? ` and ${names.length - SHOWN} more` : ''
-  const text = `not listed, so boxes must have them already: ${names.slice(0, SHOWN).join(', ')}${more}`
+  const text = `not listed, so boxes must have them already: ${shortList(names, SHOWN)}`
   sheet.skipped(CHECK, `${text}; --box INVENTORY tells`)
 }
