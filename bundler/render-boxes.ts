@@ -31,7 +31,7 @@ export function boxLines(group: PlannedGroup): string[] {
   const more = group.boxes.length - shown.length
   return [
     formatTable(shown, { indent: '  ', right: [1, 2, 3] }),
-    ...(more > 0 ? [`  and ${more} more ${more === 1 ? 'box' : 'boxes'}`] : []),
+    ...(more > 0 ? [`  and ${plural(more, 'more box')}`] : []),
     ...(group.rules?.length === 0 ? [] : [formatTable(ruleRows(group), { indent: '    ', right: [0, 1] })]),
     ...(group.leastBytes ? [`  no update is smaller than ${formatBytes(group.leastBytes)}: ${LEAST}`] : []),
   ]

@@ -124,7 +124,7 @@ export async function planModules(group: ModuleGroup, context: ModuleContext): P
 export async function lookWholeSet({ feed, major }: GroupModules, sources: FileSources): Promise<PlannedFile> {
   const as = parseTreePath(`modules/packages/freepbx/freepbx-${major}.0-latest.tgz`, 'wholeSet')
   const { reason, ...file } = await lookFileAt({ url: new URL(`/${as}`, feed).href, as }, sources)
-  return { ...file, reason: reason.replace('named in files', 'wholeSet') }
+  return { ...file, reason: reason.replace('named in files', 'the whole set (wholeSet)') }
 }
 
 /** Where a module's file is. */

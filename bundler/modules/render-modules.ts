@@ -42,13 +42,13 @@ export function moduleRows({ modules: planned }: Pick<PlannedGroup, 'modules'>):
  *  @param items  of all */
 export function moduleBoxLines({ modules: planned }: Pick<PlannedGroup, 'modules'>, items: boolean): string[] {
   if (planned === undefined) return []
-  const sizes = new Map(planned.modules.map(({ rawname, bytes }) => [rawname, bytes ?? 0]))
+  const sizes = new Map(planned.modules.map(({ rawname, version, bytes }) => [`${rawname} ${version}`, bytes ?? 0]))
   const shown = planned.boxes.slice(0, SHOWN_BOXES).map((box) => boxRow(box, sizes))
   const more = planned.boxes.length - shown.length
   const blocked = planned.blocked.length === 0 ? [] : [`  kept off the list by policy: ${namesOf(planned.blocked)}`]
   return [
     formatTable(shown, { indent: '  ', right: [1, 2] }),
-    ...(more > 0 ? [`  and ${more} more ${more === 1 ? 'box' : 'boxes'}`] : []),
+    ...(more > 0 ? [`  and ${plural(more, 'more box')}`] : []),
     ...(items || planned.boxes.length <= DETAILED_BOXES ? upgradeLines(planned.boxes, items) : []),
     ...blocked,
   ]
@@ -79,10 +79,14 @@ export function moduleWarnings({ modules: planned }: Pick<PlannedGroup, 'modules
 }
 
 function boxRow(box: PlannedModuleBox, sizes: ReadonlyMap<string, number>): string[] {
-  const bytes = box.upgrades.reduce((sum, { rawname }) => sum + (sizes.get(rawname) ?? 0), 0)
+  const comes = [
+    ...box.upgrades.map(({ rawname, to }) => `${rawname} ${to}`),
+    ...box.installs.map(({ rawname, version }) => `${rawname} ${version}`),
+  ]
+  const bytes = comes.reduce((sum, one) => sum + (sizes.get(one) ?? 0), 0)
   return [
     `box ${box.name}`,
-    plural(box.upgrades.length, 'upgrade'),
+    `${plural(box.upgrades.length, 'upgrade')}${box.installs.length === 0 ? '' : `, ${box.installs.length} new`}`,
     formatBytes(bytes),
     `of ${plural(box.installed, 'module')}${box.framework === null ? '' : `, framework ${box.framework}`}`,
   ]
@@ -112,17 +116,17 @@ function unresolvedWarnings(boxes: readonly PlannedModuleBox[]): string[] {
   const now = perBoxes(boxes, ({ unresolved }) => unresolved.filter(({ isWeekly }) => !isWeekly).map(unresolvedText))
   const weekly = perBoxes(boxes, ({ unresolved }) => unresolved.filter(({ isWeekly }) => isWeekly).map(unresolvedText))
   const unknown = perBoxes(boxes, (box) =>
-    box.unknown.map(({ requirement, by, why }) => `${requirement} (${namesOf(by)}): ${why}`),
+    box.unknown.map(({ requirement, by, why }) => `${requirement}, which ${namesOf(by)} needs: ${why}`),
   )
   return [
-    ...firstOf(now, ([text, names]) => `${namesOf(names)} will refuse an upgrade: ${text}`),
-    ...firstOf(weekly, ([text, names]) => `a weekly installall of ${namesOf(names)} will refuse one: ${text}`),
-    ...firstOf(unknown, ([text, names]) => `not known of ${namesOf(names)}: ${text}`),
+    ...firstOf(now, ([text, names]) => `${namesOf(names)} will refuse ${text}`),
+    ...firstOf(weekly, ([text, names]) => `a weekly installall on ${namesOf(names)} will refuse ${text}`),
+    ...firstOf(unknown, ([text, names]) => `it is not known whether ${namesOf(names)} has ${text}`),
   ]
 }
 
 function unresolvedText({ requirement, by, why }: PlannedModuleBox['unresolved'][number]): string {
-  return `${by} needs ${requirement}: ${why}`
+  return `${by}, which needs ${requirement}: ${why}`
 }
 
 function firstOf<T>(all: readonly T[], textOf: (one: T) => string): string[] {

@@ -39,10 +39,7 @@ export function checkDependencies(sheet: Sheet, feed: ModuleFeed, boxes: readonl
       })
     }
   }
-  const names =
-    boxes.length > SHOWN
-      ? plural(boxes.length, 'box').replace('boxs', 'boxes')
-      : boxes.map(({ name }) => name).join(', ')
+  const names = boxes.length > SHOWN ? plural(boxes.length, 'box') : boxes.map(({ name }) => name).join(', ')
   if (sheet.isClean(CHECK)) sheet.passed(CHECK, `all that ${names} would take is listed or installed there`)
 }
 
@@ -58,7 +55,7 @@ function checkPhp(sheet: Sheet, listed: ModuleFeed['entries'], { name, modules, 
       asked: `what ${rawname} ${version} depends on: PHP ${demand}`,
       text: `${name} has PHP ${php}`,
       effect: 'fwconsole ma downloads it, refuses to install it, and tries again each time',
-      remedy: 'let that box ask at the origin of its own group; on the laptop, inventory add and bundle',
+      remedy: `let that box ask at the origin of its own group; or on the laptop, block ${rawname} by policy, and bundle`,
     })
   }
 }
