@@ -62,9 +62,12 @@ function addPlan(program: Command, around: Surroundings): void {
     .option('--items', 'list every item with its reason')
     .option('--security', SECURITY)
     .option('--budget <SIZE>', BUDGET)
-    .option('--explain <ITEM>', 'why this package or path is carried')
+    .option('--explain <ITEM>', 'why this package, module or path is carried')
     .option('--prove', 'let libsolv update each box from what is offered and from what is carried, and compare')
-    .addHelpText('after', examples(program, 'plan --items', 'plan --explain asterisk18', 'plan --prove'))
+    .addHelpText(
+      'after',
+      examples(program, 'plan --items', 'plan --explain asterisk18', 'plan --explain core', 'plan --prove'),
+    )
     .action(async (options: ShowOptions, command: Command) => {
       await withLaptop(around, command, async (opened, json) => {
         const laptop = withBudget(opened, options)

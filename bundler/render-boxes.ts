@@ -1,5 +1,5 @@
 /** What a person reads of a group that is carried by its boxes' inventories. */
-import { formatBytes, formatTable, plural } from '../manifests/console.ts'
+import { formatBytes, formatTable, plural, shortList } from '../manifests/console.ts'
 import { redact } from '../manifests/errors.ts'
 import type { Because } from './yum/closures.ts'
 import type { PlannedBox } from './yum/plan-boxes.ts'
@@ -31,7 +31,7 @@ export function boxLines(group: PlannedGroup): string[] {
   const more = group.boxes.length - shown.length
   return [
     formatTable(shown, { indent: '  ', right: [1, 2, 3] }),
-    ...(more > 0 ? [`  and ${more} more ${more === 1 ? 'box' : 'boxes'}`] : []),
+    ...(more > 0 ? [`  and ${plural(more, 'more box')}`] : []),
     ...(group.rules?.length === 0 ? [] : [formatTable(ruleRows(group), { indent: '    ', right: [0, 1] })]),
     ...(group.leastBytes ? [`  no update is smaller than ${formatBytes(group.leastBytes)}: ${LEAST}`] : []),
   ]
@@ -135,7 +135,10 @@ function unresolvedTexts({ unresolved }: PlannedBox): string[] {
 }
 
 /** Texts that boxes have in common, each once, with the boxes' names. */
-function perBoxes(boxes: readonly PlannedBox[], textsOf: (box: PlannedBox) => readonly string[]): [string, string[]][] {
+export function perBoxes<T extends { name: string }>(
+  boxes: readonly T[],
+  textsOf: (box: T) => readonly string[],
+): [text: string, names: string[]][] {
   const found = new Map<string, string[]>()
   for (const box of boxes) {
     for (const text of textsOf(box)) found.set(text, [...(found.get(text) ?? []), box.name])
@@ -144,6 +147,5 @@ function perBoxes(boxes: readonly PlannedBox[], textsOf: (box: PlannedBox) => re
 }
 
 function namesOf(boxes: readonly string[]): string {
-  const more = boxes.length - SHOWN_NAMES
-  return more <= 0 ? boxes.join(', ') : `${boxes.slice(0, SHOWN_NAMES).join(', ')} and ${more} more`
+  return shortList(boxes, SHOWN_NAMES)
 }

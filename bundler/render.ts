@@ -1,13 +1,12 @@
 /**
  * What a person reads of a plan, a pull and a bundle. Text in, text out; `--json` prints the same objects raw.
  */
-import { formatBytes, formatTable, formatTime, plural } from '../manifests/console.ts'
+import { formatBytes, formatTable, formatTime, plural, shortList } from '../manifests/console.ts'
 import { redact } from '../manifests/errors.ts'
 import { parseNevra } from '../manifests/rpm-version.ts'
 import { filesOf } from './downloads.ts'
 import type { Plan, PlannedGroup, PlannedPackage, PlannedRepository } from './plan.ts'
-import { moduleChain, moduleReason } from './modules/module-words.ts'
-import { moduleBoxLines, moduleItemRows, moduleRows, moduleWarnings } from './modules/render-modules.ts'
+import { explainModules, moduleBoxLines, moduleItemRows, moduleRows, moduleWarnings } from './modules/render-modules.ts'
 import { advisoryLines, boxLines, boxWarnings, chainOf } from './render-boxes.ts'
 
 export interface PlanFigures {
@@ -84,23 +83,6 @@ export function explainItem(plan: Plan, item: string): ExplainedItem[] {
   return [...rows, ...explainModules(plan, item)]
 }
 
-/** By rawname, alone or with the version. */
-function explainModules(plan: Plan, item: string): ExplainedItem[] {
-  return plan.sites.flatMap((site) =>
-    site.groups.flatMap(({ name, modules: planned }) =>
-      (planned?.modules ?? [])
-        .filter(({ rawname, version }) => [rawname, `${rawname} ${version}`, `${rawname}-${version}`].includes(item))
-        .map((one) => ({
-          item: `${one.rawname} ${one.version}`,
-          bytes: one.bytes,
-          place: `${site.name} / ${name} / modules ${planned!.major}`,
-          reason: moduleReason(one),
-          chain: moduleChain(planned!, one),
-        })),
-    ),
-  )
-}
-
 export function renderExplained(rows: ExplainedItem[]): string {
   return rows
     .flatMap(({ item, bytes, place, reason, chain }) => [
@@ -155,10 +137,9 @@ function warningsOf(group: PlannedGroup): string[] {
 function unprovided(group: PlannedGroup, repo: PlannedRepository): string[] {
   const rows = repo.unprovided
   if (rows.length === 0) return []
-  const shown = rows.slice(0, SHOWN_REQUIREMENTS).map((row) => `${row.requirement} (by ${row.by})`)
-  const more = rows.length > shown.length ? ` and ${rows.length - shown.length} more` : ''
+  const named = rows.map((row) => `${row.requirement} (by ${row.by})`)
   return [
-    `${repo.id}: nothing carried for ${group.name} provides ${shown.join(', ')}${more}; the boxes must have it already`,
+    `${repo.id}: nothing carried for ${group.name} provides ${shortList(named, SHOWN_REQUIREMENTS)}; the boxes must have it already`,
   ]
 }
 

@@ -41,7 +41,6 @@ export interface ModuleQuestion {
   lists: readonly OfferedList[]
   boxes: readonly ModuleBox[]
   policy: ReadonlyMap<string, Policy>
-  major: number
   /** rawname → version of the site's last bundle */
   before: ReadonlyMap<string, string>
 }
@@ -74,7 +73,7 @@ class Growing {
   #todo: { rawname: string; view: BoxView | undefined; here?: ModuleEntry }[] = []
 
   constructor({ lists, boxes, policy }: ModuleQuestion) {
-    this.#views = [...boxes].sort((a, b) => compareTexts(a.name, b.name)).map((box) => new BoxView(box))
+    this.#views = [...boxes].sort((a, b) => (a.name < b.name ? -1 : 1)).map((box) => new BoxView(box))
     this.#policy = policy
     this.#offers = new Offers(lists, policy, boxes.length > 0 && boxes.every(({ edge }) => edge))
     this.#carried = new CarriedSet(this.#offers, (rawname) => this.#todo.push({ rawname, view: undefined }))
@@ -247,8 +246,4 @@ class Growing {
       return [`${rawname} is not in the vendor's list for ${boxesText(names)}, and will be offered there too`]
     })
   }
-}
-
-function compareTexts(a: string, b: string): number {
-  return a < b ? -1 : a > b ? 1 : 0
 }

@@ -16,9 +16,15 @@ export function formatBytes(bytes: number): string {
   return `${unit === 0 || value >= 99.5 ? Math.round(value) : value.toFixed(1)} ${UNITS[unit]}`
 }
 
-/** `1 package`, `3 packages`. */
+/** `1 package`, `3 packages`, `2 boxes`. */
 export function plural(count: number, noun: string): string {
-  return `${count} ${noun}${count === 1 ? '' : 's'}`
+  return `${count} ${noun}${count === 1 ? '' : noun.endsWith('x') ? 'es' : 's'}`
+}
+
+/** `a, b and 3 more`: the first `most` of many. */
+export function shortList(names: readonly string[], most: number): string {
+  const more = names.length - most
+  return `${names.slice(0, most).join(', ')}${more > 0 ? ` and ${more} more` : ''}`
 }
 
 /** Milliseconds since 1970 → `2026-11-22 05:28 UTC`. */

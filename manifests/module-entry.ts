@@ -33,7 +33,7 @@ export interface ModuleEntry {
 }
 
 /** What the entry says it depends on, by kind: the texts as they stand, empty ones too. */
-export interface ModuleDepends {
+interface ModuleDepends {
   version: string[]
   phpversion: string[]
   phpcomponent: string[]

@@ -10,7 +10,7 @@ import { applyEdits, cutOut, insideEnd, type Edit, type Place } from './edits.ts
 import { quoted, readModuleEntry, type ModuleEntry, type ModuleSection } from './module-entry.ts'
 import { childrenByName, parsePhpXml, phpText, phpValue, type PhpElement } from './php-xml.ts'
 
-export type { ModuleDepends, ModuleEntry, ModuleSection } from './module-entry.ts'
+export type { ModuleEntry, ModuleSection } from './module-entry.ts'
 
 export interface ModuleFeed {
   /** the document, without a byte order mark */

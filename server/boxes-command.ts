@@ -2,7 +2,7 @@
  * `gapferry-mirror boxes`: which FreePBX boxes asked this mirror for modules, and what they said they have.
  */
 import type { Command } from 'commander'
-import { formatTable, formatTime, plural } from '../manifests/console.ts'
+import { formatTable, formatTime } from '../manifests/console.ts'
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import { examples, print, type Surroundings } from '../manifests/program.ts'
 import { readContacts, type BoxContact } from '../storage/contacts.ts'
@@ -107,11 +107,11 @@ function renderList(boxes: readonly BoxContact[]): string {
     box.brand ?? '-',
     String(box.modules.size),
     formatTime(box.lastMs),
-    currentOddities(box)
-      .map((oddity) => ODDITIES[oddity])
-      .join('; '),
   ])
-  return formatTable([head, ...rows], { right: [6] })
+  const warnings = boxes.flatMap((box) =>
+    currentOddities(box).map((oddity) => `warning: ${box.installid.slice(0, SHORT_ID)}: ${ODDITIES[oddity]}`),
+  )
+  return [formatTable([head, ...rows], { right: [6] }), ...warnings].join('\n')
 }
 
 function renderBoxes(boxes: readonly BoxContact[]): string {
@@ -128,7 +128,7 @@ function renderBox(box: BoxContact): string {
     ['brand', box.brand ?? 'not said'],
     ['deployment', box.deployment === null ? 'not said' : `sha256 ${box.deployment}`],
     ...[...box.oddities].map(([oddity, atMs]) => ['warning', `${ODDITIES[oddity]} (${formatTime(atMs)})`]),
-    ['modules', plural(box.modules.size, 'module')],
+    ['modules', String(box.modules.size)],
   ]
   const modules = sortedModules(box)
   return [formatTable(facts), ...(modules.length > 0 ? [formatTable(modules, { indent: '  ' })] : [])].join('\n')

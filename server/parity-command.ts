@@ -141,7 +141,7 @@ function differing(boxes: readonly BoxParity[]): GapferryError | undefined {
   if (names.length === 0) return undefined
   return new GapferryError(
     'PARITY_DIFFERS',
-    `${plural(names.length, 'box').replace('boxs', 'boxes')} would not update as planned: ${names.join(', ')}`,
+    `${plural(names.length, 'box')} would not update as planned: ${names.join(', ')}`,
     {
       hint: 'take new inventories of them to the laptop: gapferry-box inventory > box.gfi',
     },

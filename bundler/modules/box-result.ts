@@ -2,8 +2,7 @@
 import type { ModuleEntry } from '../../manifests/module-feed.ts'
 import { isMet, isUpgrade, parseVersionDemand, versionAfter } from '../../manifests/module-depends.ts'
 import type { BoxView, Slots } from './box-view.ts'
-import { demandsOf } from './demands.ts'
-import { unmetOf, type BoxAfter } from './unmet.ts'
+import { demandsOf, unmetOf, type BoxAfter } from './demands.ts'
 
 export interface ModuleBoxResult {
   name: string
@@ -46,7 +45,9 @@ export function boxResult(view: BoxView, served: Served): ModuleBoxResult {
       from: view.installed.get(rawname)!.version,
       to: version,
     })),
-    installs: [...needed].flatMap(([rawname, by]) => installOf(rawname, by, view, served)).sort(byRawname),
+    installs: [...needed]
+      .flatMap(([rawname, by]) => installOf(rawname, by, view, served))
+      .sort((a, b) => (a.rawname < b.rawname ? -1 : 1)),
     ...unmetOn(view, weekly, served, (entry) => !taken.has(entry)),
     conflicts: entries.flatMap((one) => conflictsOf(one, view, served)),
     additions: mayInstall.map(({ rawname }) => rawname).filter((rawname) => !view.has(rawname) && !needed.has(rawname)),
@@ -136,8 +137,4 @@ function conflictsOf({ rawname, version, breaking }: ModuleEntry, view: BoxView,
       `${rawname} ${version} ${what} ${one.rawname} ${installed.version}${until}; it is refused without --skipbreakingcheck`,
     ]
   })
-}
-
-function byRawname(a: { rawname: string }, b: { rawname: string }): number {
-  return a.rawname < b.rawname ? -1 : a.rawname > b.rawname ? 1 : 0
 }

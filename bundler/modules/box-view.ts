@@ -3,7 +3,7 @@ import type { ModuleEntry } from '../../manifests/module-feed.ts'
 import { isUpgrade, versionAfter, type InstalledModule, type NamedDemand } from '../../manifests/module-depends.ts'
 import { compareModuleVersions } from '../../manifests/module-version.ts'
 import type { ModuleBox } from './module-box.ts'
-import type { BoxAfter } from './unmet.ts'
+import type { BoxAfter } from './demands.ts'
 
 /** What is carried of one module: `edge` is what a box finds instead that takes edge builds. */
 export interface Slots<T extends { entry: ModuleEntry } = { entry: ModuleEntry }> {

@@ -1,4 +1,4 @@
-/** What is known of a box where modules are concerned. */
+/** What is known of a box where modules are concerned: from its inventory, or from a request that it sent. */
 import type { FreepbxFacts } from '../../manifests/inventory.ts'
 
 /** Facts that are absent are not known: nothing is concluded from their absence. */
@@ -39,6 +39,36 @@ export function moduleBoxOf(
     // No list at all is none that could be read: every box looks at one part at least.
     ...(activeRepos.length === 0 ? {} : { activeRepos: new Set(activeRepos) }),
   }
+}
+
+/** What a captured request tells of the box that sent it, which goes by the name `request`.
+ *  @param form  urlencoded, as it was sent */
+export function boxOfRequest(form: string): ModuleBox {
+  const fields = new URLSearchParams(form)
+  const modules: ModuleBox['modules'] = []
+  for (const [key, version] of fields) {
+    const name = /^modules\[([^\]]+)\]\[version\]$/.exec(key)?.[1]
+    if (name === undefined || version === '') continue
+    const status = fields.get(`modules[${name}][status]`) ?? ''
+    modules.push({ name, version, state: STATES[status] ?? 'unknown' })
+  }
+  const [framework, phpver] = [fields.get('pbxver'), fields.get('phpver')]
+  return {
+    name: 'request',
+    ...(framework ? { framework } : {}),
+    ...(phpver ? { phpver } : {}),
+    modules,
+    edge: false,
+  }
+}
+
+/** States by the number that a request has. Rule: `status` of a module there, protocols of FreePBX 15 to 17. */
+const STATES: Readonly<Record<string, string>> = {
+  '0': 'not-installed',
+  '1': 'disabled',
+  '2': 'enabled',
+  '3': 'needs-upgrade',
+  '-1': 'broken',
 }
 
 /** As `gapferry-box` writes a version that the box's database has not. */

@@ -4,6 +4,7 @@
  * A box that takes edge builds takes that of a module where it is newer than the one in the list, and never one of a
  * module that is not in the list: so such an entry needs the module's own beside it (rule: getonlinexml of framework).
  */
+import { shortList } from '../../manifests/console.ts'
 import { GapferryError } from '../../manifests/errors.ts'
 import type { ModuleEntry, ModuleFeed } from '../../manifests/module-feed.ts'
 import { compareModuleVersions } from '../../manifests/module-version.ts'
@@ -29,7 +30,7 @@ export class Offers {
   constructor(lists: readonly OfferedList[], policy: ReadonlyMap<string, Policy>, takesEdge: boolean) {
     this.#lists = lists
       .map((list) => new PersonalList(list, policy, takesEdge))
-      .sort((a, b) => compareTexts(a.first, b.first))
+      .sort((a, b) => (a.first < b.first ? -1 : 1))
     for (const list of this.#lists) for (const name of list.boxes) this.#listOf.set(name, list)
   }
 
@@ -99,7 +100,7 @@ class PersonalList {
   readonly edge = new Map<string, ModuleEntry>()
 
   constructor({ boxes, feed }: OfferedList, policy: ReadonlyMap<string, Policy>, takesEdge: boolean) {
-    this.boxes = [...boxes].sort(compareTexts)
+    this.boxes = [...boxes].sort()
     this.feed = feed
     this.entries = Map.groupBy(feed.entries, ({ rawname }) => rawname)
     for (const entry of feed.entries) this.#add(entry, policy.get(entry.rawname))
@@ -155,10 +156,5 @@ const SHOWN_BOXES = 3
 
 /** The first few of many boxes. */
 export function boxesText(names: readonly string[]): string {
-  const more = names.length - SHOWN_BOXES
-  return `${names.slice(0, SHOWN_BOXES).join(', ')}${more > 0 ? ` and ${more} more` : ''}`
-}
-
-function compareTexts(a: string, b: string): number {
-  return a < b ? -1 : a > b ? 1 : 0
+  return shortList(names, SHOWN_BOXES)
 }

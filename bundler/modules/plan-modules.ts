@@ -11,15 +11,16 @@ import { MAX_BLOB_BYTES } from '../../manifests/tree.ts'
 import type { BlobStore } from '../../storage/blobs.ts'
 import type { Ledger, SignedBundle } from '../../storage/ledger.ts'
 import type { Fetcher, RemoteFile } from '../fetch.ts'
-import { resolveModules, type ModuleBox, type ResolvedModule, type ResolvedModules } from '../resolve-modules.ts'
-import { headOf } from '../upstream-files.ts'
+import { resolveModules, type ResolvedModules } from '../resolve-modules.ts'
+import type { PlannedFile } from '../plan.ts'
+import { headOf, lookFileAt, type FileSources } from '../upstream-files.ts'
 import { lookModules, type ModuleUpstream } from '../upstream-modules.ts'
+import type { ResolvedModule } from './carried-set.ts'
 import { moduleBlob } from './fetch-modules.ts'
-import { modulesBefore, type ModulesBefore } from './carried-modules.ts'
-import { moduleBoxOf } from './module-box.ts'
+import { modulesBefore, type ModulesBefore } from './carried-before.ts'
+import { boxOfRequest, moduleBoxOf, type ModuleBox } from './module-box.ts'
 import type { GroupModules } from './module-settings.ts'
 import { planSounds, type PlannedSounds } from './plan-sounds.ts'
-import { boxOfRequest } from './request-box.ts'
 import type { ModuleCheck } from './verify-module.ts'
 
 export interface PlannedModule {
@@ -96,7 +97,6 @@ export async function planModules(group: ModuleGroup, context: ModuleContext): P
     lists: upstream.lists,
     boxes: moduleBoxes,
     policy: new Map(settings.policy),
-    major: settings.major,
     before: before.versions,
   })
   // Refused now rather than when all of it was fetched.
@@ -118,6 +118,13 @@ export async function planModules(group: ModuleGroup, context: ModuleContext): P
     blocked: resolved.blocked,
     warnings: [...upstream.warnings, ...resolved.warnings, ...sounds.warnings],
   }
+}
+
+/** The vendor's archive of all modules of a major version, which a box may be installed from. @throws as lookFile */
+export async function lookWholeSet({ feed, major }: GroupModules, sources: FileSources): Promise<PlannedFile> {
+  const as = parseTreePath(`modules/packages/freepbx/freepbx-${major}.0-latest.tgz`, 'wholeSet')
+  const { reason, ...file } = await lookFileAt({ url: new URL(`/${as}`, feed).href, as }, sources)
+  return { ...file, reason: reason.replace('named in files', 'the whole set (wholeSet)') }
 }
 
 /** Where a module's file is. */

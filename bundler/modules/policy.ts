@@ -1,4 +1,5 @@
 /** What a group's settings say of single modules. */
+import { shortList } from '../../manifests/console.ts'
 import { GapferryError } from '../../manifests/errors.ts'
 import { compareModuleVersions } from '../../manifests/module-version.ts'
 import type { ModuleEntry } from '../../manifests/module-feed.ts'
@@ -25,7 +26,7 @@ export interface PolicyFacts {
  *  @throws MODULE_UNKNOWN for a module that is wanted, or pinned for boxes that have it lower, and cannot be carried */
 export function checkPolicy(facts: PolicyFacts): string[] {
   const warnings: string[] = []
-  for (const [rawname, rule] of [...facts.policy].sort(byName)) {
+  for (const [rawname, rule] of [...facts.policy].sort(([a], [b]) => (a < b ? -1 : 1))) {
     if (rule.kind === 'want') checkWanted(rawname, facts)
     else if (rule.kind === 'pin') checkPinned(rawname, rule.version, facts)
     else if (facts.entriesOf(rawname).length === 0 && facts.versionsOf(rawname).length === 0) {
@@ -51,20 +52,16 @@ function checkPinned(rawname: string, version: string, facts: PolicyFacts): void
   const installed = facts.versionsOf(rawname)
   // nothing has to come where every box has it, or newer: the pin keeps it there
   if (installed.length > 0 && installed.every((one) => compareModuleVersions(one, version) >= 0)) return
-  const offered = [...new Set(entries.map((one) => one.version))]
+  const offered = [...new Set(entries.map((one) => one.version))].sort((a, b) => compareModuleVersions(b, a))
   if (offered.length === 0) {
     throw unknown(`${rawname} is pinned to ${version}, but ${nowhere(rawname, facts)}`)
   }
-  throw unknown(`${rawname} is pinned to ${version}, which no list has`, { hint: `listed: ${shown(offered)}` })
+  throw unknown(`${rawname} is pinned to ${version}, which no list has`, {
+    hint: `listed: ${shortList(offered, SHOWN_VERSIONS)}`,
+  })
 }
 
 const SHOWN_VERSIONS = 8
-
-function shown(versions: string[]): string {
-  const sorted = versions.sort((a, b) => compareModuleVersions(b, a))
-  const more = sorted.length - SHOWN_VERSIONS
-  return `${sorted.slice(0, SHOWN_VERSIONS).join(', ')}${more > 0 ? ` and ${more} more` : ''}`
-}
 
 function nowhere(rawname: string, facts: PolicyFacts): string {
   const problem = facts.problemOf(rawname)
@@ -78,8 +75,4 @@ function meant(rawname: string, facts: PolicyFacts): string {
 
 function unknown(message: string, options: { hint?: string } = {}): GapferryError {
   return new GapferryError('MODULE_UNKNOWN', `modules.policy: ${message}`, options)
-}
-
-function byName([a]: readonly [string, unknown], [b]: readonly [string, unknown]): number {
-  return a < b ? -1 : a > b ? 1 : 0
 }

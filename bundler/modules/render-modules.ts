@@ -1,7 +1,10 @@
 /** What a person reads of the modules that a group carries. */
-import { formatBytes, formatTable, plural } from '../../manifests/console.ts'
-import type { PlannedGroup } from '../plan.ts'
-import { moduleReason } from './module-words.ts'
+import { formatBytes, formatTable, plural, shortList } from '../../manifests/console.ts'
+import { redact } from '../../manifests/errors.ts'
+import type { Plan, PlannedGroup } from '../plan.ts'
+import type { ExplainedItem } from '../render.ts'
+import type { ModuleBecause, ModuleReason } from './carried-set.ts'
+import { perBoxes } from '../render-boxes.ts'
 import type { PlannedModuleBox } from './plan-modules.ts'
 
 const SHOWN_BOXES = 12
@@ -39,13 +42,13 @@ export function moduleRows({ modules: planned }: Pick<PlannedGroup, 'modules'>):
  *  @param items  of all */
 export function moduleBoxLines({ modules: planned }: Pick<PlannedGroup, 'modules'>, items: boolean): string[] {
   if (planned === undefined) return []
-  const sizes = new Map(planned.modules.map(({ rawname, bytes }) => [rawname, bytes ?? 0]))
+  const sizes = new Map(planned.modules.map(({ rawname, version, bytes }) => [`${rawname} ${version}`, bytes ?? 0]))
   const shown = planned.boxes.slice(0, SHOWN_BOXES).map((box) => boxRow(box, sizes))
   const more = planned.boxes.length - shown.length
   const blocked = planned.blocked.length === 0 ? [] : [`  kept off the list by policy: ${namesOf(planned.blocked)}`]
   return [
     formatTable(shown, { indent: '  ', right: [1, 2] }),
-    ...(more > 0 ? [`  and ${more} more ${more === 1 ? 'box' : 'boxes'}`] : []),
+    ...(more > 0 ? [`  and ${plural(more, 'more box')}`] : []),
     ...(items || planned.boxes.length <= DETAILED_BOXES ? upgradeLines(planned.boxes, items) : []),
     ...blocked,
   ]
@@ -76,10 +79,14 @@ export function moduleWarnings({ modules: planned }: Pick<PlannedGroup, 'modules
 }
 
 function boxRow(box: PlannedModuleBox, sizes: ReadonlyMap<string, number>): string[] {
-  const bytes = box.upgrades.reduce((sum, { rawname }) => sum + (sizes.get(rawname) ?? 0), 0)
+  const comes = [
+    ...box.upgrades.map(({ rawname, to }) => `${rawname} ${to}`),
+    ...box.installs.map(({ rawname, version }) => `${rawname} ${version}`),
+  ]
+  const bytes = comes.reduce((sum, one) => sum + (sizes.get(one) ?? 0), 0)
   return [
     `box ${box.name}`,
-    plural(box.upgrades.length, 'upgrade'),
+    `${plural(box.upgrades.length, 'upgrade')}${box.installs.length === 0 ? '' : `, ${box.installs.length} new`}`,
     formatBytes(bytes),
     `of ${plural(box.installed, 'module')}${box.framework === null ? '' : `, framework ${box.framework}`}`,
   ]
@@ -109,27 +116,17 @@ function unresolvedWarnings(boxes: readonly PlannedModuleBox[]): string[] {
   const now = perBoxes(boxes, ({ unresolved }) => unresolved.filter(({ isWeekly }) => !isWeekly).map(unresolvedText))
   const weekly = perBoxes(boxes, ({ unresolved }) => unresolved.filter(({ isWeekly }) => isWeekly).map(unresolvedText))
   const unknown = perBoxes(boxes, (box) =>
-    box.unknown.map(({ requirement, by, why }) => `${requirement} (${namesOf(by)}): ${why}`),
+    box.unknown.map(({ requirement, by, why }) => `${requirement}, which ${namesOf(by)} needs: ${why}`),
   )
   return [
-    ...firstOf(now, ([text, names]) => `${namesOf(names)} will refuse an upgrade: ${text}`),
-    ...firstOf(weekly, ([text, names]) => `a weekly installall of ${namesOf(names)} will refuse one: ${text}`),
-    ...firstOf(unknown, ([text, names]) => `not known of ${namesOf(names)}: ${text}`),
+    ...firstOf(now, ([text, names]) => `${namesOf(names)} will refuse ${text}`),
+    ...firstOf(weekly, ([text, names]) => `a weekly installall on ${namesOf(names)} will refuse ${text}`),
+    ...firstOf(unknown, ([text, names]) => `it is not known whether ${namesOf(names)} has ${text}`),
   ]
 }
 
 function unresolvedText({ requirement, by, why }: PlannedModuleBox['unresolved'][number]): string {
-  return `${by} needs ${requirement}: ${why}`
-}
-
-/** Texts that boxes have in common, each once, with the boxes' names. */
-function perBoxes(
-  boxes: readonly PlannedModuleBox[],
-  textsOf: (box: PlannedModuleBox) => readonly string[],
-): [string, string[]][] {
-  const found = new Map<string, string[]>()
-  for (const box of boxes) for (const text of textsOf(box)) found.set(text, [...(found.get(text) ?? []), box.name])
-  return [...found]
+  return `${by}, which needs ${requirement}: ${why}`
 }
 
 function firstOf<T>(all: readonly T[], textOf: (one: T) => string): string[] {
@@ -148,10 +145,80 @@ function additionWarnings(boxes: readonly PlannedModuleBox[]): string[] {
 }
 
 function namesOf(names: readonly string[]): string {
-  const more = names.length - SHOWN_NAMES
-  return more <= 0 ? names.join(', ') : `${names.slice(0, SHOWN_NAMES).join(', ')} and ${more} more`
+  return shortList(names, SHOWN_NAMES)
 }
 
 function sumOf(items: readonly { bytes: number | null }[]): number {
   return items.reduce((total, { bytes }) => total + (bytes ?? 0), 0)
+}
+
+/** By rawname, alone or with the version. */
+export function explainModules(plan: Plan, item: string): ExplainedItem[] {
+  return plan.sites.flatMap((site) =>
+    site.groups.flatMap(({ name, modules: planned }) =>
+      (planned?.modules ?? [])
+        .filter(({ rawname, version }) => [rawname, `${rawname} ${version}`, `${rawname}-${version}`].includes(item))
+        .map((one) => ({
+          item: `${one.rawname} ${one.version}`,
+          bytes: one.bytes,
+          place: `${site.name} / ${name} / modules ${planned!.major}`,
+          reason: moduleReason(one),
+          chain: moduleChain(planned!, one),
+        })),
+    ),
+  )
+}
+
+/** A carried module, as the plan has it. */
+export interface ExplainedModule {
+  rawname: string
+  version: string
+  reason: ModuleReason
+  because: ModuleBecause
+}
+
+/** In one line, why it is carried. */
+export function moduleReason({ rawname, reason, because }: Omit<ExplainedModule, 'version'>): string {
+  const { from, by, requirement } = because
+  const on = onBoxes(because)
+  const newer = from === undefined ? '' : `newer than ${from === '' ? 'what is' : from}${on}`
+  const texts: Record<ModuleReason, string> = {
+    upgrade: requirement === undefined ? newer : `ends ${requirement} in ${from}, which is not running${on}`,
+    wanted: 'wanted by policy',
+    pinned: newer === '' ? 'pinned by policy' : `pinned by policy; ${newer}`,
+    dependency:
+      by === rawname
+        ? `listed beside its ${requirement} build`
+        : `${by ?? 'another'} needs ${requirement ?? 'it'}${on}`,
+    always: 'always listed: boxes repair themselves with it',
+    kept: `carried before, and still the newest${on === '' ? '' : ` of what is${on}`}`,
+  }
+  return redact(texts[reason])
+}
+
+/** From a module to what it is carried for in the end, a step on each line. */
+export function moduleChain({ modules }: { modules: readonly ExplainedModule[] }, item: ExplainedModule): string[] {
+  const chain = new Set<ExplainedModule>()
+  for (let at: ExplainedModule | undefined = item; at !== undefined && !chain.has(at); at = nextOf(modules, at)) {
+    if (chain.size === MAX_CHAIN) break
+    chain.add(at)
+  }
+  return [...chain].map((at) => redact(`${at.rawname} ${at.version}: ${moduleReason(at)}`))
+}
+
+const MAX_CHAIN = 50
+
+/** What demands it; of two entries of one module, the one that does not stand there for the other's sake. */
+function nextOf(
+  modules: readonly ExplainedModule[],
+  { reason, because }: ExplainedModule,
+): ExplainedModule | undefined {
+  if (reason !== 'dependency') return undefined
+  return modules.find((one) => one.rawname === because.by && one.because.by !== one.rawname)
+}
+
+function onBoxes({ box, boxes }: ModuleBecause): string {
+  const more = boxes - 1
+  const others = more < 1 ? '' : more === 1 ? ' and one other box' : ` and ${more} other boxes`
+  return box === undefined ? '' : ` on ${box}${others}`
 }

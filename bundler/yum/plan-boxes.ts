@@ -2,7 +2,7 @@
  * Plans the repositories of a group by the inventories of its boxes: reads what is offered into tables, looks into
  * filelists only for the paths that somebody requires, resolves box after box, and puts the closures together.
  */
-import { plural } from '../../manifests/console.ts'
+import { plural, shortList } from '../../manifests/console.ts'
 import type { Sha256 } from '../../manifests/digest.ts'
 import type { Nevra } from '../../manifests/rpm-version.ts'
 import type { Advisory } from '../../manifests/updateinfo.ts'
@@ -264,9 +264,8 @@ const SHOWN = 3
 const CROWD = 20
 
 function leftOutWarning(leftOut: readonly { row: PackageRow; because: Because }[]): string {
-  const shown = leftOut.slice(0, SHOWN).map(({ row, because }) => `${row.nevra} (for ${because.box})`)
-  const more = leftOut.length > SHOWN ? ` and ${leftOut.length - SHOWN} more` : ''
-  return `exclude leaves out what boxes may need for their update: ${shown.join(', ')}${more}`
+  const named = leftOut.map(({ row, because }) => `${row.nevra} (for ${because.box})`)
+  return `exclude leaves out what boxes may need for their update: ${shortList(named, SHOWN)}`
 }
 
 /** What a box's solver may choose is carried, however many that are: a person should know for what. */

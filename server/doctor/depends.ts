@@ -1,5 +1,5 @@
 /** Whether boxes find what the listed modules ask for: one requirement that is nowhere ends an installation. */
-import { plural } from '../../manifests/console.ts'
+import { plural, shortList } from '../../manifests/console.ts'
 import {
   isMet,
   isUpgrade,
@@ -39,10 +39,7 @@ export function checkDependencies(sheet: Sheet, feed: ModuleFeed, boxes: readonl
       })
     }
   }
-  const names =
-    boxes.length > SHOWN
-      ? plural(boxes.length, 'box').replace('boxs', 'boxes')
-      : boxes.map(({ name }) => name).join(', ')
+  const names = boxes.length > SHOWN ? plural(boxes.length, 'box') : boxes.map(({ name }) => name).join(', ')
   if (sheet.isClean(CHECK)) sheet.passed(CHECK, `all that ${names} would take is listed or installed there`)
 }
 
@@ -58,7 +55,7 @@ function checkPhp(sheet: Sheet, listed: ModuleFeed['entries'], { name, modules, 
       asked: `what ${rawname} ${version} depends on: PHP ${demand}`,
       text: `${name} has PHP ${php}`,
       effect: 'fwconsole ma downloads it, refuses to install it, and tries again each time',
-      remedy: 'let that box ask at the origin of its own group; on the laptop, inventory add and bundle',
+      remedy: `let that box ask at the origin of its own group; or on the laptop, block ${rawname} by policy, and bundle`,
     })
   }
 }
@@ -67,7 +64,6 @@ function checkFresh(sheet: Sheet, listed: ModuleFeed['entries']): void {
   const missing = missingModules(listed, new Map())
   if (missing.length === 0) return sheet.passed(CHECK, 'whatever a listed module depends on is listed, too')
   const names = [...new Set(missing.map(({ rawname }) => rawname))].sort()
-  const more = names.length > SHOWN ? ` and ${names.length - SHOWN} more` : ''
-  const text = `not listed, so boxes must have them already: ${names.slice(0, SHOWN).join(', ')}${more}`
+  const text = `not listed, so boxes must have them already: ${shortList(names, SHOWN)}`
   sheet.skipped(CHECK, `${text}; --box INVENTORY tells`)
 }

@@ -20,7 +20,7 @@ export function checkModuleRepo(
   const places = [...new Set(told.map(({ where }) => where))].join(' and ')
   if (places !== '') sheet.passed(MODULE_REPO, `${origin}, as ${places} has it`)
   else if (asked > 0) sheet.passed(MODULE_REPO, `the boxes that asked here so far, ${asked}, name it as they are told`)
-  else sheet.skipped(MODULE_REPO, 'not known; give --box INVENTORY or --module-repo URL')
+  else sheet.skipped(MODULE_REPO, 'not known: neither --box INVENTORY nor --module-repo URL tells it')
 }
 
 export interface ToldRepo {

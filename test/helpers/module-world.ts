@@ -130,7 +130,6 @@ export function resolve({ list, lists, boxes = [], policy = {}, before = {} }: A
     lists: lists ?? [{ boxes: boxes.map(({ name }) => name), feed: list! }],
     boxes,
     policy: policyOf(policy),
-    major: MAJOR,
     before: new Map(Object.entries(before)),
   })
 }

@@ -56,6 +56,11 @@ const RECIPES = {
 } as const
 
 export type KeyName = 'vendor' | 'stranger' | keyof typeof RECIPES
+export const KEY_NAMES: readonly KeyName[] = [
+  'vendor',
+  'stranger',
+  ...(Object.keys(RECIPES) as (keyof typeof RECIPES)[]),
+]
 
 /** One of the keys, with its secret part still able to sign. */
 export async function moduleTestKey(name: KeyName): Promise<GpgKey> {

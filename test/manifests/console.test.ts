@@ -1,5 +1,13 @@
 import t from 'tap'
-import { errorObject, formatBytes, formatError, formatTable, formatTime, plural } from '../../manifests/console.ts'
+import {
+  errorObject,
+  formatBytes,
+  formatError,
+  formatTable,
+  formatTime,
+  plural,
+  shortList,
+} from '../../manifests/console.ts'
 import { GapferryError, exitStatus, httpStatus, isGapferryError } from '../../manifests/errors.ts'
 
 t.test('shows sizes in decimal units', (t) => {
@@ -15,6 +23,10 @@ t.test('shows sizes in decimal units', (t) => {
   ])
   t.equal(plural(1, 'package'), '1 package')
   t.equal(plural(0, 'package'), '0 packages')
+  t.equal(plural(2, 'box'), '2 boxes')
+  t.equal(shortList([], 2), '')
+  t.equal(shortList(['a', 'b'], 2), 'a, b')
+  t.equal(shortList(['a', 'b', 'c', 'd'], 2), 'a, b and 2 more')
   t.equal(formatTime(0), '1970-01-01 00:00 UTC')
   t.end()
 })

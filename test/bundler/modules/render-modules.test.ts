@@ -1,5 +1,5 @@
 import t from 'tap'
-import { moduleChain, moduleReason, type ExplainedModule } from '../../../bundler/modules/module-words.ts'
+import { moduleChain, moduleReason, type ExplainedModule } from '../../../bundler/modules/render-modules.ts'
 import { boxOf, feedOf, listed, needing, resolve, type Asked } from '../../helpers/module-world.ts'
 
 const BASE = ['framework 16.0.40', 'core 16.0.70']
