@@ -1,15 +1,11 @@
 /**
- * The laptop's work, step by step: plan → pull → pack. Each step is a function of what the step before kept in the store,
+ * The laptop's work, step by step: plan → pull (pull.ts) → pack. Each step is a function of what the step before kept in the store,
  * so that an interrupted run goes on where it was. Nothing here knows of arguments or terminals.
  */
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
-import { statfs } from 'node:fs/promises'
-import { formatBytes, formatTime } from '../manifests/console.ts'
+import { formatTime, plural } from '../manifests/console.ts'
 import { sha256Of, type Sha256 } from '../manifests/digest.ts'
-import { GapferryError, isGapferryError } from '../manifests/errors.ts'
-import { withCode } from '../manifests/system-error.ts'
+import { GapferryError } from '../manifests/errors.ts'
 import { MAX_AHEAD_MS } from '../manifests/metadata.ts'
-import { checkRpm, MAX_RPM_HEADER_BYTES } from '../manifests/rpm-package.ts'
 import { isPointer, MAX_TREE_BYTES, parseTree } from '../manifests/tree.ts'
 import { blobFault, CHECK_BUFFER_BYTES } from '../storage/blob-check.ts'
 import type { BlobStore } from '../storage/blobs.ts'
@@ -19,18 +15,18 @@ import type { Fleet } from './config.ts'
 import { groupContent, type FetchedBlob } from './content.ts'
 import type { Fetcher } from './fetch.ts'
 import type { SiteSigner } from './keys/keys.ts'
-import { downloadsOf, filesOf, type Download } from './downloads.ts'
+import { downloadsOf, filesOf, nameOf, type Download } from './downloads.ts'
 import { demand, fetchedBlob, fetchedFile, fetchedPackage, trustedModule } from './fetched.ts'
-import { fetchModule, isTaken, refusedLater, throwRefused } from './modules/fetch-modules.ts'
-import { checksumText, moduleTrust, moduleWishes, type ModuleWish } from './modules/module-trust.ts'
+import { moduleTrust } from './modules/module-trust.ts'
 import type { PlannedModule } from './modules/plan-modules.ts'
-import { makePlan, type Plan, type PlannedFile, type PlannedPackage } from './plan.ts'
+import { makePlan, PLAN_FORMAT, type Plan, type PlannedFile, type PlannedPackage } from './plan.ts'
 import type { Progress } from '../manifests/progress.ts'
 import { keepPlan } from './plan-file.ts'
 import { ifSound, MEND } from './rot.ts'
 import { signBundle } from './sign.ts'
+import { expensesOf, leftText, sumsOf } from './spending.ts'
 import { signedTree } from './signed-tree.ts'
-import { fetchedSize, fetchFile } from './upstream-files.ts'
+import { fetchedSize } from './upstream-files.ts'
 
 export interface Laptop {
   fleet: Fleet
@@ -43,9 +39,6 @@ export interface Laptop {
   nowMs: () => number
   signal: AbortSignal
 }
-
-/** Room that stays free on the laptop's disk. */
-const RESERVE_BYTES = 100_000_000
 
 /** Looks at the upstreams and keeps the plan. @param site  only this one */
 export async function planFleet(laptop: Laptop, sources: Parameters<typeof makePlan>[2], site?: string): Promise<Plan> {
@@ -60,94 +53,6 @@ export function partDownloads(laptop: Laptop, plan: Plan): { here: Download[]; t
   const toFetch: Download[] = []
   for (const one of downloadsOf(plan)) (fetchedBlob(laptop, one) === undefined ? toFetch : here).push(one)
   return { here, toFetch }
-}
-
-export interface PullResult {
-  fetched: { count: number; bytes: number }
-  here: { count: number; bytes: number }
-}
-
-/** Fetches what the store does not have. Every file that arrived whole is kept, whatever becomes of the others.
- *  @throws BUDGET_EXCEEDED, SPACE_SHORT before a byte is spent; what the fetcher throws; RPM_MISMATCH */
-export async function pull(laptop: Laptop, plan: Plan): Promise<PullResult> {
-  const wishes = await moduleWishes(laptop.fleet, plan)
-  const { here, toFetch } = partDownloads(laptop, plan)
-  const refused: GapferryError[] = []
-  for (const one of here) await refusedLater(judgeAgain(laptop, one, wishes), refused)
-  if (toFetch.length === 0) {
-    throwRefused(refused)
-    return { fetched: { count: 0, bytes: 0 }, here: { count: here.length, bytes: sumBytes(here) } }
-  }
-  const total = sumBytes(toFetch)
-  refuseOverBudget(laptop.fleet, total)
-  await refuseShortSpace(laptop.fleet.storeDir, total)
-  const step = laptop.progress.step('pull', total)
-  let spent = 0
-  try {
-    await laptop.fetcher.all(
-      toFetch,
-      (one, signal) =>
-        refusedLater(
-          fetchOne(laptop, plan, one, { wishes, signal, maxBytes: laptop.fleet.budgetBytes - total }, (bytes) => {
-            spent += bytes
-            step.add(bytes)
-          }),
-          refused,
-        ).catch((error: unknown) => {
-          const { what, bytes } = nameOf(one)
-          throw bytes === null ? overBudget(laptop.fleet, what, error) : error
-        }),
-      laptop.signal,
-    )
-    keepPlan(laptop.fleet, plan)
-    throwRefused(refused)
-  } catch (error) {
-    // What was free is not any more: with figures a person knows how much to make room for.
-    if (isGapferryError(withCode(error), 'SPACE_SHORT')) await refuseShortSpace(laptop.fleet.storeDir, total - spent)
-    keepPlan(laptop.fleet, plan)
-    throw error
-  } finally {
-    step.end()
-  }
-  return { fetched: { count: toFetch.length, bytes: spent }, here: { count: here.length, bytes: sumBytes(here) } }
-}
-
-async function fetchOne(
-  laptop: Laptop,
-  plan: Plan,
-  one: Download,
-  { wishes, signal, maxBytes }: { wishes: Map<string, ModuleWish[]>; signal: AbortSignal; maxBytes: number },
-  onBytes: (bytes: number) => void,
-): Promise<void> {
-  const { store, ledger, fetcher } = laptop
-  if (one.kind === 'package') {
-    const { sha256 } = await fetcher.toBlob(one.remote, store, signal, onBytes)
-    const { isSigned } = checkRpm(readHead(store.pathOf(sha256)), one.package)
-    const { algorithm, hex } = one.package.checksum
-    ledger.rememberFetched(algorithm, hex, { sha256, verdict: isSigned ? 'unchecked' : 'unsigned' })
-    return
-  }
-  if (one.kind === 'module') {
-    const remote = { ...one.remote, maxBytes: one.module.bytes ?? Math.min(maxBytes, one.remote.maxBytes) }
-    return fetchModule(remote, wishes.get(checksumText(one.module))!, { ...laptop, signal }, onBytes)
-  }
-  const { sha256, bytes } = await fetchFile(one.file, { fetcher, store, memory: ledger, signal, maxBytes }, onBytes)
-  for (const file of plan.sites.flatMap((site) => site.groups).flatMap(filesOf)) {
-    if (file.url === one.file.url && file.sha256 === undefined) Object.assign(file, { sha256, bytes })
-  }
-}
-
-/** Keys and settings change: what nobody vouched for when it came may be good now, and the other way round. */
-async function judgeAgain(laptop: Laptop, one: Download, wishes: Map<string, ModuleWish[]>): Promise<void> {
-  if (one.kind !== 'module') return
-  const own = wishes.get(checksumText(one.module))!
-  if (!isTaken(laptop, own)) await fetchModule(one.remote, own, laptop)
-}
-
-/** @returns `bytes` null where no server told them */
-function nameOf(one: Download): { what: string; bytes: number | null } {
-  if (one.kind === 'file') return { what: one.file.as, bytes: one.file.bytes }
-  return { what: one.remote.what, bytes: one.kind === 'module' ? one.module.bytes : one.bytes }
 }
 
 export interface ComposedBundle {
@@ -174,6 +79,7 @@ export async function composeBundle(
 ): Promise<ComposedBundle> {
   const { store, ledger } = laptop
   const nowMs = laptop.nowMs()
+  refuseUnfetched(laptop, site)
   const groups = await contents(laptop, site, { nowMs, siteKey: keys.siteKeyArmored })
   const content = contentDigest(groups)
   const last = ledger.lastBundle(site.name)
@@ -213,6 +119,26 @@ export async function composeBundle(
     options.onSigned(bundle)
   })
   return describe(store, bundle, true)
+}
+
+/** All of a plan or nothing of it: what a part of it needs only its resolver could say, and a box that finds a package without
+ *  what that needs would stop. */
+function refuseUnfetched(laptop: Laptop, site: Plan['sites'][number]): void {
+  const plan: Plan = { format: PLAN_FORMAT, createdAtMs: 0, sites: [site] }
+  const { here, toFetch } = partDownloads(laptop, plan)
+  const [next, ...others] = expensesOf(plan, toFetch, laptop.store)
+  if (next === undefined) return
+  const all = here.length + toFetch.length
+  const left = leftText(sumsOf([next, ...others], 0))
+  const verb = toFetch.length === 1 ? 'is' : 'are'
+  const named = `${nameOf(next.one)}${others.length === 0 ? '' : ` and ${others.length} more`}`
+  const hasFixes = site.groups.some(({ advisories }) => advisories.some(({ type }) => type === 'security'))
+  const security = hasFixes && !site.isSecurityOnly ? '; security updates alone: gapferry bundle --security' : ''
+  throw new GapferryError(
+    'PLAN_UNFETCHED',
+    `site ${site.name}: ${toFetch.length} of ${plural(all, 'planned item')} ${verb} not fetched: ${named} (${left})`,
+    { hint: `gapferry pull${security}` },
+  )
 }
 
 /** What each group's boxes shall find. @throws PLAN_UNFETCHED */
@@ -297,53 +223,4 @@ function describe(store: BlobStore, bundle: SignedBundle, isNew: boolean): Compo
     }
   }
   return { bundle, isNew, documents, wanted, paths }
-}
-
-function refuseOverBudget(fleet: Fleet, bytes: number): void {
-  if (bytes <= fleet.budgetBytes) return
-  throw new GapferryError(
-    'BUDGET_EXCEEDED',
-    `the plan needs ${formatBytes(bytes)}, the budget is ${formatBytes(fleet.budgetBytes)}; nothing was fetched`,
-    {
-      hint: `narrow include, newest or policy in ${fleet.file}, or raise its budget (--budget); gapferry plan --items shows every item`,
-    },
-  )
-}
-
-/** A file whose size no server told may use what the budget leaves, and not a byte more. */
-function overBudget(fleet: Fleet, item: string, error: unknown): unknown {
-  if (!isGapferryError(error, 'FETCH_TOO_LONG')) return error
-  const message = `${item}: larger than what is left of the budget of ${formatBytes(fleet.budgetBytes)}`
-  return new GapferryError('BUDGET_EXCEEDED', message, {
-    hint: `raise the budget in ${fleet.file}, or leave it out`,
-    cause: error,
-  })
-}
-
-async function refuseShortSpace(dir: string, bytes: number): Promise<void> {
-  const { bavail, bsize } = await statfs(dir)
-  const free = bavail * bsize
-  if (bytes + RESERVE_BYTES <= free) return
-  const reserve = formatBytes(RESERVE_BYTES)
-  throw new GapferryError(
-    'SPACE_SHORT',
-    `${dir}: ${formatBytes(bytes)} to fetch and ${reserve} that stay free, ${formatBytes(free)} are free`,
-    {
-      hint: 'make room, or put the store elsewhere',
-    },
-  )
-}
-
-function readHead(file: string): Buffer {
-  const fd = openSync(file, 'r')
-  try {
-    const buffer = Buffer.allocUnsafe(Math.min(fstatSync(fd).size, MAX_RPM_HEADER_BYTES))
-    return buffer.subarray(0, readSync(fd, buffer, 0, buffer.length, 0))
-  } finally {
-    closeSync(fd)
-  }
-}
-
-function sumBytes(downloads: Download[]): number {
-  return downloads.reduce((total, one) => total + one.bytes, 0)
 }

@@ -5,11 +5,11 @@
 import { statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
-import { errorObject, formatBytes, plural } from '../manifests/console.ts'
+import { errorObject } from '../manifests/console.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { examples, print, PrintedError, type GlobalOptions, type Surroundings } from '../manifests/program.ts'
 import { parseSize } from '../manifests/settings.ts'
-import { partDownloads, planFleet, pull, type Laptop, type PullResult } from './carry.ts'
+import { partDownloads, planFleet, type Laptop } from './carry.ts'
 import { loadFleet } from './config.ts'
 import { addInit } from './init-command.ts'
 import { planSources, upstreamHosts, withLaptop } from './laptop.ts'
@@ -19,7 +19,9 @@ import { loadSite } from './keys/keys.ts'
 import type { Plan, PlanSources } from './plan.ts'
 import { proofFailure, provePlan, renderProof } from './prove-plan.ts'
 import { keptPlan } from './plan-file.ts'
-import { explainItem, renderExplained, renderPacked, renderPlan, type PlanFigures } from './render.ts'
+import { pull, type PullResult } from './pull.ts'
+import { explainItem, renderExplained, renderPacked, renderPlan, renderPull, type PlanFigures } from './render.ts'
+import { expensesOf, sumOf, sumsOf } from './spending.ts'
 
 interface SiteOption {
   site?: string
@@ -42,7 +44,7 @@ interface PackOptions extends SiteOption {
   numberAbove?: string
 }
 
-const BUDGET = 'fetch at most this much, as in 200MB; otherwise what gapferry.yaml says'
+const BUDGET = 'let at most this much over the link, as in 200MB; otherwise what gapferry.yaml says'
 const SECURITY = 'carry only what security advisories name, and what that needs'
 
 export function addCommands(program: Command, around: Surroundings): void {
@@ -85,15 +87,16 @@ function addPlan(program: Command, around: Surroundings): void {
 function addPull(program: Command, around: Surroundings): void {
   program
     .command('pull')
-    .description('plan, then fetch what the store does not have')
+    .description('plan, then fetch what the store does not have, as far as the budget goes')
     .option('--site <NAME>', 'only this site')
     .option('--security', SECURITY)
     .option('--budget <SIZE>', BUDGET)
-    .addHelpText('after', examples(program, 'pull'))
+    .addHelpText('after', examples(program, 'pull', 'pull --budget 200MB'))
     .action(async (options: PlanOptions, command: Command) => {
       await withLaptop(around, command, async (opened, json) => {
-        const result = await planAndPull(withBudget(opened, options), options)
-        print(around, json ? JSON.stringify(result) : renderPull(result))
+        const { failure, ...result } = await planAndPull(withBudget(opened, options), options)
+        print(around, json ? JSON.stringify({ ...result, ...(failure && errorObject(failure)) }) : renderPull(result))
+        if (failure !== undefined) throw json ? new PrintedError('pull', { cause: failure }) : failure
       })
     })
 }
@@ -120,6 +123,7 @@ function addBundle(program: Command, around: Surroundings): void {
         refuseNoKeys(laptop, options.site)
         const result = await planAndPull(laptop, options, json ? undefined : (text) => print(around, `${text}\n`))
         if (!json) print(around, `${renderPull(result)}\n`)
+        if (result.failure !== undefined) throw result.failure
         await packAndPrint(around, laptop, json, options)
       })
     })
@@ -173,7 +177,9 @@ async function proveAndPrint(
   if (failure !== undefined) throw json === undefined ? failure : new PrintedError('proof', { cause: failure })
 }
 
+/** Planning is paid for by the budget, too. */
 async function planAndPull(laptop: Laptop, options: PlanOptions, show?: (text: string) => void): Promise<PullResult> {
+  laptop.fetcher.wire.limitBytes = laptop.fleet.budgetBytes
   const plan = await planFleet(laptop, sourcesOf(laptop, options), options.site)
   show?.(renderPlan(plan, figuresOf(laptop, plan), false))
   return pull(laptop, plan)
@@ -208,11 +214,14 @@ function refuseNoKeys({ fleet }: Laptop, site: string | undefined): void {
 
 function figuresOf(laptop: Laptop, plan: Plan): PlanFigures {
   const { here, toFetch } = partDownloads(laptop, plan)
-  return { toFetch: sumOf(toFetch), here: sumOf(here), budgetBytes: laptop.fleet.budgetBytes }
-}
-
-function sumOf(list: { bytes: number }[]): { count: number; bytes: number } {
-  return { count: list.length, bytes: list.reduce((total, one) => total + one.bytes, 0) }
+  const { budgetBytes } = laptop.fleet
+  const expenses = expensesOf(plan, toFetch, laptop.store)
+  return {
+    toFetch: sumOf(expenses),
+    here: { count: here.length, bytes: here.reduce((total, { bytes }) => total + bytes, 0) },
+    budgetBytes,
+    kinds: sumsOf(expenses, budgetBytes),
+  }
 }
 
 function explain(plan: Plan, item: string, json: boolean): string {
@@ -222,8 +231,4 @@ function explain(plan: Plan, item: string, json: boolean): string {
   const isBlocked = groups.some(({ modules }) => modules?.blocked.includes(item))
   const why = isBlocked ? ': policy keeps it off the list of modules' : ''
   throw new GapferryError('USAGE_INVALID', `the plan carries no "${item}"${why}`, { hint: 'gapferry plan --items' })
-}
-
-function renderPull({ fetched, here }: PullResult): string {
-  return `fetched ${plural(fetched.count, 'item')}, ${formatBytes(fetched.bytes)}; ${here.count} were in the store`
 }

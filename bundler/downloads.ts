@@ -38,6 +38,16 @@ export function filesOf({ files, modules }: Pick<PlannedGroup, 'files' | 'module
   return [...files, ...(modules?.sounds.files ?? [])]
 }
 
+/** As messages call it. */
+export function nameOf(one: Download): string {
+  return one.kind === 'file' ? one.file.as : one.remote.what
+}
+
+/** Whether a server told its size. */
+export function isSized(one: Download): boolean {
+  return (one.kind === 'file' ? one.file : one.kind === 'module' ? one.module : one).bytes !== null
+}
+
 function packageDownload(repo: PlannedRepository, one: PlannedPackage): Download {
   const remote = {
     urls: repo.baseurls.map((base) => new URL(one.href, base.endsWith('/') ? base : `${base}/`).href),

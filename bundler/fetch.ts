@@ -16,6 +16,7 @@ import type { Page, PageMemory } from './pages.ts'
 import { makeThrottle } from './throttle.ts'
 import { Transfer, type OnBytes } from './transfer.ts'
 import type { Way } from './ways.ts'
+import { Wire } from './wire.ts'
 
 export type { RemoteFile } from './remote-file.ts'
 export type { OnBytes } from './transfer.ts'
@@ -55,7 +56,7 @@ export interface FileHead extends Origin {
   bytes: number | undefined
 }
 
-export interface FetcherOptions extends Omit<TimeLimits, 'throttle'> {
+export interface FetcherOptions extends Omit<TimeLimits, 'throttle' | 'wire'> {
   dispatcher: Pick<Way, 'dispatch'>
   /** `gapferry/<version>` */
   userAgent: string
@@ -74,6 +75,8 @@ export interface FetcherOptions extends Omit<TimeLimits, 'throttle'> {
 }
 
 export class Fetcher {
+  /** what this run has taken and may take */
+  readonly wire = new Wire()
   readonly #options: FetcherOptions
   readonly #limits: TimeLimits
   readonly #limit: LimitFunction
@@ -82,7 +85,7 @@ export class Fetcher {
 
   constructor(options: FetcherOptions) {
     this.#options = options
-    this.#limits = limitsOf(options)
+    this.#limits = { ...limitsOf(options), wire: this.wire }
     this.#limit = pLimit(options.concurrency ?? CONCURRENCY)
   }
 
@@ -130,7 +133,8 @@ export class Fetcher {
 
   /** A file into the store, hashed while it is written and durable when this resolves. A file whose declared SHA-256 is in
    *  the store is not fetched again.
-   *  @param onBytes  called with the size of each piece, and with a negative one for bytes that had to be thrown away
+   *  @param onBytes  called with the size of each piece, first of what an earlier run left, and with a negative one for bytes
+   *                  that had to be thrown away; what it throws ends the transfer
    *  @throws as `get`, and SPACE_SHORT. On error at most the beginning is left, in the store's partial files, and the next
    *          call goes on from there; never for a file without a declared checksum whose server gave no strong validator. */
   async toBlob(file: RemoteFile, store: BlobStore, signal: AbortSignal, onBytes?: OnBytes): Promise<FetchedBlob> {

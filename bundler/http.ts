@@ -14,6 +14,7 @@ import {
   statusFailure,
   timeoutFailure,
 } from './fetch-failure.ts'
+import type { Wire, WireCall } from './wire.ts'
 
 /** From the request being sent to the end of the headers. */
 const HEADERS_TIMEOUT_MS = 30_000
@@ -34,6 +35,8 @@ export interface TimeLimits {
   rateWindowMs?: number | undefined
   /** told of bytes that came; says for how long (ms) no more shall come on this connection */
   throttle?: ((bytes: number) => number) | undefined
+  /** counts everything, and says when it is enough */
+  wire?: Wire | undefined
 }
 
 /** Takes the body of an answer that was asked for. What it throws ends the request and is thrown to the caller. */
@@ -148,6 +151,7 @@ class Exchange implements Dispatcher.DispatchHandler {
   /** by our own will, and not yet set against a window */
   #restedMs = 0
   #isSettled = false
+  #call: WireCall | undefined
 
   constructor(
     order: Order,
@@ -168,6 +172,11 @@ class Exchange implements Dispatcher.DispatchHandler {
     const { origin, pathname, search } = this.#to.url
     const path = pathname + search
     try {
+      this.#call = this.#order.limits.wire?.begin(this.#to.url, { method, headers, form: body })
+    } catch (error) {
+      return this.#fail(error)
+    }
+    try {
       // undici's own clocks are off: that of the headers begins anew with each 1xx answer, that of the body is coarse.
       dispatcher.dispatch({ origin, path, method, headers, body, headersTimeout: 0, bodyTimeout: 0 }, this)
     } catch (error) {
@@ -187,7 +196,9 @@ class Exchange implements Dispatcher.DispatchHandler {
     status: number,
     headers: Record<string, string | string[] | undefined>,
   ): void {
-    if (this.#isSettled || status < 200) return
+    if (this.#isSettled) return
+    this.#call?.addHeaders(headers)
+    if (status < 200) return
     this.#answer = { ...this.#to, status, headers: flatten(headers), excerpt: '' }
     this.#watchBody()
     if (this.#isWanted()) this.#hand(() => this.#order.receiver.begin(this.#answer!))
@@ -196,10 +207,12 @@ class Exchange implements Dispatcher.DispatchHandler {
   onResponseData(_: Dispatcher.DispatchController, chunk: Buffer): void {
     if (this.#isSettled) return
     this.#silence?.refresh()
+    this.#call?.add(chunk.length)
     if (this.#isWanted()) this.#hand(() => this.#order.receiver.data(chunk))
     else if (this.#receivedBytes < EXCERPT_BYTES) this.#excerpt.push(chunk)
     this.#receivedBytes += chunk.length
     if (!this.#isWanted() && this.#receivedBytes > MAX_UNWANTED_BYTES) this.#finish()
+    this.#hand(() => this.#call?.refuseSpent())
     this.#slowDown(this.#order.limits.throttle?.(chunk.length) ?? 0)
   }
 
@@ -265,6 +278,7 @@ class Exchange implements Dispatcher.DispatchHandler {
 
   #finish(): void {
     if (!this.#settle()) return
+    this.#call?.end(false)
     this.#answer!.excerpt = excerptOf(Buffer.concat(this.#excerpt))
     this.#resolve(this.#answer!)
     if (this.#receivedBytes > MAX_UNWANTED_BYTES && !this.#isWanted()) {
@@ -274,6 +288,7 @@ class Exchange implements Dispatcher.DispatchHandler {
 
   #fail(error: unknown): void {
     if (!this.#settle()) return
+    this.#call?.end(true)
     this.#reject(error)
     this.#controller?.abort(error instanceof Error ? error : new Error('given up'))
   }

@@ -5,16 +5,20 @@ import { formatBytes, formatTable, formatTime, plural, shortList } from '../mani
 import { redact } from '../manifests/errors.ts'
 import { parseNevra } from '../manifests/rpm-version.ts'
 import { filesOf } from './downloads.ts'
+import type { PullResult } from './pull.ts'
+import type { KindSum } from './spending.ts'
 import type { Plan, PlannedGroup, PlannedPackage, PlannedRepository } from './plan.ts'
 import { explainModules, moduleBoxLines, moduleItemRows, moduleRows, moduleWarnings } from './modules/render-modules.ts'
 import { advisoryLines, boxLines, boxWarnings, chainOf } from './render-boxes.ts'
 
 export interface PlanFigures {
-  /** bytes that have to be fetched, and how many things */
+  /** bytes that have to be fetched, without what is here of files that were cut, and how many things */
   toFetch: { count: number; bytes: number }
   /** what the store has already */
   here: { count: number; bytes: number }
   budgetBytes: number
+  /** what is to be fetched, in the order in which the budget is spent */
+  kinds: KindSum[]
 }
 
 /** @param items  list every item with its reason, not only the sums */
@@ -143,16 +147,34 @@ function unprovided(group: PlannedGroup, repo: PlannedRepository): string[] {
   ]
 }
 
-function renderFigures({ toFetch, here, budgetBytes }: PlanFigures): string {
-  const over = toFetch.bytes > budgetBytes ? '  OVER BUDGET' : ''
-  return formatTable(
+function renderFigures({ toFetch, here, budgetBytes, kinds }: PlanFigures): string {
+  const isOver = kinds.some((kind) => kind.fits.count < kind.count)
+  const sums = formatTable(
     [
       ['to fetch', formatBytes(toFetch.bytes), `${toFetch.count} of ${toFetch.count + here.count} items`],
       ['in the store', formatBytes(here.bytes), ''],
-      ['budget', formatBytes(budgetBytes), over.trim()],
+      ['budget', formatBytes(budgetBytes), isOver ? 'OVER BUDGET: one pull fetches what fits, in this order' : ''],
     ],
     { right: [1] },
   )
+  return isOver ? `${sums}\n${formatTable(kinds.map(kindRow), { indent: '  ', right: [1, 2] })}` : sums
+}
+
+function kindRow({ kind, count, bytes, fits }: KindSum): string[] {
+  const some = fits.count === 0 ? 'for another pull' : `${plural(fits.count, 'item')}, ${formatBytes(fits.bytes)}, fit`
+  return [kind, plural(count, 'item'), formatBytes(bytes), fits.count === count ? 'fits' : some]
+}
+
+export function renderPull({ fetched, here, wireBytes, left }: Omit<PullResult, 'failure'>): string {
+  const link = `${formatBytes(wireBytes)} went over the link`
+  const lines = [
+    `fetched ${plural(fetched.count, 'item')}, ${formatBytes(fetched.bytes)}; ${here.count} were in the store; ${link}`,
+  ]
+  if (left.length > 0) {
+    const rows = left.map(({ kind, count, bytes }) => [kind, plural(count, 'item'), formatBytes(bytes)])
+    lines.push('left for another pull:', formatTable(rows, { indent: '  ', right: [1, 2] }))
+  }
+  return lines.join('\n')
 }
 
 export interface PackedBundle {

@@ -11,7 +11,8 @@ import { type Answer, type FetchFailure, publicUrl } from './fetch-failure.ts'
 import type { Receiver } from './http.ts'
 import { Body, contentLength, RangeFailure, type RemoteFile, type Sink } from './remote-file.ts'
 
-export type OnBytes = (bytes: number) => void
+/** @param isFromEarlier  they were here before */
+export type OnBytes = (bytes: number, isFromEarlier?: boolean) => void
 
 /** A date is a strong validator when the file was that old already when it was sent (RFC 9110 §8.8.2.2). */
 const STRONG_AFTER_MS = 60_000
@@ -30,7 +31,7 @@ export class Transfer {
     this.#partial = partials.open(partialKey(file), file.checksum)
     this.#onBytes = onBytes
     if (this.bytes > Math.min(file.bytes ?? file.maxBytes, file.maxBytes)) this.#partial.restart()
-    if (this.bytes > 0) onBytes(this.bytes)
+    if (this.bytes > 0) onBytes(this.bytes, true)
   }
 
   /** what is here of the file */

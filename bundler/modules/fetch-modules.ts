@@ -4,7 +4,6 @@
  * lets it pass without being fetched twice.
  */
 import type { Sha256 } from '../../manifests/digest.ts'
-import { GapferryError, isGapferryError } from '../../manifests/errors.ts'
 import type { BlobStore } from '../../storage/blobs.ts'
 import type { Ledger, ModuleFile } from '../../storage/ledger.ts'
 import type { Fetcher, OnBytes, RemoteFile } from '../fetch.ts'
@@ -74,25 +73,6 @@ export async function fetchModule(
     }
   })
   for (const wish of wishes) refuseUntrusted(files.get(heldAgainst(wish))!, wish)
-}
-
-/** Lets the rest be fetched when a module is refused. @param refused  takes the refusal */
-export async function refusedLater(work: Promise<void>, refused: GapferryError[]): Promise<void> {
-  await work.catch((error: unknown) => {
-    if (!isGapferryError(error, 'MODULE_SIGNATURE', 'MODULE_DIGEST', 'MODULE_ARCHIVE', 'MODULE_MISMATCH')) throw error
-    refused.push(error)
-  })
-}
-
-/** @throws the first refusal, which names the others */
-export function throwRefused(refused: readonly GapferryError[]): void {
-  const [first, ...others] = refused
-  if (first === undefined) return
-  const more = others.map(({ message }) => `; ${message}`).join('')
-  throw new GapferryError(first.code, `${first.message}${more}; everything else was fetched`, {
-    cause: first,
-    ...(first.hint === undefined ? {} : { hint: first.hint }),
-  })
 }
 
 async function judge(

@@ -124,7 +124,12 @@ t.test('a person reads items, bytes, reasons, warnings and the budget', async (t
   )
   const text = renderPlan(
     plan,
-    { toFetch: { count: 1, bytes: 2000 }, here: { count: 0, bytes: 0 }, budgetBytes: 1000 },
+    {
+      toFetch: { count: 1, bytes: 2000 },
+      here: { count: 0, bytes: 0 },
+      budgetBytes: 1000,
+      kinds: [{ kind: 'files', count: 1, bytes: 2000, fits: { count: 0, bytes: 0 } }],
+    },
     true,
   )
   for (const said of [

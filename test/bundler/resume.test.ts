@@ -483,7 +483,7 @@ sites:
   upstream.fault('/a', { kind: 'unsized', times: 1 }, { kind: 'truncate', after: 150_000, times: 1 }, busy)
   const cut = await run('pull')
   t.equal(cut.status, 6)
-  t.match(cut.stderr, /firmware\/a\.bin: .* found 503 \(tried 2 times\) \[FETCH_STATUS\]/)
+  t.match(cut.stderr, /firmware\/a\.bin: .* found 503 \(tried 2 times\); left: files: 1 item \[FETCH_STATUS\]/)
   t.match((await run('store', 'status')).stdout, /^came in part +1 file, 150(\.0)? kB; to go on: gapferry pull$/m)
   writeFileSync(join(dir, 'gapferry.yaml'), settings(1))
   upstream.requests.length = 0

@@ -194,7 +194,7 @@ t.test('a person reads boxes, rules, warnings and the chain down to a box', asyn
   })
   const text = renderPlan(
     plan,
-    { toFetch: { count: 3, bytes: 3 }, here: { count: 0, bytes: 0 }, budgetBytes: 9 },
+    { toFetch: { count: 3, bytes: 3 }, here: { count: 0, bytes: 0 }, budgetBytes: 9, kinds: [] },
     false,
   )
   t.comment(text)
@@ -254,7 +254,7 @@ t.test('names advisories, and cuts to those about security where that is asked f
     group.yum[0]!.packages.map(({ advisories }) => advisories),
     [['A-1'], undefined, undefined, ['A-2'], undefined],
   )
-  const figures = { toFetch: { count: 0, bytes: 0 }, here: { count: 0, bytes: 0 }, budgetBytes: 9 }
+  const figures = { toFetch: { count: 0, bytes: 0 }, here: { count: 0, bytes: 0 }, budgetBytes: 9, kinds: [] }
   const text = renderPlan(all, figures, true)
   t.match(text, /2 packages in 2 advisories: 1 critical security, 1 bugfix/)
   t.match(text, /app-2-1\.noarch .*; A-1/)
