@@ -19,11 +19,13 @@ import { downloadsOf, filesOf, nameOf, type Download } from './downloads.ts'
 import { demand, fetchedBlob, fetchedFile, fetchedPackage, trustedModule } from './fetched.ts'
 import { moduleTrust } from './modules/module-trust.ts'
 import type { PlannedModule } from './modules/plan-modules.ts'
-import { makePlan, PLAN_FORMAT, type Plan, type PlannedFile, type PlannedPackage } from './plan.ts'
+import { makePlan, PLAN_FORMAT, sharedSources } from './plan.ts'
+import type { Plan, PlannedFile, PlannedPackage, PlanSources } from './plan.ts'
 import type { Progress } from '../manifests/progress.ts'
 import { keepPlan } from './plan-file.ts'
 import { ifSound, MEND } from './rot.ts'
 import { signBundle } from './sign.ts'
+import { eachSite, type SiteFailure } from './sites.ts'
 import { expensesOf, leftText, sumsOf } from './spending.ts'
 import { signedTree } from './signed-tree.ts'
 import { fetchedSize } from './upstream-files.ts'
@@ -40,11 +42,18 @@ export interface Laptop {
   signal: AbortSignal
 }
 
-/** Looks at the upstreams and keeps the plan. @param site  only this one */
-export async function planFleet(laptop: Laptop, sources: Parameters<typeof makePlan>[2], site?: string): Promise<Plan> {
-  const plan = await makePlan(laptop.fleet, site, sources)
-  keepPlan(laptop.fleet, plan)
-  return plan
+/** Looks at the upstreams and keeps the plan of each site that could be planned. @param sites  their names
+ *  @throws as eachSite and makePlan */
+export async function planFleet(
+  { fleet, signal }: Laptop,
+  sources: PlanSources,
+  sites: readonly string[],
+): Promise<{ plan: Plan; failures: SiteFailure[] }> {
+  const shared = sharedSources(sources)
+  const { done, failures } = await eachSite(sites, signal, (name) => makePlan(fleet, name, shared))
+  const plan: Plan = { format: PLAN_FORMAT, createdAtMs: sources.nowMs, sites: done.flatMap(({ sites }) => sites) }
+  keepPlan(fleet, plan)
+  return { plan, failures }
 }
 
 /** The plan's downloads, parted by what the store has already. */

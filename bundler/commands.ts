@@ -13,14 +13,15 @@ import { partDownloads, planFleet, type Laptop } from './carry.ts'
 import { loadFleet } from './config.ts'
 import { addInit } from './init-command.ts'
 import { planSources, upstreamHosts, withLaptop } from './laptop.ts'
-import { packPlan } from './deliver.ts'
+import { packSites } from './deliver.ts'
+import { dueOf, renderDue, type SiteDue } from './due.ts'
 import { parseNumber } from './keys/key-options.ts'
 import { loadSite } from './keys/keys.ts'
 import type { Plan, PlanSources } from './plan.ts'
 import { proofFailure, provePlan, renderProof } from './prove-plan.ts'
-import { keptPlan } from './plan-file.ts'
 import { pull, type PullResult } from './pull.ts'
 import { explainItem, renderExplained, renderPacked, renderPlan, renderPull, type PlanFigures } from './render.ts'
+import { eachSite, failureOfSites, failureRows, type SiteFailure } from './sites.ts'
 import { expensesOf, sumOf, sumsOf } from './spending.ts'
 
 interface SiteOption {
@@ -73,13 +74,19 @@ function addPlan(program: Command, around: Surroundings): void {
     .action(async (options: ShowOptions, command: Command) => {
       await withLaptop(around, command, async (opened, json) => {
         const laptop = withBudget(opened, options)
-        const plan = await planFleet(laptop, sourcesOf(laptop, options), options.site)
+        const { plan, failures } = await planFleet(laptop, sourcesOf(laptop, options), namesOf(laptop, options.site))
+        if (options.explain !== undefined) {
+          for (const { site, error } of failures) laptop.warn(`${site}: ${error.message} [${error.code}]`)
+          return print(around, explain(plan, options.explain, json))
+        }
+        const failure = failureOfSites(failures, plan.sites.length + failures.length)
         const figures = figuresOf(laptop, plan)
-        if (options.explain !== undefined) return print(around, explain(plan, options.explain, json))
-        if (!json) print(around, renderPlan(plan, figures, options.items === true))
-        if (options.prove === true)
-          return proveAndPrint(around, laptop, plan, json ? { ...plan, ...figures } : undefined)
-        if (json) print(around, JSON.stringify({ ...plan, ...figures }))
+        const due = dueOf(laptop, plan)
+        const shown = json ? { ...plan, ...figures, due, failures: failureRows(failures) } : undefined
+        if (!json) print(around, planText(plan, figures, { due, failures }, options.items === true))
+        if (options.prove === true) return proveAndPrint(around, laptop, plan, shown, failure)
+        if (json) print(around, JSON.stringify({ ...shown, ...(failure && errorObject(failure)) }))
+        finish(failure, json)
       })
     })
 }
@@ -94,9 +101,10 @@ function addPull(program: Command, around: Surroundings): void {
     .addHelpText('after', examples(program, 'pull', 'pull --budget 200MB'))
     .action(async (options: PlanOptions, command: Command) => {
       await withLaptop(around, command, async (opened, json) => {
-        const { failure, ...result } = await planAndPull(withBudget(opened, options), options)
+        const laptop = withBudget(opened, options)
+        const { failure, result } = await planAndPull(laptop, options, namesOf(laptop, options.site))
         print(around, json ? JSON.stringify({ ...result, ...(failure && errorObject(failure)) }) : renderPull(result))
-        if (failure !== undefined) throw json ? new PrintedError('pull', { cause: failure }) : failure
+        finish(failure, json)
       })
     })
 }
@@ -106,7 +114,9 @@ function addPack(program: Command, around: Surroundings): void {
     .description('sign what was pulled and write it to a stick, without any network')
     .addHelpText('after', examples(program, 'pack --to /media/stick --part-size 4GB'))
     .action(async (options: PackOptions, command: Command) => {
-      await withLaptop(around, command, (laptop, json) => packAndPrint(around, laptop, json, options))
+      await withLaptop(around, command, (laptop, json) =>
+        packAndPrint(around, laptop, json, options, { sites: namesOf(laptop, options.site), failures: [] }),
+      )
     })
 }
 
@@ -120,11 +130,16 @@ function addBundle(program: Command, around: Surroundings): void {
       await withLaptop(around, command, async (opened, json) => {
         const laptop = withBudget(opened, options)
         refuseNoFolder(resolve(around.cwd, options.to))
-        refuseNoKeys(laptop, options.site)
-        const result = await planAndPull(laptop, options, json ? undefined : (text) => print(around, `${text}\n`))
-        if (!json) print(around, `${renderPull(result)}\n`)
-        if (result.failure !== undefined) throw result.failure
-        await packAndPrint(around, laptop, json, options)
+        const { done, failures } = await eachSite(namesOf(laptop, options.site), laptop.signal, (site) =>
+          refuseNoKeys(laptop, site),
+        )
+        const show = json ? undefined : (text: string): void => print(around, `${text}\n`)
+        const { planned, result, failure } = await planAndPull(laptop, options, done, show)
+        show?.(renderPull(result))
+        // Of several sites those that have all of theirs are packed.
+        if (failure !== undefined && planned.length < 2) throw failure
+        const before = [...failures, ...result.failures]
+        await packAndPrint(around, laptop, json, options, { sites: planned, failures: before, failure })
       })
     })
 }
@@ -163,32 +178,68 @@ function withBudget(laptop: Laptop, { budget }: PlanOptions): Laptop {
     : { ...laptop, fleet: { ...laptop.fleet, budgetBytes: parseSize(budget, '--budget') } }
 }
 
+/** All of them, or the one that is asked for, known or not. */
+function namesOf({ fleet }: Laptop, site: string | undefined): string[] {
+  return site === undefined ? fleet.sites.map(({ name }) => name) : [site]
+}
+
+/** @throws `failure`, where there is one; with `json` it was printed */
+function finish(failure: GapferryError | undefined, json: boolean): void {
+  if (failure !== undefined) throw json ? new PrintedError(failure.code, { cause: failure }) : failure
+}
+
 /** @param json  what is printed beside the proof; undefined for people */
 async function proveAndPrint(
   around: Surroundings,
   laptop: Laptop,
   plan: Plan,
   json: object | undefined,
+  before: GapferryError | undefined,
 ): Promise<void> {
   const proof = await provePlan(laptop, plan, around.environment['PATH'])
-  const failure = proofFailure(proof)
+  const failure = proofFailure(proof) ?? before
   const printed = json && { ...json, proof, ...(failure && errorObject(failure)) }
   print(around, printed === undefined ? `\n${renderProof(proof)}` : JSON.stringify(printed))
-  if (failure !== undefined) throw json === undefined ? failure : new PrintedError('proof', { cause: failure })
+  finish(failure, json !== undefined)
 }
 
-/** Planning is paid for by the budget, too. */
-async function planAndPull(laptop: Laptop, options: PlanOptions, show?: (text: string) => void): Promise<PullResult> {
+/** Planning is paid for by the budget, too.
+ *  @returns `planned`: sites that have a plan; `failure` of any */
+async function planAndPull(
+  laptop: Laptop,
+  options: PlanOptions,
+  sites: readonly string[],
+  show?: (text: string) => void,
+): Promise<{ planned: string[]; result: Omit<PullResult, 'failure'>; failure: GapferryError | undefined }> {
   laptop.fetcher.wire.limitBytes = laptop.fleet.budgetBytes
-  const plan = await planFleet(laptop, sourcesOf(laptop, options), options.site)
-  show?.(renderPlan(plan, figuresOf(laptop, plan), false))
-  return pull(laptop, plan)
+  const { plan, failures } = await planFleet(laptop, sourcesOf(laptop, options), sites)
+  show?.(planText(plan, figuresOf(laptop, plan), { due: dueOf(laptop, plan), failures }, false))
+  const { failure, ...result } = await pull(laptop, plan)
+  const all = [...failures, ...result.failures]
+  const ofSites = failureOfSites(all, sites.length)
+  if (ofSites !== undefined && failure !== undefined) laptop.warn(failure.message)
+  const planned = plan.sites.map(({ name }) => name)
+  return { planned, result: { ...result, failures: all }, failure: ofSites ?? failure }
 }
 
-async function packAndPrint(around: Surroundings, laptop: Laptop, json: boolean, options: PackOptions): Promise<void> {
+interface BeforePack {
+  sites: readonly string[]
+  /** sites that are not packed, and why */
+  failures: readonly SiteFailure[]
+  /** why something was not fetched */
+  failure?: GapferryError | undefined
+}
+
+async function packAndPrint(
+  around: Surroundings,
+  laptop: Laptop,
+  json: boolean,
+  options: PackOptions,
+  before: BeforePack,
+): Promise<void> {
   const toDir = resolve(around.cwd, options.to)
   refuseNoFolder(toDir)
-  const packed = await packPlan(laptop, around, keptPlan(laptop.fleet, options.site), {
+  const { bundles, failures } = await packSites(laptop, around, before.sites, {
     toDir,
     renew: options.renew === true,
     ...(options.partSize === undefined ? {} : { partSizeBytes: parseSize(options.partSize, '--part-size') }),
@@ -196,7 +247,25 @@ async function packAndPrint(around: Surroundings, laptop: Laptop, json: boolean,
     ...(options.pinFd === undefined ? {} : { pinFd: options.pinFd }),
     ...(options.numberAbove === undefined ? {} : { numberAbove: parseNumber(options.numberAbove) }),
   })
-  print(around, json ? JSON.stringify({ bundles: packed }) : packed.map(renderPacked).join('\n\n'))
+  const all = [...before.failures, ...failures]
+  const ofSites = failureOfSites(all, bundles.length + all.length)
+  // What did not come is why a site could not be packed.
+  if (before.failure !== undefined && failures.length > 0) laptop.warn(ofSites!.message)
+  const failure = before.failure ?? ofSites
+  const shown = { bundles, failures: failureRows(all), ...(failure && errorObject(failure)) }
+  if (json) print(around, JSON.stringify(shown))
+  else if (bundles.length > 0) print(around, bundles.map(renderPacked).join('\n\n'))
+  finish(failure, json)
+}
+
+function planText(
+  plan: Plan,
+  figures: PlanFigures,
+  { due, failures }: { due: SiteDue[]; failures: SiteFailure[] },
+  items: boolean,
+): string {
+  const text = renderPlan(plan, figures, items)
+  return due.length + failures.length < 2 ? text : `${text}\n\n${renderDue(due, failures)}`
 }
 
 /** Made by nobody but the person: a folder that springs up where no stick is mounted would look like one. */
@@ -207,9 +276,10 @@ function refuseNoFolder(dir: string): void {
   })
 }
 
-/** Before the metered link is spent on what could not be signed. */
-function refuseNoKeys({ fleet }: Laptop, site: string | undefined): void {
-  for (const { name } of fleet.sites) if (site === undefined || site === name) loadSite(fleet.keysDir, name)
+/** Before the metered link is spent on what could not be signed. @returns the site */
+async function refuseNoKeys({ fleet }: Laptop, site: string): Promise<string> {
+  if (fleet.sites.some(({ name }) => name === site)) loadSite(fleet.keysDir, site)
+  return site
 }
 
 function figuresOf(laptop: Laptop, plan: Plan): PlanFigures {

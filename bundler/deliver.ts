@@ -18,8 +18,10 @@ import { loadSite, unlockSite, type SiteSigner } from './keys/keys.ts'
 import { parseSiteKey } from './keys/site-key.ts'
 import { pack, type PackedFile, type PackOptions } from './pack.ts'
 import type { Plan } from './plan.ts'
+import { keptPlan } from './plan-file.ts'
 import type { ProgressStep } from '../manifests/progress.ts'
 import type { PackedBundle } from './render.ts'
+import { eachSite, type SiteFailure } from './sites.ts'
 import { verifyPart } from './verify.ts'
 
 export interface DeliverOptions {
@@ -32,16 +34,18 @@ export interface DeliverOptions {
   numberAbove?: number
 }
 
-/** @throws KEY_*, USAGE_INVALID for a file descriptor that is none, and what composing and packing throw */
-export async function packPlan(
+/** @param sites  names
+ *  @throws as eachSite; KEY_*, USAGE_INVALID for a file descriptor that is none, and what keptPlan, composing and packing throw */
+export async function packSites(
   laptop: Laptop,
   around: Surroundings,
-  plan: Plan,
+  sites: readonly string[],
   options: DeliverOptions,
-): Promise<PackedBundle[]> {
-  const packed: PackedBundle[] = []
-  for (const site of plan.sites) packed.push(await packSite(laptop, around, site, options))
-  return packed
+): Promise<{ bundles: PackedBundle[]; failures: SiteFailure[] }> {
+  const { done, failures } = await eachSite(sites, laptop.signal, (name) =>
+    packSite(laptop, around, keptPlan(laptop.fleet, name).sites[0]!, options),
+  )
+  return { bundles: done, failures }
 }
 
 /** What the system says of a stick that is write-protected, pulled or broken. */

@@ -22,6 +22,7 @@ import { verifySignature } from './keys/openpgp.ts'
 import type { GroupModules } from './modules/module-settings.ts'
 import { moduleTrust, withoutKeys } from './modules/module-trust.ts'
 import { lookWholeSet, planModules } from './modules/plan-modules.ts'
+import { Once } from './once.ts'
 import { openPages } from './pages.ts'
 import type { PlanSources } from './plan.ts'
 import { makeProgress } from '../manifests/progress.ts'
@@ -82,12 +83,13 @@ export function openLaptop(fleet: Fleet, around: Surroundings): { laptop: Laptop
 export function planSources(laptop: Laptop): PlanSources {
   const { fleet, store, ledger, fetcher, signal, nowMs } = laptop
   const pool = new StringPool()
+  const asked = new Once()
   const context = { fetcher, store, signal, aliases: ledger, verifySignature, nowMs: nowMs(), pool }
   return {
     lookYum: (repo) => lookYum(repo, context),
     lookAdvisories: (upstream) => lookAdvisories(upstream, context),
     lookFile: (file) => lookFile(file, { fetcher, store, memory: ledger, signal }),
-    planModules: (site, group, boxes) => planGroupModules(laptop, site, group, boxes),
+    planModules: (site, group, boxes) => planGroupModules({ ...laptop, asked }, site, group, boxes),
     findUnprovided: (parts) => findUnprovided(parts, { store, signal }),
     boxesOf: (site, group) =>
       boxesOf(fleet, site, group).map((box) => ({ ...box, stale: laterBundle(ledger, site, box) })),
@@ -98,12 +100,12 @@ export function planSources(laptop: Laptop): PlanSources {
 }
 
 async function planGroupModules(
-  { fleet, fetcher, store, ledger, signal }: Laptop,
+  { fleet, fetcher, store, ledger, signal, asked }: Laptop & { asked: Once },
   site: string,
   { name: group, modules: settings }: { name: string; modules: GroupModules },
   boxes: readonly BoxInventory[],
 ): ReturnType<PlanSources['planModules']> {
-  const way = { fetcher, store, memory: ledger, signal }
+  const way = { fetcher, store, memory: ledger, signal, asked }
   const last = ledger.lastBundle(site)
   const files = settings.wholeSet ? [await lookWholeSet(settings, way)] : []
   const modules = await planModules({ name: `${site} / ${group}`, group, settings, boxes, last }, way)

@@ -126,18 +126,25 @@ export async function makePlan(fleet: Fleet, site: string | undefined, sources: 
       hint: `its sites: ${fleet.sites.map((one) => one.name).join(', ')}`,
     })
   }
-  const lookYum = once(sources.lookYum, upstreamKey)
-  const lookAdvisories = once(sources.lookAdvisories, ({ id, data }) => `${id} ${data.primary}`)
-  const lookFile = once(sources.lookFile, (file) => JSON.stringify(file))
+  const shared = sharedSources(sources)
   const plan: Plan = { format: PLAN_FORMAT, createdAtMs: sources.nowMs, sites: [] }
   for (const one of sites) {
     const groups: PlannedGroup[] = []
-    for (const group of one.groups)
-      groups.push(await planGroup(one.name, group, { ...sources, lookYum, lookAdvisories, lookFile }))
+    for (const group of one.groups) groups.push(await planGroup(one.name, group, shared))
     const isSecurityOnly = sources.isSecurityOnly === true
     plan.sites.push({ name: one.name, settings: settingsDigest(one), isSecurityOnly, groups })
   }
   return plan
+}
+
+/** The same sources, which look at each upstream once, however many sites are planned. */
+export function sharedSources(sources: PlanSources): PlanSources {
+  return {
+    ...sources,
+    lookYum: once(sources.lookYum, upstreamKey),
+    lookAdvisories: once(sources.lookAdvisories, ({ id, data }) => `${id} ${data.primary}`),
+    lookFile: once(sources.lookFile, (file) => JSON.stringify(file)),
+  }
 }
 
 /** Equal for equal settings of a site. */

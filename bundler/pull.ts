@@ -16,6 +16,7 @@ import { fetchModule, isTaken } from './modules/fetch-modules.ts'
 import { checksumText, moduleWishes, type ModuleWish } from './modules/module-trust.ts'
 import { keepPlan } from './plan-file.ts'
 import type { Plan } from './plan.ts'
+import { eachSite, type SiteFailure } from './sites.ts'
 import { expensesOf, leftText, Purse, sumsOf, type Expense, type Grant, type KindSum, type Sum } from './spending.ts'
 import { fetchFile } from './upstream-files.ts'
 import { MIN_KEPT_BYTES } from '../storage/partials.ts'
@@ -47,14 +48,16 @@ export interface PullResult {
   wireBytes: number
   /** what is still to be fetched; `fits`: by the same budget again */
   left: KindSum[]
+  /** sites of which nothing was fetched */
+  failures: SiteFailure[]
   /** why something is left, or was refused */
   failure?: GapferryError
 }
 
 /** @returns also where something of the plan did not come
  *  @throws SPACE_SHORT before a byte is spent or when the disk is full; MODULE_KEY_MISSING; the signal's reason */
-export async function pull(laptop: Laptop, plan: Plan): Promise<PullResult> {
-  const wishes = await moduleWishes(laptop.fleet, plan)
+export async function pull(laptop: Laptop, planned: Plan): Promise<PullResult> {
+  const { plan, wishes, failures } = await ready(laptop, planned)
   const { here, toFetch } = partDownloads(laptop, plan)
   const run = new PullRun(laptop, plan, wishes)
   for (const one of here) await run.judgeAgain(one)
@@ -68,8 +71,23 @@ export async function pull(laptop: Laptop, plan: Plan): Promise<PullResult> {
     here: { count: here.length, bytes: here.reduce((total, { bytes }) => total + bytes, 0) },
     wireBytes: laptop.fetcher.wire.spentBytes,
     left: sums,
+    failures,
     ...(failure === undefined ? {} : { failure }),
   }
+}
+
+/** The sites whose modules can be judged when they come. */
+async function ready({ fleet, signal }: Laptop, plan: Plan) {
+  const byName = new Map(plan.sites.map((site) => [site.name, site]))
+  const { done, failures } = await eachSite([...byName.keys()], signal, async (name) => {
+    const site = byName.get(name)!
+    return { site, wishes: await moduleWishes(fleet, { ...plan, sites: [site] }) }
+  })
+  const wishes = new Map<string, ModuleWish[]>()
+  for (const one of done) {
+    for (const [key, list] of one.wishes) wishes.set(key, [...(wishes.get(key) ?? []), ...list])
+  }
+  return { plan: { ...plan, sites: done.map(({ site }) => site) }, wishes, failures }
 }
 
 class PullRun {

@@ -15,6 +15,7 @@ import { MAX_SOUND_LIST_BYTES, parseSoundFeed, type SoundFeed } from '../manifes
 import type { BlobStore } from '../storage/blobs.ts'
 import type { Ledger } from '../storage/ledger.ts'
 import type { FetchedBytes, Fetcher } from './fetch.ts'
+import { Once } from './once.ts'
 import { listForm, profileOf, secretsOf, soundForm, type RequestIds } from './modules/request.ts'
 
 /** What the settings say about a group's modules, as far as it is looked at here. */
@@ -32,6 +33,8 @@ export interface ModuleLook {
   store: BlobStore
   signal: AbortSignal
   memory: Pick<Ledger, 'noted' | 'note'>
+  /** what other groups of this run have asked already */
+  asked?: Once
   /** `<site>/<group>`: under this name it is remembered what the upstream had */
   name: string
 }
@@ -140,7 +143,19 @@ function nobodyAsks({ policy }: ModuleSource, { name }: ModuleLook): string[] {
   return [`${why}: no modules are carried; ${hint}`]
 }
 
-async function askForList(
+/** Groups whose boxes have one profile get one answer, whichever of them asks. */
+function askForList(
+  asker: Asker,
+  source: ModuleSource,
+  context: ModuleLook,
+): Promise<{ form: string; bytes: Buffer; sha256: Sha256; what: string }> {
+  const who = asker.captured ?? profileOf(asker.facts!)
+  const key = JSON.stringify(['module list', source.feed, source.major, asker.captured === undefined, who])
+  const ask = (): ReturnType<typeof askAnew> => askAnew(asker, source, context)
+  return context.asked === undefined ? ask() : context.asked.get(key, context.signal, ask)
+}
+
+async function askAnew(
   { facts, captured }: Asker,
   { feed, major }: ModuleSource,
   { fetcher, memory, signal, name }: ModuleLook,
@@ -200,14 +215,16 @@ async function lookSounds(
   { feed, major }: ModuleSource,
   boxes: readonly LookedBox[],
   { form, hide }: { form: string; hide: Hide },
-  { fetcher, store, signal, name }: ModuleLook,
+  { fetcher, store, signal, name, asked = new Once() }: ModuleLook,
 ): Promise<{ found: ModuleUpstream['sounds']; warnings: string[] }> {
   if (!boxes.some((box) => box.facts.sounds.length > 0)) return { found: undefined, warnings: [] }
   const url = `${feed}/sounds-${major}.0.xml`
   const what = `sound list of ${name}`
   const file = { urls: [url], form: soundForm(form), acceptsGzip: true, maxBytes: MAX_SOUND_LIST_BYTES, what }
   try {
-    const { bytes } = await fetcher.get(file, signal)
+    // equal forms, with the ids of one request: groups that share an answer
+    const key = JSON.stringify(['sound list', url, file.form])
+    const { bytes } = await asked.get(key, signal, () => fetcher.get(file, signal))
     const found = hidden(hide, () => parseSoundFeed(bytes, `${what} (${url})`))
     return { found: { blob: await store.put(bytes), feed: found }, warnings: found.problems }
   } catch (error) {

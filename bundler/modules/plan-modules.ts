@@ -11,6 +11,7 @@ import { MAX_BLOB_BYTES } from '../../manifests/tree.ts'
 import type { BlobStore } from '../../storage/blobs.ts'
 import type { Ledger, SignedBundle } from '../../storage/ledger.ts'
 import type { Fetcher, RemoteFile } from '../fetch.ts'
+import { Once } from '../once.ts'
 import { resolveModules, type ResolvedModules } from '../resolve-modules.ts'
 import type { PlannedFile } from '../plan.ts'
 import { headOf, lookFileAt, type FileSources } from '../upstream-files.ts'
@@ -68,6 +69,8 @@ export interface ModuleContext {
   store: BlobStore
   memory: Pick<Ledger, 'fetched' | 'moduleFile' | 'moduleBytes' | 'noted' | 'note' | 'validator' | 'rememberValidator'>
   signal: AbortSignal
+  /** what other groups of this run have asked already */
+  asked?: Once
 }
 
 export interface ModuleGroup {
@@ -180,7 +183,8 @@ async function withSizes(
   group: ModuleGroup,
   context: ModuleContext,
 ): Promise<PlannedModule[]> {
-  const { fetcher, store, memory, signal } = context
+  const { fetcher, store, memory, signal, asked = new Once() } = context
+  const { feed } = group.settings
   const kind = `module bytes ${group.name}`
   const known = memory.noted(kind)
   const keyOf = ({ checksum }: PlannedModule): string => `${checksum.algorithm}:${checksum.hex}`
@@ -189,12 +193,9 @@ async function withSizes(
     async (one, signal) => {
       const stored = moduleBlob({ store, ledger: memory }, one)?.bytes
       const noted = known.get(keyOf(one))
-      return {
-        ...one,
-        bytes:
-          stored ??
-          (noted === undefined ? await askSize(group.settings.feed, one, { fetcher, signal }) : Number(noted)),
-      }
+      const ask = (): Promise<number | null> => askSize(feed, one, { fetcher, signal })
+      const key = JSON.stringify(['module size', feed, one.location, keyOf(one)])
+      return { ...one, bytes: stored ?? (noted === undefined ? await asked.get(key, signal, ask) : Number(noted)) }
     },
     signal,
   )
