@@ -24,6 +24,7 @@ import type { Plan, PlannedFile, PlannedPackage, PlanSources } from './plan.ts'
 import type { Progress } from '../manifests/progress.ts'
 import { keepPlan } from './plan-file.ts'
 import { ifSound, MEND } from './rot.ts'
+import type { Tell } from './run-log.ts'
 import { signBundle } from './sign.ts'
 import { eachSite, type SiteFailure } from './sites.ts'
 import { expensesOf, leftText, sumsOf } from './spending.ts'
@@ -36,6 +37,8 @@ export interface Laptop {
   ledger: Ledger
   fetcher: Fetcher
   progress: Progress
+  /** keeps what happened in the run's log */
+  tell: Tell
   /** says something to the person that is no result */
   warn: (text: string) => void
   nowMs: () => number
@@ -45,12 +48,22 @@ export interface Laptop {
 /** Looks at the upstreams and keeps the plan of each site that could be planned. @param sites  their names
  *  @throws as eachSite and makePlan */
 export async function planFleet(
-  { fleet, signal }: Laptop,
+  { fleet, signal, fetcher, progress, tell }: Laptop,
   sources: PlanSources,
   sites: readonly string[],
 ): Promise<{ plan: Plan; failures: SiteFailure[] }> {
   const shared = sharedSources(sources)
-  const { done, failures } = await eachSite(sites, signal, (name) => makePlan(fleet, name, shared))
+  const step = progress.step('plan')
+  fetcher.wire.onBytes = (bytes) => step.add(bytes)
+  const planned = eachSite(sites, signal, (name) => {
+    step.note(name)
+    return makePlan(fleet, name, shared)
+  })
+  const { done, failures } = await planned.finally(() => {
+    fetcher.wire.onBytes = undefined
+    step.end()
+  })
+  for (const { site, error } of failures) tell({ event: 'failed', site, code: error.code, message: error.message })
   const plan: Plan = { format: PLAN_FORMAT, createdAtMs: sources.nowMs, sites: done.flatMap(({ sites }) => sites) }
   keepPlan(fleet, plan)
   return { plan, failures }

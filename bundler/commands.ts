@@ -46,6 +46,7 @@ interface PackOptions extends SiteOption {
 }
 
 const BUDGET = 'let at most this much over the link, as in 200MB; otherwise what gapferry.yaml says'
+const EVENTS = 'what happens, as lines of JSON on standard error'
 const SECURITY = 'carry only what security advisories name, and what that needs'
 
 export function addCommands(program: Command, around: Surroundings): void {
@@ -65,6 +66,7 @@ function addPlan(program: Command, around: Surroundings): void {
     .option('--items', 'list every item with its reason')
     .option('--security', SECURITY)
     .option('--budget <SIZE>', BUDGET)
+    .option('--events', EVENTS)
     .option('--explain <ITEM>', 'why this package, module or path is carried')
     .option('--prove', 'let libsolv update each box from what is offered and from what is carried, and compare')
     .addHelpText(
@@ -98,6 +100,7 @@ function addPull(program: Command, around: Surroundings): void {
     .option('--site <NAME>', 'only this site')
     .option('--security', SECURITY)
     .option('--budget <SIZE>', BUDGET)
+    .option('--events', EVENTS)
     .addHelpText('after', examples(program, 'pull', 'pull --budget 200MB'))
     .action(async (options: PlanOptions, command: Command) => {
       await withLaptop(around, command, async (opened, json) => {
@@ -112,6 +115,7 @@ function addPull(program: Command, around: Surroundings): void {
 function addPack(program: Command, around: Surroundings): void {
   packOptions(program.command('pack'))
     .description('sign what was pulled and write it to a stick, without any network')
+    .option('--events', EVENTS)
     .addHelpText('after', examples(program, 'pack --to /media/stick --part-size 4GB'))
     .action(async (options: PackOptions, command: Command) => {
       await withLaptop(around, command, (laptop, json) =>
@@ -125,6 +129,7 @@ function addBundle(program: Command, around: Surroundings): void {
     .description('plan, pull and pack: the main job in one command')
     .option('--security', SECURITY)
     .option('--budget <SIZE>', BUDGET)
+    .option('--events', EVENTS)
     .addHelpText('after', examples(program, 'bundle --to /media/stick'))
     .action(async (options: PackOptions & PlanOptions, command: Command) => {
       await withLaptop(around, command, async (opened, json) => {

@@ -3,6 +3,7 @@
  */
 import { chmodSync, mkdirSync } from 'node:fs'
 import { join, resolve } from 'node:path'
+import { PassThrough } from 'node:stream'
 import type { Command } from 'commander'
 import { talk, type GlobalOptions, type Surroundings } from '../manifests/program.ts'
 import { BlobStore } from '../storage/blobs.ts'
@@ -26,6 +27,7 @@ import { Once } from './once.ts'
 import { openPages } from './pages.ts'
 import type { PlanSources } from './plan.ts'
 import { makeProgress } from '../manifests/progress.ts'
+import { openRunLog } from './run-log.ts'
 import { lookFile } from './upstream-files.ts'
 import { findUnprovided } from './yum/unprovided.ts'
 import { lookYum } from './upstream-yum.ts'
@@ -40,10 +42,22 @@ export async function withLaptop(
   command: Command,
   work: (laptop: Laptop, json: boolean) => Promise<void>,
 ): Promise<void> {
-  const { config, json } = command.optsWithGlobals<GlobalOptions>()
-  const { laptop, close } = openLaptop(loadFleet(resolve(around.cwd, config ?? 'gapferry.yaml')), around)
+  const { config, json, events } = command.optsWithGlobals<GlobalOptions & { events?: boolean }>()
+  // A script that reads events wants no bars between them.
+  const shown = events === true ? { ...around, stderr: new PassThrough().resume() } : around
+  const fleet = loadFleet(resolve(around.cwd, config ?? 'gapferry.yaml'))
+  const { laptop, close } = openLaptop(fleet, shown)
+  const log = openRunLog(fleet.storeDir, command.name(), around, events === true)
+  const warn = (message: string): void => {
+    laptop.warn(message)
+    log.tell({ event: 'warning', message })
+  }
   try {
-    await work(laptop, json === true)
+    await work({ ...laptop, tell: log.tell, warn, progress: log.watch(laptop.progress) }, json === true)
+    log.end()
+  } catch (error) {
+    log.end(error)
+    throw error
   } finally {
     await close()
   }
@@ -67,7 +81,8 @@ export function openLaptop(fleet: Fleet, around: Surroundings): { laptop: Laptop
     const fetcher = new Fetcher({ dispatcher, userAgent, retries, maxWaitMs, bytesPerSecond, pages })
     const progress = makeProgress(around)
     const warn = (text: string): void => talk(around, `warning: ${text}`)
-    const laptop = { fleet, store, ledger, fetcher, progress, warn, nowMs: around.nowMs, signal: around.signal }
+    const tell = (): void => {} // withLaptop keeps a log
+    const laptop = { fleet, store, ledger, fetcher, progress, tell, warn, nowMs: around.nowMs, signal: around.signal }
     const close = async (): Promise<void> => {
       await dispatcher.destroy()
       ledger.close()

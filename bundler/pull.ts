@@ -97,6 +97,8 @@ class PullRun {
   readonly #wishes: Map<string, ModuleWish[]>
   readonly #failures: GapferryError[] = []
   readonly #deadHosts = new Set<string>()
+  /** under way: name → how much of it came */
+  readonly #active = new Map<string, { cameBytes: number; bytes: number }>()
 
   constructor(laptop: Laptop, plan: Plan, wishes: Map<string, ModuleWish[]>) {
     this.#laptop = laptop
@@ -153,8 +155,11 @@ class PullRun {
         one,
       )
       if (isDone) this.fetched.count++
+      if (isDone) this.#laptop.tell({ event: 'file', name: nameOf(one), kind: expense.kind, bytes: expense.bytes })
     } finally {
       grant.end()
+      this.#active.delete(nameOf(one))
+      step.note(this.#noteOf())
     }
   }
 
@@ -162,10 +167,14 @@ class PullRun {
   #counter({ one }: Expense, grant: Grant, step: ProgressStep): OnBytes {
     let cameBytes = 0
     let shownBytes = 0
+    const active = { cameBytes: 0, bytes: one.bytes }
+    this.#active.set(nameOf(one), active)
     return (bytes, isFromEarlier = false) => {
       const change = isFromEarlier ? 0 : Math.max(bytes, -shownBytes)
       shownBytes += change
       step.add(change)
+      active.cameBytes += bytes
+      step.note(this.#noteOf())
       if (isFromEarlier || bytes < 0) return
       cameBytes += bytes
       this.fetched.bytes += bytes
@@ -173,6 +182,15 @@ class PullRun {
       if (!grant.isWhole && cameBytes >= grant.roomBytes)
         throw new GapferryError('BUDGET_EXCEEDED', `${nameOf(one)}: the budget is spent; its beginning is kept`)
     }
+  }
+
+  /** The largest file that is under way, and how many others. */
+  #noteOf(): string {
+    const [first, ...others] = [...this.#active].toSorted(([, a], [, b]) => b.bytes - a.bytes)
+    if (first === undefined) return ''
+    const [name, { cameBytes, bytes }] = first
+    const share = bytes === 0 ? formatBytes(cameBytes) : `${Math.floor((cameBytes / bytes) * 100)}%`
+    return `${name} ${share}${others.length === 0 ? '' : `, ${others.length} more`}`
   }
 
   async #fetchOne(one: Download, maxBytes: number, signal: AbortSignal, onBytes: OnBytes): Promise<void> {
@@ -208,6 +226,7 @@ class PullRun {
       if (isGapferryError(error, ...OF_THE_HOST)) this.#deadHosts.add(hostsOf(one))
       else if (!isGapferryError(error, ...OF_THE_FILE)) throw error
       this.#failures.push(error)
+      this.#laptop.tell({ event: 'failed', name: nameOf(one), code: error.code, message: error.message })
       return false
     }
   }

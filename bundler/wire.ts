@@ -17,6 +17,8 @@ export class Wire {
   spentBytes = 0
   /** the run ends before it would take more; what is under way when it ends is taken, too */
   limitBytes = Infinity
+  /** told of everything that is spent */
+  onBytes: ((bytes: number) => void) | undefined
   readonly #connections = new Map<string, { busy: number; open: number }>()
 
   get leftBytes(): number {
@@ -31,6 +33,11 @@ export class Wire {
     call.add(method.length + url.pathname.length + url.search.length + url.host.length + (form?.length ?? 0))
     call.addHeaders(headers)
     return call
+  }
+
+  add(bytes: number): void {
+    this.spentBytes += bytes
+    this.onBytes?.(bytes)
   }
 
   /** @throws BUDGET_EXCEEDED */
@@ -50,7 +57,7 @@ export class Wire {
     at.busy++
     if (at.busy > at.open) {
       at.open = at.busy
-      if (url.protocol === 'https:') this.spentBytes += TLS_OPENING_BYTES
+      if (url.protocol === 'https:') this.add(TLS_OPENING_BYTES)
     }
     return at
   }
@@ -69,7 +76,7 @@ export class WireCall {
   }
 
   add(bytes: number): void {
-    this.#wire.spentBytes += Math.ceil(bytes * this.#share)
+    this.#wire.add(Math.ceil(bytes * this.#share))
   }
 
   addHeaders(headers: Record<string, string | string[] | undefined>): void {

@@ -55,7 +55,8 @@ export interface GlobalOptions {
 /** Thrown after the failure is already part of what was printed as JSON; the failure is its `cause`. */
 export class PrintedError extends Error {}
 
-const ENDED_BY_SIGNAL = 130
+/** The exit status of a run that was told to end. */
+export const ENDED_BY_SIGNAL = 130
 
 /** Runs one command line to its end. Never throws: what failed is said on standard error, with `--json` on standard output
  *  too.

@@ -7,9 +7,12 @@ import { formatBytes } from './console.ts'
 import { redact } from './errors.ts'
 import type { Surroundings } from './program.ts'
 
-const BAR_FORMAT = '{what} [{bar}] {percentage}% {done}, {eta_formatted} left'
-const COUNT_FORMAT = '{what} {done}'
-const BAR_CHARACTERS = 30
+const BAR_FORMAT = '{what} [{bar}] {percentage}% {done}{speed}{note}'
+const COUNT_FORMAT = '{what} {done}{speed}{note}'
+const BAR_CHARACTERS = 20
+/** A rate is that of about the last ten seconds. */
+const RATE_EVERY_MS = 1000
+const RATE_WEIGHT = 0.2
 
 export interface Progress {
   /** Begins a step. @param totalBytes  where it is known, else only what was done is shown */
@@ -19,6 +22,8 @@ export interface Progress {
 export interface ProgressStep {
   /** @param bytes  done since the last call; negative for bytes that were done in vain */
   add(bytes: number): void
+  /** Says what is being worked on; shown on a terminal. '': nothing */
+  note(text: string): void
   /** Ends the step, also one that failed: shows how far it came. More calls do nothing. */
   end(): void
 }
@@ -38,6 +43,7 @@ function lineStep(what: string, totalBytes: number | undefined, { stderr, nowMs 
   let isOpen = true
   return {
     add: (bytes) => void (doneBytes += bytes),
+    note: () => {},
     end: () => {
       if (!isOpen) return
       isOpen = false
@@ -47,23 +53,60 @@ function lineStep(what: string, totalBytes: number | undefined, { stderr, nowMs 
   }
 }
 
-function barStep(what: string, totalBytes: number | undefined, { stderr }: Shown): ProgressStep {
+function barStep(what: string, totalBytes: number | undefined, { stderr, nowMs }: Shown): ProgressStep {
   const bar = new SingleBar({
     stream: stderr,
     format: totalBytes === undefined ? COUNT_FORMAT : BAR_FORMAT,
     barsize: BAR_CHARACTERS,
     hideCursor: true,
-    etaBuffer: 100,
   })
   let doneBytes = 0
-  bar.start(totalBytes ?? 0, 0, { what, done: describe(0, totalBytes) })
+  let note = ''
+  const rateOf = makeRate(nowMs)
+  const update = (): void => {
+    const speed = speedText(rateOf(doneBytes), totalBytes === undefined ? undefined : totalBytes - doneBytes)
+    bar.update(doneBytes, { done: describe(doneBytes, totalBytes), speed, note })
+  }
+  bar.start(totalBytes ?? 0, 0, { what, done: describe(0, totalBytes), speed: '', note })
   return {
     add: (bytes) => {
       doneBytes += bytes
-      bar.update(doneBytes, { done: describe(doneBytes, totalBytes) })
+      update()
+    },
+    note: (text) => {
+      note = text === '' ? '' : `  ${redact(text)}`
+      update()
     },
     end: () => bar.stop(),
   }
+}
+
+/** @returns told of what was done in all: bytes per second, undefined in the first second */
+function makeRate(nowMs: () => number): (doneBytes: number) => number | undefined {
+  let last = { ms: nowMs(), bytes: 0 }
+  let rate: number | undefined
+  return (bytes) => {
+    const ms = nowMs()
+    if (ms - last.ms < RATE_EVERY_MS) return rate
+    const now = Math.max(0, ((bytes - last.bytes) * 1000) / (ms - last.ms))
+    rate = rate === undefined ? now : rate + (now - rate) * RATE_WEIGHT
+    last = { ms, bytes }
+    return rate
+  }
+}
+
+function speedText(rate: number | undefined, leftBytes: number | undefined): string {
+  if (rate === undefined) return ''
+  const speed = `, ${formatBytes(rate)}/s`
+  if (leftBytes === undefined || rate < 1 || leftBytes <= 0) return speed
+  return `${speed}, ${formatSeconds(leftBytes / rate)} left`
+}
+
+function formatSeconds(seconds: number): string {
+  const whole = Math.ceil(seconds)
+  if (whole < 60) return `${whole} s`
+  const minutes = Math.floor(whole / 60)
+  return minutes < 60 ? `${minutes} min ${whole % 60} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`
 }
 
 function describe(doneBytes: number, totalBytes: number | undefined): string {
