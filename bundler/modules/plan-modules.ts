@@ -82,6 +82,7 @@ export interface ModuleGroup {
 
 /** @returns a text where nobody can ask the feed: why
  *  @throws what lookModules, resolveModules and writeModuleList throw; MODULE_DIGEST for an entry without a checksum;
+ *          PATH_CONFLICT for two entries with one place;
  *          FETCH_* where sizes are asked for */
 export async function planModules(group: ModuleGroup, context: ModuleContext): Promise<PlannedModules | string> {
   const { settings } = group
@@ -102,6 +103,7 @@ export async function planModules(group: ModuleGroup, context: ModuleContext): P
   // Refused now rather than when all of it was fetched.
   writeModuleList(upstream.lists[0]!.feed, resolved.carried)
   const carried = resolved.carried.map((one) => plannedModule(one, upstream))
+  refuseSharedPlaces(carried)
   const modules = await withSizes(carried, group, context)
   const installed = boxes.map(({ facts }) => facts.sounds)
   const { feed, sounds: list } = upstream
@@ -164,6 +166,22 @@ function plannedModule({ entry, feed, reason, because }: ResolvedModule, { lists
     isCommercial: entry.commercial,
     reason,
     because,
+  }
+}
+
+/** One file cannot be what two entries say: the box that asks for the other one would be given this. An unpacked tree may
+ *  stand on a file system without case. */
+function refuseSharedPlaces(modules: readonly PlannedModule[]): void {
+  const places = new Map<string, PlannedModule>()
+  for (const one of modules) {
+    const there = places.get(one.location.toLowerCase())
+    places.set(one.location.toLowerCase(), one)
+    const isSame = there?.location === one.location && there.checksum.hex === one.checksum.hex
+    if (there === undefined || isSame) continue
+    const names = [there, one].map(({ rawname, version }) => `${rawname} ${version}`).join(' and ')
+    throw new GapferryError('PATH_CONFLICT', `${names}: the feed has both at ${one.location}, with different content`, {
+      hint: `leave one of them out until the vendor has mended that: modules: { policy: { ${one.rawname}: block } }`,
+    })
   }
 }
 

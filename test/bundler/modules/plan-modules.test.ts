@@ -158,3 +158,18 @@ t.test('the store keeps what the plan and bundles name', async (t) => {
   const plan = JSON.parse(readFileSync(join(dir, 'store/plan.json'), 'utf8')) as { format: number }
   t.equal(plan.format, 3)
 })
+
+t.test('two modules at one place, however it is spelled, are refused before anything is fetched', async (t) => {
+  const place = 'packages/framework/framework-16.0.40.11.tgz.gpg'
+  for (const location of [place, place.replace('packages', 'Packages')]) {
+    const modules = CATALOGUE.modules.map((one) =>
+      one.rawname === 'sipsettings' ? { ...one, entry: { location } } : one,
+    )
+    const { box, gapferry } = await makeModuleLaptop(t, { ...CATALOGUE, modules })
+    await box('pbx1', BOX)
+    const { status, stderr } = await gapferry('plan')
+    t.equal(status, 3, stderr)
+    t.match(stderr, /framework 16\.0\.40\.11 and sipsettings 16\.0\.20: the feed has both at .* \[PATH_CONFLICT\]/)
+    t.match(stderr, /policy: \{ sipsettings: block \}/)
+  }
+})
