@@ -2,7 +2,6 @@
  * The commands of `gapferry`: arguments → the laptop's steps → what a person or a script reads.
  * Standard output carries results, standard error the talk.
  */
-import { statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import { errorObject, formatBytes, plural } from '../manifests/console.ts'
@@ -16,6 +15,7 @@ import { planSources, upstreamHosts, withLaptop } from './laptop.ts'
 import { packPlan } from './deliver.ts'
 import { parseNumber } from './keys/key-options.ts'
 import { loadSite } from './keys/keys.ts'
+import { checkStick } from './stick.ts'
 import type { Plan, PlanSources } from './plan.ts'
 import { proofFailure, provePlan, renderProof } from './prove-plan.ts'
 import { keptPlan } from './plan-file.ts'
@@ -36,7 +36,9 @@ interface ShowOptions extends PlanOptions {
 interface PackOptions extends SiteOption {
   to: string
   partSize?: string
+  unmounted?: boolean
   renew?: boolean
+  repair?: boolean
   passphraseFd?: string
   pinFd?: string
   numberAbove?: string
@@ -101,8 +103,21 @@ function addPull(program: Command, around: Surroundings): void {
 function addPack(program: Command, around: Surroundings): void {
   packOptions(program.command('pack'))
     .description('sign what was pulled and write it to a stick, without any network')
-    .addHelpText('after', examples(program, 'pack --to /media/stick --part-size 4GB'))
+    .option('--repair', 'sign nothing; of the parts that are there, write again only what is bad')
+    .addHelpText(
+      'after',
+      examples(program, 'pack --to /media/stick --part-size 4GB', 'pack --repair --to /media/stick'),
+    )
     .action(async (options: PackOptions, command: Command) => {
+      if (options.repair === true && (options.renew === true || options.numberAbove !== undefined)) {
+        throw new GapferryError(
+          'USAGE_INVALID',
+          '--repair signs nothing: --renew and --number-above do not go with it',
+          {
+            hint: 'gapferry pack --help',
+          },
+        )
+      }
       await withLaptop(around, command, (laptop, json) => packAndPrint(around, laptop, json, options))
     })
 }
@@ -116,7 +131,7 @@ function addBundle(program: Command, around: Surroundings): void {
     .action(async (options: PackOptions & PlanOptions, command: Command) => {
       await withLaptop(around, command, async (opened, json) => {
         const laptop = withBudget(opened, options)
-        refuseNoFolder(resolve(around.cwd, options.to))
+        checkStick(resolve(around.cwd, options.to), { isUnmounted: options.unmounted === true })
         refuseNoKeys(laptop, options.site)
         const result = await planAndPull(laptop, options, json ? undefined : (text) => print(around, `${text}\n`))
         if (!json) print(around, `${renderPull(result)}\n`)
@@ -143,6 +158,7 @@ function packOptions(command: Command): Command {
     .requiredOption('--to <DIR>', 'the stick; parts go to DIR/gapferry/<site>/')
     .option('--site <NAME>', 'only this site')
     .option('--part-size <SIZE>', 'cut into parts of at most this size, as in 4GB')
+    .option('--unmounted', 'DIR is meant, although no stick is mounted there')
     .option('--renew', 'sign a new bundle even where nothing changed')
     .option('--number-above <N>', 'give new bundles a number above N, which another laptop has used')
     .option('--passphrase-fd <N>', 'read the passphrase from this file descriptor')
@@ -181,24 +197,17 @@ async function planAndPull(laptop: Laptop, options: PlanOptions, show?: (text: s
 
 async function packAndPrint(around: Surroundings, laptop: Laptop, json: boolean, options: PackOptions): Promise<void> {
   const toDir = resolve(around.cwd, options.to)
-  refuseNoFolder(toDir)
+  checkStick(toDir, { isUnmounted: options.unmounted === true })
   const packed = await packPlan(laptop, around, keptPlan(laptop.fleet, options.site), {
     toDir,
     renew: options.renew === true,
+    isRepair: options.repair === true,
     ...(options.partSize === undefined ? {} : { partSizeBytes: parseSize(options.partSize, '--part-size') }),
     ...(options.passphraseFd === undefined ? {} : { passphraseFd: options.passphraseFd }),
     ...(options.pinFd === undefined ? {} : { pinFd: options.pinFd }),
     ...(options.numberAbove === undefined ? {} : { numberAbove: parseNumber(options.numberAbove) }),
   })
   print(around, json ? JSON.stringify({ bundles: packed }) : packed.map(renderPacked).join('\n\n'))
-}
-
-/** Made by nobody but the person: a folder that springs up where no stick is mounted would look like one. */
-function refuseNoFolder(dir: string): void {
-  if (statSync(dir, { throwIfNoEntry: false })?.isDirectory() === true) return
-  throw new GapferryError('MEDIUM_UNUSABLE', `${dir}: expected the folder of a mounted stick, found none`, {
-    hint: 'mount the stick, or make the folder: mkdir',
-  })
 }
 
 /** Before the metered link is spent on what could not be signed. */

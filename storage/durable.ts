@@ -1,7 +1,7 @@
 /**
  * The few steps that make a file survive a power cut: write all of it, fsync it, rename it, fsync its folder.
  */
-import { closeSync, constants, fsyncSync, mkdtempSync, openSync, readdirSync, readFileSync } from 'node:fs'
+import { closeSync, constants, fsyncSync, lstatSync, mkdtempSync, openSync, readdirSync, readFileSync } from 'node:fs'
 import { renameSync, rmSync, statfsSync, writeSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { formatBytes } from '../manifests/console.ts'
@@ -106,7 +106,9 @@ export function noticeShortSpace<T>(what: string, step: () => T): T {
 
 function holds(file: string, bytes: Uint8Array): boolean {
   try {
-    return readFileSync(file).equals(bytes)
+    // A pipe would be waited for, and a link be followed to something else.
+    const found = lstatSync(file, { throwIfNoEntry: false })
+    return found?.isFile() === true && found.size === bytes.length && readFileSync(file).equals(bytes)
   } catch {
     return false // whatever stands there, it is not this file: the write below will say what is wrong
   }
