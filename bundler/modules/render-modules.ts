@@ -82,12 +82,13 @@ function boxRow(box: PlannedModuleBox, sizes: ReadonlyMap<string, number>): stri
     ...box.upgrades.map(({ rawname, to }) => `${rawname} ${to}`),
     ...box.installs.map(({ rawname, version }) => `${rawname} ${version}`),
   ]
+  const more = box.installs.length === 0 ? '' : `${box.installs.length} new with them; `
   const bytes = comes.reduce((sum, one) => sum + (sizes.get(one) ?? 0), 0)
   return [
     `box ${box.name}`,
-    `${plural(box.upgrades.length, 'upgrade')}${box.installs.length === 0 ? '' : `, ${box.installs.length} new`}`,
+    plural(box.upgrades.length, 'upgrade'),
     formatBytes(bytes),
-    `of ${plural(box.installed, 'module')}${box.framework === null ? '' : `, framework ${box.framework}`}`,
+    `${more}of ${plural(box.installed, 'module')}${box.framework === null ? '' : `, framework ${box.framework}`}`,
   ]
 }
 

@@ -28,7 +28,7 @@ t.test('a person reads modules, boxes, what they upgrade, and what to know of th
   for (const line of [
     / {2}modules 16 +6 modules +\d.*kB +of 7 offered$/m,
     / {2}files +1 file/,
-    / {2}box pbx1 +4 upgrades, 1 new +\d.* kB +of 5 modules, framework 16\.0\.33$/m,
+    / {2}box pbx1 +4 upgrades +\d.* kB +1 new with them; of 5 modules, framework 16\.0\.33$/m,
     / {4}on pbx1, pbx2$/m,
     / {6}callforward +16\.0\.1 +→ +16\.0\.5$/m,
     / {6}newdep +new +→ +1\.0\.1, which sipsettings needs$/m,
