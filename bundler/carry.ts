@@ -5,7 +5,7 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import { statfs } from 'node:fs/promises'
 import { formatBytes, formatTime } from '../manifests/console.ts'
-import { sha256Of, type Sha256 } from '../manifests/digest.ts'
+import { checksumText, sha256Of, type Sha256 } from '../manifests/digest.ts'
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import { withCode } from '../manifests/system-error.ts'
 import { MAX_AHEAD_MS } from '../manifests/metadata.ts'
@@ -16,21 +16,21 @@ import type { BlobStore } from '../storage/blobs.ts'
 import type { Ledger, SignedBundle } from '../storage/ledger.ts'
 import { composeSite, contentDigest, type GroupContent } from './compose.ts'
 import type { Fleet } from './config.ts'
-import { groupContent, type FetchedBlob } from './content.ts'
+import { groupContent } from './content.ts'
 import type { Fetcher } from './fetch.ts'
 import type { SiteSigner } from './keys/keys.ts'
 import { downloadsOf, filesOf, type Download } from './downloads.ts'
-import { demand, fetchedBlob, fetchedFile, fetchedPackage, trustedModule } from './fetched.ts'
+import { demand, fetchedBlob, fetchedFile, fetchedPackage, trustedModule, type FetchedBlob } from './fetched.ts'
 import { fetchModule, isTaken, refusedLater, throwRefused } from './modules/fetch-modules.ts'
-import { checksumText, moduleTrust, moduleWishes, type ModuleWish } from './modules/module-trust.ts'
-import type { PlannedModule } from './modules/plan-modules.ts'
-import { makePlan, type Plan, type PlannedFile, type PlannedPackage } from './plan.ts'
+import { moduleTrust, moduleWishes, type ModuleWish } from './modules/module-trust.ts'
+import type { PlannedModule } from './modules/planned-modules.ts'
+import { makePlan, type Plan, type PlannedPackage } from './plan.ts'
 import type { Progress } from '../manifests/progress.ts'
 import { keepPlan } from './plan-file.ts'
 import { ifSound, MEND } from './rot.ts'
 import { signBundle } from './sign.ts'
 import { signedTree } from './signed-tree.ts'
-import { fetchedSize, fetchFile } from './upstream-files.ts'
+import { fetchedSize, fetchFile, type PlannedFile } from './upstream-files.ts'
 
 export interface Laptop {
   fleet: Fleet
@@ -129,7 +129,7 @@ async function fetchOne(
   }
   if (one.kind === 'module') {
     const remote = { ...one.remote, maxBytes: one.module.bytes ?? Math.min(maxBytes, one.remote.maxBytes) }
-    return fetchModule(remote, wishes.get(checksumText(one.module))!, { ...laptop, signal }, onBytes)
+    return fetchModule(remote, wishes.get(checksumText(one.module.checksum))!, { ...laptop, signal }, onBytes)
   }
   const { sha256, bytes } = await fetchFile(one.file, { fetcher, store, memory: ledger, signal, maxBytes }, onBytes)
   for (const file of plan.sites.flatMap((site) => site.groups).flatMap(filesOf)) {
@@ -140,7 +140,7 @@ async function fetchOne(
 /** Keys and settings change: what nobody vouched for when it came may be good now, and the other way round. */
 async function judgeAgain(laptop: Laptop, one: Download, wishes: Map<string, ModuleWish[]>): Promise<void> {
   if (one.kind !== 'module') return
-  const own = wishes.get(checksumText(one.module))!
+  const own = wishes.get(checksumText(one.module.checksum))!
   if (!isTaken(laptop, own)) await fetchModule(one.remote, own, laptop)
 }
 

@@ -6,7 +6,14 @@ import { redact } from '../manifests/errors.ts'
 import { parseNevra } from '../manifests/rpm-version.ts'
 import { filesOf } from './downloads.ts'
 import type { Plan, PlannedGroup, PlannedPackage, PlannedRepository } from './plan.ts'
-import { explainModules, moduleBoxLines, moduleItemRows, moduleRows, moduleWarnings } from './modules/render-modules.ts'
+import {
+  moduleBoxLines,
+  moduleChain,
+  moduleItemRows,
+  moduleReason,
+  moduleRows,
+  moduleWarnings,
+} from './modules/render-modules.ts'
 import { advisoryLines, boxLines, boxWarnings, chainOf } from './render-boxes.ts'
 
 export interface PlanFigures {
@@ -81,6 +88,23 @@ export function explainItem(plan: Plan, item: string): ExplainedItem[] {
     }),
   )
   return [...rows, ...explainModules(plan, item)]
+}
+
+/** By rawname, alone or with the version. */
+function explainModules(plan: Plan, item: string): ExplainedItem[] {
+  return plan.sites.flatMap((site) =>
+    site.groups.flatMap(({ name, modules: planned }) =>
+      (planned?.modules ?? [])
+        .filter(({ rawname, version }) => [rawname, `${rawname} ${version}`, `${rawname}-${version}`].includes(item))
+        .map((one) => ({
+          item: `${one.rawname} ${one.version}`,
+          bytes: one.bytes,
+          place: `${site.name} / ${name} / modules ${planned!.major}`,
+          reason: moduleReason(one),
+          chain: moduleChain(planned!, one),
+        })),
+    ),
+  )
 }
 
 export function renderExplained(rows: ExplainedItem[]): string {

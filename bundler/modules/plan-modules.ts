@@ -2,75 +2,33 @@
  * Plans the modules of a group: asks the feed as its boxes would, lets them be resolved, and learns how many bytes each
  * file has. Of what a box says, the plan keeps its name and its versions: a deployment ID is in the request alone.
  */
-import type { Checksum, Sha256 } from '../../manifests/digest.ts'
+import { checksumText, type Checksum } from '../../manifests/digest.ts'
 import { GapferryError, isGapferryError } from '../../manifests/errors.ts'
 import type { FreepbxFacts } from '../../manifests/inventory.ts'
 import { writeModuleList, type ModuleEntry } from '../../manifests/module-feed.ts'
 import { parseTreePath } from '../../manifests/path.ts'
-import { MAX_BLOB_BYTES } from '../../manifests/tree.ts'
 import type { BlobStore } from '../../storage/blobs.ts'
 import type { Ledger, SignedBundle } from '../../storage/ledger.ts'
-import type { Fetcher, RemoteFile } from '../fetch.ts'
+import type { Fetcher } from '../fetch.ts'
 import { resolveModules, type ResolvedModules } from '../resolve-modules.ts'
-import type { PlannedFile } from '../plan.ts'
-import { headOf, lookFileAt, type FileSources } from '../upstream-files.ts'
+import { headOf, lookFileAt, type FileSources, type PlannedFile } from '../upstream-files.ts'
 import { lookModules, type ModuleUpstream } from '../upstream-modules.ts'
 import type { ResolvedModule } from './carried-set.ts'
 import { moduleBlob } from './fetch-modules.ts'
 import { modulesBefore, type ModulesBefore } from './carried-before.ts'
 import { boxOfRequest, moduleBoxOf, type ModuleBox } from './module-box.ts'
 import type { GroupModules } from './module-settings.ts'
-import { planSounds, type PlannedSounds } from './plan-sounds.ts'
-import type { ModuleCheck } from './verify-module.ts'
+import { planSounds } from './plan-sounds.ts'
+import { moduleFile, type PlannedModule, type PlannedModuleBox, type PlannedModules } from './planned-modules.ts'
 
-export interface PlannedModule {
-  rawname: string
-  version: string
-  /** of its file, below `modules/` of the feed and of the origin */
-  location: string
-  /** which list of the plan its entry stands in, and in which section of that */
-  list: number
-  section: ModuleEntry['section']
-  /** null when the server does not say */
-  bytes: number | null
-  /** of the file as it is served */
-  checksum: Checksum
-  /** all that the feed says of it */
-  expected: ModuleCheck
-  isSigned: boolean
-  isCommercial: boolean
-  reason: ResolvedModule['reason']
-  because: ResolvedModule['because']
-}
-
-/** A box, as far as its modules go. */
-export type PlannedModuleBox = ResolvedModules['boxes'][number] & { framework: string | null; installed: number }
-
-export interface PlannedModules {
-  feed: string
-  major: GroupModules['major']
-  /** as the feed gave them, blobs of the store; boxes that would be given the same share one */
-  lists: { boxes: string[]; blob: Sha256 }[]
-  /** how many modules the lists offer */
-  offered: number
-  modules: PlannedModule[]
-  boxes: PlannedModuleBox[]
-  sounds: PlannedSounds
-  /** of the boxes now and before, and the one that is listed */
-  frameworks: string[]
-  /** rawnames that policy keeps off the list */
-  blocked: string[]
-  warnings: string[]
-}
-
-export interface ModuleContext {
+interface ModuleContext {
   fetcher: Fetcher
   store: BlobStore
   memory: Pick<Ledger, 'fetched' | 'moduleFile' | 'moduleBytes' | 'noted' | 'note' | 'validator' | 'rememberValidator'>
   signal: AbortSignal
 }
 
-export interface ModuleGroup {
+interface ModuleGroup {
   /** `site / group`: names the group in messages, and in what is remembered */
   name: string
   group: string
@@ -127,20 +85,6 @@ export async function lookWholeSet({ feed, major }: GroupModules, sources: FileS
   return { ...file, reason: reason.replace('named in files', 'the whole set (wholeSet)') }
 }
 
-/** Where a module's file is. */
-export function moduleFile(
-  feed: string,
-  one: Pick<PlannedModule, 'rawname' | 'version' | 'location' | 'checksum' | 'bytes'>,
-): RemoteFile {
-  return {
-    urls: [new URL(`/modules/${one.location}`, feed).href],
-    checksum: one.checksum,
-    // What HEAD said is no promise: the checksum is.
-    maxBytes: one.bytes ?? MAX_BLOB_BYTES,
-    what: `${one.rawname} ${one.version}`,
-  }
-}
-
 function plannedModule({ entry, feed, reason, because }: ResolvedModule, { lists }: ModuleUpstream): PlannedModule {
   const { rawname, version, location, section, signedSha1, sha1, md5 } = entry
   const what = `module ${rawname} ${version}`
@@ -183,12 +127,11 @@ async function withSizes(
   const { fetcher, store, memory, signal } = context
   const kind = `module bytes ${group.name}`
   const known = memory.noted(kind)
-  const keyOf = ({ checksum }: PlannedModule): string => `${checksum.algorithm}:${checksum.hex}`
   const sized = await fetcher.all(
     modules,
     async (one, signal) => {
       const stored = moduleBlob({ store, ledger: memory }, one)?.bytes
-      const noted = known.get(keyOf(one))
+      const noted = known.get(checksumText(one.checksum))
       return {
         ...one,
         bytes:
@@ -198,7 +141,10 @@ async function withSizes(
     },
     signal,
   )
-  memory.note(kind, new Map(sized.flatMap((one) => (one.bytes === null ? [] : [[keyOf(one), String(one.bytes)]]))))
+  memory.note(
+    kind,
+    new Map(sized.flatMap((one) => (one.bytes === null ? [] : [[checksumText(one.checksum), String(one.bytes)]]))),
+  )
   return sized
 }
 
