@@ -5,13 +5,13 @@
  */
 import { createHash } from 'node:crypto'
 import { closeSync, constants, fstatSync, fsyncSync, ftruncateSync, lstatSync, openSync, readSync } from 'node:fs'
-import { readdirSync, renameSync, rmSync, writeSync } from 'node:fs'
+import { readdirSync, renameSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { partName } from '../manifests/bundle.ts'
 import type { Sha256 } from '../manifests/digest.ts'
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import { parsePartHint, type PartHint } from '../manifests/part-hint.ts'
-import { noticeShortSpace, syncFolder, systemCode } from '../storage/durable.ts'
+import { noticeShortSpace, removeFile, syncFolder, systemCode } from '../storage/durable.ts'
 import { PartSource } from '../storage/part-source.ts'
 import { giveAligned, openPastCache, takeAligned } from '../storage/past-cache.ts'
 import type { OnBytes, PackOptions } from './pack.ts'
@@ -88,8 +88,8 @@ export async function mendPart(
   const file = join(folder, part.name)
   const temp = `${file}.part`
   if (isPlainFile(file)) renameSync(file, temp)
-  else rmSync(file, { force: true }) // a link, a pipe: only a plain file is written into
-  if (!isPlainFile(temp)) rmSync(temp, { force: true })
+  else removeFile(file) // a link, a pipe: only a plain file is written into
+  if (!isPlainFile(temp)) removeFile(temp)
   syncFolder(folder)
   const { sha256, mendedBytes } = await mendTemp(temp, part, options, onBytes)
   const isPastCache = await readBack(temp, part, sha256, options)

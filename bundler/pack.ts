@@ -10,7 +10,7 @@
  * would find nothing that this does not.
  */
 import { createHash } from 'node:crypto'
-import { lstatSync, mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs'
+import { lstatSync, mkdirSync, readdirSync, renameSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parsePartName } from '../manifests/bundle.ts'
@@ -18,7 +18,7 @@ import type { Sha256 } from '../manifests/digest.ts'
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import { withCode } from '../manifests/system-error.ts'
 import type { BlobStore } from '../storage/blobs.ts'
-import { noticeShortSpace, replaceFile, syncFolder, writeAll } from '../storage/durable.ts'
+import { noticeShortSpace, removeAfter, removeFile, replaceFile, syncFolder, writeAll } from '../storage/durable.ts'
 import { mendPart, partsThere } from './mend.ts'
 import { composePart } from './part-bytes.ts'
 import { badMedium, digestOf, judged, readBack, type Judge } from './read-back.ts'
@@ -206,7 +206,7 @@ function sweep(folder: string, site: string): void {
     const file = name.slice(0, -'.part'.length)
     const isPart =
       parsePartName(file.replace(/\.sha256$|\.txt$/, (ending) => (ending === '.txt' ? '.tar' : '')))?.site === site
-    if (isPart || OTHER_FILES.includes(file)) rmSync(join(folder, name), { force: true })
+    if (isPart || OTHER_FILES.includes(file)) removeFile(join(folder, name))
   }
 }
 
@@ -242,13 +242,14 @@ async function writePart(
     renameSync(temp, file)
     syncFolder(folder)
     return { sha256, isPastCache }
-  } finally {
-    rmSync(temp, { force: true })
+  } catch (error) {
+    removeAfter(temp)
+    throw error
   }
 }
 
 async function writeTemp(temp: string, part: PlannedPart, options: PackOptions, onBytes: OnBytes): Promise<Sha256> {
-  rmSync(temp, { force: true })
+  removeFile(temp)
   const hash = createHash('sha256')
   const handle = await open(temp, 'wx', 0o644)
   const ahead = new WriteAhead(() => handle.datasync())
