@@ -2,7 +2,6 @@
  * The commands of `gapferry`: arguments → the laptop's steps → what a person or a script reads.
  * Standard output carries results, standard error the talk.
  */
-import { statSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import { errorObject } from '../manifests/console.ts'
@@ -17,6 +16,7 @@ import { packSites } from './deliver.ts'
 import { dueOf, renderDue, type SiteDue } from './due.ts'
 import { parseNumber } from './keys/key-options.ts'
 import { loadSite } from './keys/keys.ts'
+import { checkStick } from './stick.ts'
 import type { Plan, PlanSources } from './plan.ts'
 import { proofFailure, provePlan, renderProof } from './prove-plan.ts'
 import { pull, type PullResult } from './pull.ts'
@@ -39,7 +39,9 @@ interface ShowOptions extends PlanOptions {
 interface PackOptions extends SiteOption {
   to: string
   partSize?: string
+  unmounted?: boolean
   renew?: boolean
+  repair?: boolean
   passphraseFd?: string
   pinFd?: string
   numberAbove?: string
@@ -115,9 +117,22 @@ function addPull(program: Command, around: Surroundings): void {
 function addPack(program: Command, around: Surroundings): void {
   packOptions(program.command('pack'))
     .description('sign what was pulled and write it to a stick, without any network')
+    .option('--repair', 'sign nothing; of the parts that are there, write again only what is bad')
     .option('--events', EVENTS)
-    .addHelpText('after', examples(program, 'pack --to /media/stick --part-size 4GB'))
+    .addHelpText(
+      'after',
+      examples(program, 'pack --to /media/stick --part-size 4GB', 'pack --repair --to /media/stick'),
+    )
     .action(async (options: PackOptions, command: Command) => {
+      if (options.repair === true && (options.renew === true || options.numberAbove !== undefined)) {
+        throw new GapferryError(
+          'USAGE_INVALID',
+          '--repair signs nothing: --renew and --number-above do not go with it',
+          {
+            hint: 'gapferry pack --help',
+          },
+        )
+      }
       await withLaptop(around, command, (laptop, json) =>
         packAndPrint(around, laptop, json, options, { sites: namesOf(laptop, options.site), failures: [] }),
       )
@@ -134,7 +149,7 @@ function addBundle(program: Command, around: Surroundings): void {
     .action(async (options: PackOptions & PlanOptions, command: Command) => {
       await withLaptop(around, command, async (opened, json) => {
         const laptop = withBudget(opened, options)
-        refuseNoFolder(resolve(around.cwd, options.to))
+        checkStick(resolve(around.cwd, options.to), { isUnmounted: options.unmounted === true })
         const { done, failures } = await eachSite(namesOf(laptop, options.site), laptop.signal, (site) =>
           refuseNoKeys(laptop, site),
         )
@@ -167,6 +182,7 @@ function packOptions(command: Command): Command {
     .requiredOption('--to <DIR>', 'the stick; parts go to DIR/gapferry/<site>/')
     .option('--site <NAME>', 'only this site')
     .option('--part-size <SIZE>', 'cut into parts of at most this size, as in 4GB')
+    .option('--unmounted', 'DIR is meant, although no stick is mounted there')
     .option('--renew', 'sign a new bundle even where nothing changed')
     .option('--number-above <N>', 'give new bundles a number above N, which another laptop has used')
     .option('--passphrase-fd <N>', 'read the passphrase from this file descriptor')
@@ -243,10 +259,11 @@ async function packAndPrint(
   before: BeforePack,
 ): Promise<void> {
   const toDir = resolve(around.cwd, options.to)
-  refuseNoFolder(toDir)
+  checkStick(toDir, { isUnmounted: options.unmounted === true })
   const { bundles, failures } = await packSites(laptop, around, before.sites, {
     toDir,
     renew: options.renew === true,
+    isRepair: options.repair === true,
     ...(options.partSize === undefined ? {} : { partSizeBytes: parseSize(options.partSize, '--part-size') }),
     ...(options.passphraseFd === undefined ? {} : { passphraseFd: options.passphraseFd }),
     ...(options.pinFd === undefined ? {} : { pinFd: options.pinFd }),
@@ -271,14 +288,6 @@ function planText(
 ): string {
   const text = renderPlan(plan, figures, items)
   return due.length + failures.length < 2 ? text : `${text}\n\n${renderDue(due, failures)}`
-}
-
-/** Made by nobody but the person: a folder that springs up where no stick is mounted would look like one. */
-function refuseNoFolder(dir: string): void {
-  if (statSync(dir, { throwIfNoEntry: false })?.isDirectory() === true) return
-  throw new GapferryError('MEDIUM_UNUSABLE', `${dir}: expected the folder of a mounted stick, found none`, {
-    hint: 'mount the stick, or make the folder: mkdir',
-  })
 }
 
 /** Before the metered link is spent on what could not be signed. @returns the site */

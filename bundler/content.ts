@@ -2,23 +2,16 @@
  * A planned group and its fetched blobs → what the group's boxes shall find: packages, repository metadata cut to them,
  * vendor files, keys, and the `.repo` file that points a box here.
  */
-import type { Sha256 } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { parityPath, serializeParity } from '../manifests/parity.ts'
 import { parseTreePath, type TreePath } from '../manifests/path.ts'
-import type { TreeEntry, Verdict } from '../manifests/tree.ts'
+import type { TreeEntry } from '../manifests/tree.ts'
 import type { BlobBatch } from '../storage/blobs.ts'
 import { ownEntry, type GroupContent, type RepositoryContent } from './compose.ts'
 import { moduleEntries, type ModuleContentSources } from './modules/module-content.ts'
+import type { FetchedBlob } from './fetched.ts'
 import type { PlannedGroup, PlannedPackage, PlannedRepository } from './plan.ts'
 import { composeRepodata, packagePath } from './yum/repodata.ts'
-
-export interface FetchedBlob {
-  sha256: Sha256
-  bytes: number
-  /** of the payload's own signature: an RPM's header, for instance */
-  verdict: Verdict
-}
 
 export interface ContentSources extends ModuleContentSources {
   /** @throws PLAN_UNFETCHED */

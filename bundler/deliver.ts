@@ -7,9 +7,10 @@ import { sha256Of } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { parseTimestamp } from '../manifests/metadata.ts'
 import type { Surroundings } from '../manifests/program.ts'
+import { parseSiteFacts } from '../manifests/site.ts'
+import { parseTree } from '../manifests/tree.ts'
 import { fingerprintWords } from '../manifests/words.ts'
 import type { AuditWhat } from '../storage/audit.ts'
-import { systemCode } from '../storage/durable.ts'
 import type { SignedBundle } from '../storage/ledger.ts'
 import { appendDone, auditedOnLaptop } from './audit.ts'
 import { composeBundle, type ComposedBundle, type Laptop } from './carry.ts'
@@ -22,12 +23,16 @@ import { keptPlan } from './plan-file.ts'
 import type { ProgressStep } from '../manifests/progress.ts'
 import type { PackedBundle } from './render.ts'
 import { eachSite, type SiteFailure } from './sites.ts'
+import { renderSlip, type SlipContent } from './slip.ts'
+import { explainMedium } from './stick.ts'
 import { verifyPart } from './verify.ts'
 
 export interface DeliverOptions {
   toDir: string
   partSizeBytes?: number
   renew: boolean
+  /** mend what is on the stick of the bundle that was signed last; sign nothing */
+  isRepair?: boolean
   passphraseFd?: string
   pinFd?: string
   /** this number, and those below it, another laptop may have used */
@@ -48,17 +53,6 @@ export async function packSites(
   return { bundles: done, failures }
 }
 
-/** What the system says of a stick that is write-protected, pulled or broken. */
-function explainMedium(dir: string, cause: unknown): unknown {
-  const code = systemCode(cause)
-  if (!['EROFS', 'EACCES', 'EPERM', 'ENOTDIR', 'EEXIST', 'EIO', 'ENODEV', 'ENXIO', 'ENOENT'].includes(code))
-    return cause
-  return new GapferryError('MEDIUM_UNUSABLE', `${dir}: cannot be written (${code})`, {
-    hint: 'is it mounted, and not write-protected? Then run the same command again, or use another stick',
-    cause,
-  })
-}
-
 async function packSite(
   laptop: Laptop,
   around: Surroundings,
@@ -67,8 +61,10 @@ async function packSite(
 ): Promise<PackedBundle> {
   const keysDir = laptop.fleet.keysDir
   const { roots, siteKeyArmored } = loadSite(keysDir, site.name)
-  const unlock = (): Promise<SiteSigner> =>
-    unlockSite({ dir: keysDir, site: site.name, passphrase: siteSecrets(around, options, site.name) })
+  const unlock = (): Promise<SiteSigner> => {
+    if (options.isRepair === true) return Promise.reject(nothingSigned(site.name))
+    return unlockSite({ dir: keysDir, site: site.name, passphrase: siteSecrets(around, options, site.name) })
+  }
   if (options.numberAbove !== undefined) laptop.ledger.keepAbove(site.name, options.numberAbove)
   const composed = await composeBundle(
     laptop,
@@ -80,38 +76,22 @@ async function packSite(
       onSigned: (bundle) => appendDone(laptop.ledger, around, signedRow(bundle, siteKeyArmored)),
     },
   )
-  const { bundle, documents, wanted } = composed
-  const judge = {
-    trusted: { roots: roots.slice(0, 1) },
-    site: site.name,
-    nowMs: Math.max(laptop.nowMs(), bundle.createdAtMs),
-    scratchDir: join(laptop.fleet.storeDir, 'staging'), // what a crash leaves there is swept by the next run
-    signal: laptop.signal,
-  }
+  const { bundle, wanted } = composed
   const carriedBytes = [...wanted.values()].reduce((total, bytes) => total + bytes, 0)
   const placed = (file: PackedFile) => ({ ...file, path: join(options.toDir, 'gapferry', site.name, file.name) })
   let step: ProgressStep | undefined
   try {
-    const asked = { command: 'pack', site: site.name, bundle: bundle.number }
-    const done = ({ files }: Awaited<ReturnType<typeof pack>>) => ({ ...asked, files: files.map(({ name }) => name) })
-    const parts: PackOptions = {
+    const asked = {
+      command: options.isRepair === true ? 'pack --repair' : 'pack',
       site: site.name,
-      number: bundle.number,
-      metadata: bundle.metadata,
-      trees: documents,
-      wanted,
-      blobs: laptop.store,
-      toDir: options.toDir,
-      rootFile: roots[0]!,
-      verifyPy: readFileSync(new URL('./verify.py', import.meta.url)),
-      signal: laptop.signal,
-      // As a mirror will judge it: nobody shall drive for hours with a stick that is refused there.
-      verify: (file) => verifyPart(file, judge),
-      onProgress: (bytes, totalBytes) => (step ??= laptop.progress.step(`pack ${site.name}`, totalBytes)).add(bytes),
-      ...(options.partSizeBytes === undefined ? {} : { partSizeBytes: options.partSizeBytes }),
+      bundle: bundle.number,
     }
-    const { files } = await auditedOnLaptop(laptop.ledger, around, asked, () => pack(parts), done)
-    return { ...describePacked(composed, roots), site: site.name, files: files.map(placed), carriedBytes }
+    const done = ({ files }: Awaited<ReturnType<typeof pack>>) => ({ ...asked, files: files.map(({ name }) => name) })
+    const onProgress = (bytes: number, totalBytes: number): void =>
+      (step ??= laptop.progress.step(`pack ${site.name}`, totalBytes)).add(bytes)
+    const parts = { ...partsToPack(laptop, around, composed, roots), ...howToPack(options), onProgress }
+    const { files, ...more } = await auditedOnLaptop(laptop.ledger, around, asked, () => pack(parts), done)
+    return { ...describePacked(composed, roots), site: site.name, files: files.map(placed), carriedBytes, ...more }
   } catch (error) {
     throw explainMedium(options.toDir, error)
   } finally {
@@ -119,10 +99,72 @@ async function packSite(
   }
 }
 
+function howToPack(options: DeliverOptions): Pick<PackOptions, 'toDir' | 'isRepair' | 'partSizeBytes'> {
+  return {
+    toDir: options.toDir,
+    ...(options.isRepair === true && { isRepair: true }),
+    ...(options.partSizeBytes === undefined ? {} : { partSizeBytes: options.partSizeBytes }),
+  }
+}
+
+function partsToPack(
+  laptop: Laptop,
+  around: Surroundings,
+  composed: ComposedBundle,
+  roots: Buffer[],
+): Omit<PackOptions, 'toDir'> {
+  const { bundle, documents, wanted } = composed
+  const { site, number, metadata } = bundle
+  const judge = {
+    trusted: { roots: roots.slice(0, 1) },
+    site,
+    nowMs: Math.max(laptop.nowMs(), bundle.createdAtMs),
+    scratchDir: join(laptop.fleet.storeDir, 'staging'), // what a crash leaves there is swept by the next run
+    signal: laptop.signal,
+    isPastCache: true,
+  }
+  return {
+    site,
+    number,
+    metadata,
+    wanted,
+    trees: documents,
+    blobs: laptop.store,
+    rootFile: roots[0]!,
+    verifyPy: readFileSync(new URL('./verify.py', import.meta.url)),
+    signal: laptop.signal,
+    // As a mirror will judge it: nobody shall drive for hours with a stick that is refused there.
+    verify: (file) => verifyPart(file, judge),
+    slip: (files) => renderSlip(slipContent(composed, around, roots), files),
+  }
+}
+
+function nothingSigned(site: string): GapferryError {
+  return new GapferryError('USAGE_INVALID', `${site}: what is to be carried is not what was signed last`, {
+    hint: 'a repair signs nothing: gapferry pack --to DIR',
+  })
+}
+
+function slipContent({ bundle, documents }: ComposedBundle, around: Surroundings, roots: Buffer[]): SlipContent {
+  const { site, number, createdAtMs, metadata, trees } = bundle
+  const document = (target: string): Buffer => documents.get(trees.get(target)!)!
+  const { expiresAtMs } = parseTimestamp(metadata.get('timestamp.json')!, 'timestamp.json')
+  return {
+    site,
+    number,
+    createdAtMs,
+    expiresAtMs,
+    bundler: `gapferry ${around.version}`,
+    facts: parseSiteFacts(document('site')),
+    trees: [...trees.keys()].filter((name) => name !== 'site').map((name) => parseTree(document(name), name)),
+    fingerprint: fingerprintWords(roots[0]!),
+  }
+}
+
 function describePacked(
   { bundle, isNew, paths }: ComposedBundle,
   roots: Buffer[],
-): Omit<PackedBundle, 'site' | 'files' | 'carriedBytes'> {
+): Omit<PackedBundle, 'site' | 'files' | 'carriedBytes' | 'isPastCache' | 'absent'> {
   const { number, createdAtMs } = bundle
   const { expiresAtMs } = parseTimestamp(bundle.metadata.get('timestamp.json')!, 'timestamp.json')
   return { number, isNew, createdAtMs, expiresAtMs, paths, fingerprint: fingerprintWords(roots[0]!) }

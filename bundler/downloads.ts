@@ -1,7 +1,9 @@
 /** What a plan comes to in files of the upstreams: each once, however many groups want it. */
+import { checksumText } from '../manifests/digest.ts'
 import type { RemoteFile } from './fetch.ts'
-import { moduleFile, type PlannedModule } from './modules/plan-modules.ts'
-import type { Plan, PlannedFile, PlannedGroup, PlannedPackage, PlannedRepository } from './plan.ts'
+import { moduleFile, type PlannedModule } from './modules/planned-modules.ts'
+import type { Plan, PlannedGroup, PlannedPackage, PlannedRepository } from './plan.ts'
+import type { PlannedFile } from './upstream-files.ts'
 
 /** One thing to fetch, however many groups want it. */
 export type Download =
@@ -15,12 +17,12 @@ export function downloadsOf(plan: Plan): Download[] {
   for (const group of plan.sites.flatMap((site) => site.groups)) {
     for (const repo of group.yum) {
       for (const one of repo.packages) {
-        const key = `${one.checksum.algorithm}:${one.checksum.hex}`
+        const key = checksumText(one.checksum)
         if (!downloads.has(key)) downloads.set(key, packageDownload(repo, one))
       }
     }
     for (const one of group.modules?.modules ?? []) {
-      const key = `${one.checksum.algorithm}:${one.checksum.hex}`
+      const key = checksumText(one.checksum)
       const remote = moduleFile(group.modules!.feed, one)
       if (!downloads.has(key)) downloads.set(key, { kind: 'module', remote, module: one, bytes: one.bytes ?? 0 })
     }

@@ -1,13 +1,21 @@
 /** What of a plan lies in the laptop's store already. */
+import type { Sha256 } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
+import type { Verdict } from '../manifests/tree.ts'
 import type { BlobStore } from '../storage/blobs.ts'
 import type { Ledger } from '../storage/ledger.ts'
-import type { FetchedBlob } from './content.ts'
 import type { Download } from './downloads.ts'
 import { judgedModule, moduleBlob } from './modules/fetch-modules.ts'
 import { acceptedVerdict, type ModuleWish } from './modules/module-trust.ts'
-import type { PlannedFile, PlannedPackage } from './plan.ts'
-import { fetchedSize } from './upstream-files.ts'
+import type { PlannedPackage } from './plan.ts'
+import { fetchedSize, type PlannedFile } from './upstream-files.ts'
+
+export interface FetchedBlob {
+  sha256: Sha256
+  bytes: number
+  /** of the payload's own signature: an RPM's header, for instance */
+  verdict: Verdict
+}
 
 interface Shelf {
   store: BlobStore

@@ -187,20 +187,22 @@ function laterBundles(fleet: Fleet, boxes: readonly KnownBox[]): Map<KnownBox, L
   return later
 }
 
-const HEADINGS = ['BOX', 'SITE', 'GROUP', 'SYSTEM', 'PACKAGES', 'TAKEN', '']
+const HEADINGS = ['BOX', 'SITE', 'GROUP', 'SYSTEM', 'PACKAGES', 'FREEPBX', 'TAKEN', '']
 
 function row(box: KnownBox, later: LaterBundle | undefined): string[] {
   const { inventory } = box
   const system = `${inventory.distribution.id} ${inventory.distribution.version}`.trim()
   const taken = formatTime(Date.parse(inventory.createdAt))
-  return [box.name, box.site, box.group ?? '-', system, String(inventory.packages.length), taken, notes(box, later)]
+  const { freepbx, packages } = inventory
+  const has = [String(packages.length), freepbx?.framework ?? '-']
+  return [box.name, box.site, box.group ?? '-', system, ...has, taken, notes(box, later)]
 }
 
 function notes(box: KnownBox, later: LaterBundle | undefined): string {
   const list = [
     ...(box.group === undefined ? ['no group takes it'] : []),
     ...(box.inventory.isGuess ? ['a guess'] : []),
-    ...(later === undefined ? [] : [`stale: bundle ${later.number} is newer`]),
+    ...(later === undefined ? [] : [`stale since bundle ${later.number}`]),
   ]
   return list.join(', ')
 }
@@ -241,7 +243,9 @@ function freepbxText({ framework = '?', modules, sounds }: FreepbxFacts): string
 function sentence(box: KnownBox): string {
   const { inventory } = box
   const guess = inventory.isGuess ? ', a guess' : ''
-  return `${box.name} in ${box.site} / ${box.group}: ${plural(inventory.packages.length, 'package')}, ${inventory.distribution.name}${guess}`
+  const modules = inventory.freepbx === undefined ? '' : `, ${plural(inventory.freepbx.modules.length, 'module')}`
+  const has = `${plural(inventory.packages.length, 'package')}${modules}, ${inventory.distribution.name}`
+  return `${box.name} in ${box.site} / ${box.group}: ${has}${guess}`
 }
 
 function summary(box: KnownBox): object {

@@ -2,38 +2,30 @@
  * Writes the parts of a signed bundle to a stick: `DIR/gapferry/<site>/`. A part has its name only when it is whole: it is
  * written under another, made durable, read back from the medium and judged, then renamed. A crash or a stop leaves parts
  * that are whole and at most one `.part`, which the next run removes, whatever bundle it writes. What is there already,
- * with the same bytes, stays.
+ * with the same bytes, stays. Where a run wrote one part beside others, those are read again in the end: a stick with less
+ * room than it claims writes later bytes over earlier ones.
  *
  * Every bulk byte is hashed twice: for the part's own digest while it is written, for its blob's while it is read back.
  * With the frame (all that is no blob) the second covers the part; a third hash, of a blob on its way out of the store,
  * would find nothing that this does not.
  */
-import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import {
-  closeSync,
-  lstatSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  readSync,
-  renameSync,
-  rmSync,
-  statfsSync,
-} from 'node:fs'
+import { lstatSync, mkdirSync, readdirSync, renameSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
-import { setImmediate } from 'node:timers/promises'
 import { parsePartName } from '../manifests/bundle.ts'
-import { formatBytes } from '../manifests/console.ts'
 import type { Sha256 } from '../manifests/digest.ts'
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import { withCode } from '../manifests/system-error.ts'
 import type { BlobStore } from '../storage/blobs.ts'
-import { noticeShortSpace, replaceFile, syncFolder, writeAll } from '../storage/durable.ts'
-import { composePart, frameOf } from './part-bytes.ts'
+import { noticeShortSpace, removeAfter, removeFile, replaceFile, syncFolder, writeAll } from '../storage/durable.ts'
+import { mendPart, partsThere } from './mend.ts'
+import { composePart } from './part-bytes.ts'
+import { badMedium, digestOf, judged, readBack, type Judge } from './read-back.ts'
 import { MEND } from './rot.ts'
+import { slipName } from './slip.ts'
 import { splitIntoParts, type BundleContent, type PlannedPart } from './split.ts'
+import { checkLimits, checkSpace } from './stick.ts'
 
 export interface PackOptions extends BundleContent {
   blobs: BlobStore
@@ -44,9 +36,12 @@ export interface PackOptions extends BundleContent {
   /** for inspection, beside the parts; never trusted */
   rootFile: Buffer
   verifyPy: Buffer
-  /** judges a part before it gets its name: reads every byte of it, checks each blob's digest
-   *  @returns the SHA-256 over all that is no blob's content */
-  verify: (file: string) => Promise<Sha256>
+  /** judges a part before it gets its name */
+  verify: Judge
+  /** for people, beside the parts */
+  slip?: (files: readonly PackedFile[]) => Buffer
+  /** only mend the parts of this bundle that are on the stick, cut as they are there, and in them only what is bad */
+  isRepair?: boolean
   signal?: AbortSignal
   /** bytes written since the last call, and all that will be */
   onProgress?: (bytes: number, totalBytes: number) => void
@@ -58,59 +53,150 @@ export interface PackedFile {
   sha256: Sha256
   /** nothing was written: a file of this name and these bytes stood there */
   isKept: boolean
+  /** how much of it was bad and written again, where it was mended */
+  mendedBytes?: number
 }
 
-const BUFFER_BYTES = 1024 * 1024
+export interface PackResult {
+  files: PackedFile[]
+  /** false: what was read back may have come from the system's cache, as this system or file system has no way past it */
+  isPastCache: boolean
+  /** of a repair: parts that are not on this stick */
+  absent: string[]
+}
+
 const AHEAD_BYTES = 32 * 1024 * 1024
 const OTHER_FILES = ['root.json', 'verify.py']
 /** One file of a few bytes takes a block, on a stick as much as this. */
 const SMALL_FILE_BYTES = 32 * 1024
 
 /** When this resolves, everything is on the medium and it can be pulled.
- *  @throws PART_SIZE_SHORT, SPACE_SHORT (with both figures, before anything is written), BLOB_MISSING, BLOB_SIZE_MISMATCH,
- *          BLOB_DIGEST_MISMATCH, PACK_READ_BACK when the medium gives back other bytes than it was given, whatever `verify` throws,
- *          the signal's reason. Parts that were finished before stay. */
-export async function pack(options: PackOptions): Promise<{ files: PackedFile[] }> {
-  const parts = splitIntoParts(options, options.partSizeBytes)
+ *  @throws PART_SIZE_SHORT, SPACE_SHORT (with figures, before anything is written), BLOB_MISSING, BLOB_SIZE_MISMATCH,
+ *          BLOB_DIGEST_MISMATCH, MEDIUM_UNUSABLE, PACK_READ_BACK when the medium gives back other bytes than it was given, whatever
+ *          `verify` throws, the signal's reason; of a repair BUNDLE_NOT_FOUND. Parts that were finished before stay. */
+export async function pack(options: PackOptions): Promise<PackResult> {
+  const folder = folderOf(options)
+  const { parts, absent } =
+    options.isRepair === true
+      ? await partsThere(folder, options)
+      : { parts: splitIntoParts(options, options.partSizeBytes), absent: [] }
   checkStore(options)
-  const folder = join(options.toDir, 'gapferry', options.site)
   mkdirSync(folder, { recursive: true })
-  sweep(folder, options.site)
-  const kept = new Map<string, Sha256>()
-  for (const part of parts) {
-    const sha256 = await digestIfThere(folder, part, options)
-    if (sha256 !== undefined) kept.set(part.name, sha256)
-  }
-  checkSpace(folder, parts, kept)
+  checkLimits(folder, options.site, parts)
+  if (options.isRepair !== true) sweep(folder, options.site)
+  const run = new Run(folder, parts, options)
+  await run.findKept()
+  const check = (): void => checkSpace(folder, run.neededBytes(), options)
+  check()
   try {
-    return { files: await writeFiles(folder, parts, kept, options) }
+    await run.writeParts()
   } catch (error) {
     // What was free is not any more: with figures a person knows how much to make room for.
-    if (isGapferryError(withCode(error), 'SPACE_SHORT')) checkSpace(folder, parts, kept)
+    if (isGapferryError(withCode(error), 'SPACE_SHORT')) check()
     throw error
   }
+  await run.judgeAgain()
+  run.writeOthers(absent.length === 0)
+  return { files: run.files, isPastCache: run.isPastCache, absent }
 }
 
-/** @param kept  parts that need not be written; those that are written are added */
-async function writeFiles(
-  folder: string,
-  parts: PlannedPart[],
-  kept: Map<string, Sha256>,
-  options: PackOptions,
-): Promise<PackedFile[]> {
-  const onBytes = (bytes: number): void => options.onProgress?.(bytes, sumOf(parts))
-  const files: PackedFile[] = []
-  for (const part of parts) {
-    const isKept = kept.has(part.name)
-    const sha256 = kept.get(part.name) ?? (await writePart(folder, part, options, onBytes))
-    if (isKept) onBytes(part.bytes)
-    replaceFile(join(folder, `${part.name}.sha256`), Buffer.from(`${sha256}  ${part.name}\n`))
-    files.push({ name: part.name, bytes: part.bytes, sha256, isKept })
-    kept.set(part.name, sha256)
+/** @throws MEDIUM_UNUSABLE: a link would lead elsewhere */
+function folderOf({ toDir, site }: PackOptions): string {
+  const folder = join(toDir, 'gapferry', site)
+  for (const place of [join(toDir, 'gapferry'), folder]) {
+    const found = lstatSync(place, { throwIfNoEntry: false })
+    if (found?.isDirectory() === true || found === undefined) continue
+    throw new GapferryError('MEDIUM_UNUSABLE', `${place}: expected a folder, found a link or a file`, {
+      hint: 'remove it, or use another stick',
+    })
   }
-  replaceFile(join(folder, 'root.json'), options.rootFile)
-  replaceFile(join(folder, 'verify.py'), options.verifyPy, 0o755)
-  return files
+  return folder
+}
+
+class Run {
+  readonly files: PackedFile[] = []
+  isPastCache = true
+  readonly #folder: string
+  readonly #parts: PlannedPart[]
+  readonly #options: PackOptions
+  /** parts that need not be written, those that were included */
+  readonly #kept = new Map<string, Sha256>()
+  #lastWritten: string | undefined
+
+  constructor(folder: string, parts: PlannedPart[], options: PackOptions) {
+    this.#folder = folder
+    this.#parts = parts
+    this.#options = options
+  }
+
+  async findKept(): Promise<void> {
+    for (const part of this.#parts) {
+      const sha256 = await this.#digestIfThere(part)
+      if (sha256 !== undefined) this.#kept.set(part.name, sha256)
+    }
+  }
+
+  /** Where nothing is to be written, a stick that is full does no harm. What is mended is there already. */
+  neededBytes(): number {
+    const toWrite = this.#parts.filter(({ name }) => !this.#kept.has(name))
+    if (toWrite.length === 0) return 0
+    const bytes = this.#options.isRepair === true ? 0 : sumOf(toWrite)
+    return bytes + (toWrite.length + OTHER_FILES.length + 1) * SMALL_FILE_BYTES
+  }
+
+  async writeParts(): Promise<void> {
+    const onBytes = (bytes: number): void => this.#options.onProgress?.(bytes, sumOf(this.#parts))
+    for (const part of this.#parts) {
+      const { name, bytes } = part
+      const kept = this.#kept.get(name)
+      if (kept !== undefined) onBytes(bytes)
+      const {
+        sha256,
+        isPastCache = true,
+        ...more
+      } = kept === undefined ? await this.#write(part, onBytes) : { sha256: kept }
+      this.isPastCache &&= isPastCache
+      replaceFile(join(this.#folder, `${name}.sha256`), Buffer.from(`${sha256}  ${name}\n`))
+      this.files.push({ name, bytes, sha256, isKept: kept !== undefined, ...more })
+      this.#kept.set(name, sha256)
+      if (kept === undefined) this.#lastWritten = name
+    }
+  }
+
+  #write(part: PlannedPart, onBytes: OnBytes): Promise<{ sha256: Sha256; isPastCache: boolean; mendedBytes?: number }> {
+    const write = this.#options.isRepair === true ? mendPart : writePart
+    return write(this.#folder, part, this.#options, onBytes)
+  }
+
+  /** All that was there before the last byte was written. */
+  async judgeAgain(): Promise<void> {
+    if (this.#lastWritten === undefined) return
+    for (const part of this.#parts) {
+      if (part.name === this.#lastWritten) continue
+      const file = join(this.#folder, part.name)
+      if ((await judged(file, part, this.#options.verify)) !== undefined) continue
+      renameSync(file, `${file}.part`)
+      throw badMedium(part.name, 'was whole before the other parts were written, and is not any more')
+    }
+  }
+
+  writeOthers(isWhole: boolean): void {
+    const { slip, site, number, rootFile, verifyPy } = this.#options
+    if (slip !== undefined && isWhole) replaceFile(join(this.#folder, slipName(site, number)), slip(this.files))
+    replaceFile(join(this.#folder, 'root.json'), rootFile)
+    replaceFile(join(this.#folder, 'verify.py'), verifyPy, 0o755)
+  }
+
+  /** @returns the digest of the part when a file of its name holds exactly its bytes */
+  async #digestIfThere(part: PlannedPart): Promise<Sha256 | undefined> {
+    const file = join(this.#folder, part.name)
+    const found = lstatSync(file, { throwIfNoEntry: false })
+    if (found?.isFile() !== true || found.size !== part.bytes) return undefined
+    const whole = await judged(file, part, this.#options.verify)
+    if (whole === undefined) return undefined
+    this.isPastCache &&= whole.isPastCache
+    return digestOf(file, this.#options.signal)
+  }
 }
 
 /** Removes what a crash left: the temporary names of this folder's own files. */
@@ -118,8 +204,9 @@ function sweep(folder: string, site: string): void {
   for (const name of readdirSync(folder)) {
     if (!name.endsWith('.part')) continue
     const file = name.slice(0, -'.part'.length)
-    const isPart = parsePartName(file.replace(/\.sha256$/, ''))?.site === site
-    if (isPart || OTHER_FILES.includes(file)) rmSync(join(folder, name), { force: true })
+    const isPart =
+      parsePartName(file.replace(/\.sha256$|\.txt$/, (ending) => (ending === '.txt' ? '.tar' : '')))?.site === site
+    if (isPart || OTHER_FILES.includes(file)) removeFile(join(folder, name))
   }
 }
 
@@ -135,53 +222,34 @@ function checkStore({ wanted, blobs }: PackOptions): void {
 
 const PULL_HINT = { hint: 'gapferry pull' }
 
-/** @returns the digest of the part when a file of its name holds exactly its bytes */
-async function digestIfThere(folder: string, part: PlannedPart, options: PackOptions): Promise<Sha256 | undefined> {
-  const file = join(folder, part.name)
-  const found = lstatSync(file, { throwIfNoEntry: false })
-  if (found?.isFile() !== true || found.size !== part.bytes) return undefined
-  dropCache(file)
-  const frame = await options.verify(file).catch((error: unknown) => {
-    if (isGapferryError(error)) return undefined
-    throw error
-  })
-  return frame === (await frameOf(part.entries)) ? digestOf(file, options.signal) : undefined
-}
-
 function sumOf(parts: PlannedPart[]): number {
   return parts.reduce((total, { bytes }) => total + bytes, 0)
 }
 
-function checkSpace(folder: string, parts: PlannedPart[], kept: ReadonlyMap<string, unknown>): void {
-  const toWrite = parts.filter(({ name }) => !kept.has(name))
-  // Where nothing is to be written, a stick that is full does no harm.
-  const needed = toWrite.length === 0 ? 0 : sumOf(toWrite) + (toWrite.length + OTHER_FILES.length) * SMALL_FILE_BYTES
-  const { bavail, bsize } = statfsSync(folder)
-  const free = bavail * bsize
-  if (needed <= free) return
-  throw new GapferryError('SPACE_SHORT', `${folder}: ${formatBytes(needed)} to write, ${formatBytes(free)} free`, {
-    hint: 'use a larger stick; or --part-size, and copy the parts to several',
-  })
-}
+export type OnBytes = (bytes: number) => void
 
-type OnBytes = (bytes: number) => void
-
-async function writePart(folder: string, part: PlannedPart, options: PackOptions, onBytes: OnBytes): Promise<Sha256> {
+async function writePart(
+  folder: string,
+  part: PlannedPart,
+  options: PackOptions,
+  onBytes: OnBytes,
+): Promise<{ sha256: Sha256; isPastCache: boolean }> {
   const file = join(folder, part.name)
   const temp = `${file}.part`
   try {
     const sha256 = await writeTemp(temp, part, options, onBytes)
-    await readBack(temp, part, sha256, options)
+    const isPastCache = await readBack(temp, part, sha256, options)
     renameSync(temp, file)
     syncFolder(folder)
-    return sha256
-  } finally {
-    rmSync(temp, { force: true })
+    return { sha256, isPastCache }
+  } catch (error) {
+    removeAfter(temp)
+    throw error
   }
 }
 
 async function writeTemp(temp: string, part: PlannedPart, options: PackOptions, onBytes: OnBytes): Promise<Sha256> {
-  rmSync(temp, { force: true })
+  removeFile(temp)
   const hash = createHash('sha256')
   const handle = await open(temp, 'wx', 0o644)
   const ahead = new WriteAhead(() => handle.datasync())
@@ -231,56 +299,4 @@ class WriteAhead {
   async end(): Promise<void> {
     await this.#last
   }
-}
-
-/** Judges what the medium gives back, not what the cache remembers of what was written.
- *  @param sha256  of what was written */
-async function readBack(temp: string, part: PlannedPart, sha256: Sha256, options: PackOptions): Promise<void> {
-  dropCache(temp)
-  let cause: unknown
-  try {
-    if ((await options.verify(temp)) === (await frameOf(part.entries))) return
-  } catch (error) {
-    cause = error
-  }
-  // Which of the two is bad, the medium or what was to be written?
-  const found = await digestOf(temp, options.signal)
-  if (found === sha256 && cause !== undefined) throw explainRot(part.name, cause)
-  throw new GapferryError('PACK_READ_BACK', `${part.name}: wrote sha256 ${sha256}, read back ${found}`, {
-    hint: 'the medium is faulty: use another stick',
-    cause,
-  })
-}
-
-/** What was written is what the store gave. The bundle stays signed: with the file mended, the next run writes the same one. */
-function explainRot(name: string, cause: unknown): unknown {
-  if (!isGapferryError(cause, 'BLOB_DIGEST_MISMATCH')) return cause
-  const what = cause.message.replace(`${name}.part: `, '')
-  return new GapferryError(cause.code, `${name} was not written: a file of the store is damaged: ${what}`, {
-    ...MEND,
-    cause,
-  })
-}
-
-async function digestOf(file: string, signal?: AbortSignal): Promise<Sha256> {
-  const hash = createHash('sha256')
-  const buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES)
-  const fd = openSync(file, 'r')
-  try {
-    for (;;) {
-      const count = readSync(fd, buffer, 0, buffer.length, null)
-      if (count === 0) return hash.digest('hex') as Sha256
-      hash.update(buffer.subarray(0, count))
-      await setImmediate()
-      signal?.throwIfAborted()
-    }
-  } finally {
-    closeSync(fd)
-  }
-}
-
-/** Node has no posix_fadvise; dd does it (`iflag=nocache`, count=0: the whole file). Where there is no such dd the read
- *  may come from the cache and proves less. */
-function dropCache(file: string): void {
-  spawnSync('dd', [`if=${file}`, 'iflag=nocache', 'count=0'], { stdio: 'ignore' })
 }

@@ -6,7 +6,7 @@ import { createHash } from 'node:crypto'
 import { closeSync, readSync } from 'node:fs'
 import { setImmediate } from 'node:timers/promises'
 import { pack as tarStream } from 'tar-stream'
-import { BLOCK_BYTES, END_BYTES, EntryOrder, paddingOf } from '../manifests/bundle.ts'
+import { END_BYTES, EntryOrder, paddingOf } from '../manifests/bundle.ts'
 import type { Sha256 } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import type { BlobStore } from '../storage/blobs.ts'
@@ -23,11 +23,6 @@ const BUFFER_BYTES = 1024 * 1024
 const ZEROS = Buffer.alloc(END_BYTES)
 const MODE = 0o644
 const EPOCH = new Date(0)
-
-/** How many bytes an entry takes in a part: header, content, padding. */
-export function entryBytes(bytes: number): number {
-  return BLOCK_BYTES + bytes + paddingOf(bytes)
-}
 
 /** Hands the bytes of a part to `emit`, piece by piece; a piece is only valid during the call. Nobody looks at the blobs'
  *  digests here: whoever reads the part back does, and reads it anyway.

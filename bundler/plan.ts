@@ -2,9 +2,8 @@
  * A plan says what has to be carried, per site, group and kind, with bytes and the reason for each item, before a byte of
  * it is spent. It is kept in the store as `plan.json`, so that `pull` and `pack` do what `plan` showed.
  */
-import { sha256Of, type Sha256, type Checksum } from '../manifests/digest.ts'
+import { sha256Of, type Checksum } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
-import type { TreePath } from '../manifests/path.ts'
 import { formatNevra, type Nevra } from '../manifests/rpm-version.ts'
 import type { Verdict } from '../manifests/tree.ts'
 import { advisoriesByNevra, type Advisory } from '../manifests/updateinfo.ts'
@@ -13,10 +12,11 @@ import type { EarlierRepository } from './yum/carried-before.ts'
 import type { Because } from './yum/closures.ts'
 import type { Fleet, GroupPlan, VendorFile, YumRepo } from './config.ts'
 import type { GroupModules } from './modules/module-settings.ts'
-import type { PlannedModules } from './modules/plan-modules.ts'
+import type { PlannedModules } from './modules/planned-modules.ts'
 import { boxWithoutYum, planBoxes, type BoxSources, type PlannedBox, type RuleSum } from './yum/plan-boxes.ts'
 import { selectPackages } from './select-yum.ts'
 import type { CarriedPart, UnprovidedRequirement } from './yum/unprovided.ts'
+import type { PlannedFile } from './upstream-files.ts'
 import type { PackageRow, YumUpstream } from './upstream-yum.ts'
 import type { ListBlobs } from './yum/yum-lists.ts'
 
@@ -54,17 +54,6 @@ export interface PlannedRepository {
   offered: number
   unprovided: UnprovidedRequirement[]
   warnings: string[]
-}
-
-/** A vendor file as its server describes it now. */
-export interface PlannedFile {
-  url: string
-  as: TreePath
-  /** null when the server does not say */
-  bytes: number | null
-  /** declared, known from the last fetch and unchanged since, or fetched for this plan */
-  sha256?: Sha256
-  reason: string
 }
 
 export interface PlannedGroup {

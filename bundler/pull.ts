@@ -5,6 +5,7 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import { statfs } from 'node:fs/promises'
 import { formatBytes } from '../manifests/console.ts'
+import { checksumText } from '../manifests/digest.ts'
 import { GapferryError, isGapferryError, type ErrorCode } from '../manifests/errors.ts'
 import type { ProgressStep } from '../manifests/progress.ts'
 import { checkRpm, MAX_RPM_HEADER_BYTES } from '../manifests/rpm-package.ts'
@@ -13,7 +14,7 @@ import { partDownloads, type Laptop } from './carry.ts'
 import { filesOf, isSized, nameOf, type Download } from './downloads.ts'
 import type { OnBytes } from './fetch.ts'
 import { fetchModule, isTaken } from './modules/fetch-modules.ts'
-import { checksumText, moduleWishes, type ModuleWish } from './modules/module-trust.ts'
+import { moduleWishes, type ModuleWish } from './modules/module-trust.ts'
 import { keepPlan } from './plan-file.ts'
 import type { Plan } from './plan.ts'
 import { eachSite, type SiteFailure } from './sites.ts'
@@ -109,7 +110,7 @@ class PullRun {
   /** Keys and settings change: what nobody vouched for when it came may be good now, and the other way round. */
   async judgeAgain(one: Download): Promise<void> {
     if (one.kind !== 'module') return
-    const own = this.#wishes.get(checksumText(one.module))!
+    const own = this.#wishes.get(checksumText(one.module.checksum))!
     if (!isTaken(this.#laptop, own)) await this.#noteFailure(fetchModule(one.remote, own, this.#laptop), one)
   }
 
@@ -204,7 +205,7 @@ class PullRun {
     }
     if (one.kind === 'module') {
       const remote = { ...one.remote, maxBytes: one.module.bytes ?? Math.min(maxBytes, one.remote.maxBytes) }
-      const wishes = this.#wishes.get(checksumText(one.module))!
+      const wishes = this.#wishes.get(checksumText(one.module.checksum))!
       return fetchModule(remote, wishes, { ...this.#laptop, signal }, onBytes)
     }
     const { sha256, bytes } = await fetchFile(one.file, { fetcher, store, memory: ledger, signal, maxBytes }, onBytes)

@@ -1,6 +1,7 @@
 /**
  * What a person reads of a plan, a pull and a bundle. Text in, text out; `--json` prints the same objects raw.
  */
+import { dirname } from 'node:path'
 import { formatBytes, formatTable, formatTime, plural, shortList } from '../manifests/console.ts'
 import { redact } from '../manifests/errors.ts'
 import { parseNevra } from '../manifests/rpm-version.ts'
@@ -8,7 +9,14 @@ import { filesOf } from './downloads.ts'
 import type { PullResult } from './pull.ts'
 import type { KindSum } from './spending.ts'
 import type { Plan, PlannedGroup, PlannedPackage, PlannedRepository } from './plan.ts'
-import { explainModules, moduleBoxLines, moduleItemRows, moduleRows, moduleWarnings } from './modules/render-modules.ts'
+import {
+  moduleBoxLines,
+  moduleChain,
+  moduleItemRows,
+  moduleReason,
+  moduleRows,
+  moduleWarnings,
+} from './modules/render-modules.ts'
 import { advisoryLines, boxLines, boxWarnings, chainOf } from './render-boxes.ts'
 
 export interface PlanFigures {
@@ -85,6 +93,23 @@ export function explainItem(plan: Plan, item: string): ExplainedItem[] {
     }),
   )
   return [...rows, ...explainModules(plan, item)]
+}
+
+/** By rawname, alone or with the version. */
+function explainModules(plan: Plan, item: string): ExplainedItem[] {
+  return plan.sites.flatMap((site) =>
+    site.groups.flatMap(({ name, modules: planned }) =>
+      (planned?.modules ?? [])
+        .filter(({ rawname, version }) => [rawname, `${rawname} ${version}`, `${rawname}-${version}`].includes(item))
+        .map((one) => ({
+          item: `${one.rawname} ${one.version}`,
+          bytes: one.bytes,
+          place: `${site.name} / ${name} / modules ${planned!.major}`,
+          reason: moduleReason(one),
+          chain: moduleChain(planned!, one),
+        })),
+    ),
+  )
 }
 
 export function renderExplained(rows: ExplainedItem[]): string {
@@ -184,7 +209,11 @@ export interface PackedBundle {
   isNew: boolean
   createdAtMs: number
   expiresAtMs: number
-  files: { path: string; bytes: number; sha256: string; isKept: boolean }[]
+  files: { path: string; bytes: number; sha256: string; isKept: boolean; mendedBytes?: number }[]
+  /** false: what was read back may have come from the system's cache */
+  isPastCache: boolean
+  /** of a repair: parts that are not on this stick */
+  absent: string[]
   /** bytes of everything the bundle carries */
   carriedBytes: number
   paths: number
@@ -196,13 +225,28 @@ export function renderPacked(bundle: PackedBundle): string {
   const state = bundle.isNew
     ? 'signed'
     : `unchanged since ${formatTime(bundle.createdAtMs)}, ${isKept ? 'and on the stick already' : 'written again'}`
-  const rows = bundle.files.map((file) => [file.path, formatBytes(file.bytes), `sha256 ${file.sha256.slice(0, 16)}…`])
+  const rows = bundle.files.map((file) => [
+    file.path,
+    formatBytes(file.bytes),
+    `sha256 ${file.sha256.slice(0, 16)}…`,
+    file.mendedBytes === undefined ? '' : `mended: ${formatBytes(file.mendedBytes)} of it written again`,
+  ])
   return [
     `bundle ${bundle.number} for ${bundle.site}: ${state}, good until ${formatTime(bundle.expiresAtMs)}`,
     `${plural(bundle.paths, 'path')}, ${formatBytes(bundle.carriedBytes)}`,
     formatTable(rows, { indent: '  ', right: [1] }),
     `root fingerprint: ${bundle.fingerprint}`,
-    'written, read back and compared: the stick can be pulled once it is unmounted',
+    ...(bundle.absent.length === 0 ? [] : [`not on this stick, so not mended: ${bundle.absent.join(', ')}`]),
+    readBackNote(bundle),
+  ].join('\n')
+}
+
+function readBackNote({ isPastCache, files }: PackedBundle): string {
+  if (isPastCache) return 'written, read back and compared: the stick can be pulled once it is unmounted'
+  const folder = dirname(files[0]?.path ?? '')
+  return [
+    'written and compared; but this file system lets nobody read past the system’s cache, so the bytes may have come from',
+    `memory and not from the stick: unmount it, plug it in again, and run: gapferry verify ${folder}/*.tar`,
   ].join('\n')
 }
 

@@ -4,6 +4,7 @@
  * fit: that one gets what is left, where a later run can go on with it, and nothing behind it is begun.
  */
 import { formatBytes, plural } from '../manifests/console.ts'
+import { checksumText } from '../manifests/digest.ts'
 import type { BlobStore } from '../storage/blobs.ts'
 import type { Download } from './downloads.ts'
 import type { Plan, PlannedGroup, PlannedPackage } from './plan.ts'
@@ -132,7 +133,7 @@ function hasDigest(one: Download): boolean {
 function kindOf(one: Download, urgent: ReadonlySet<string>): SpendingKind {
   if (one.kind === 'file') return 'files'
   if (one.kind === 'module') return REPAIRS.includes(one.module.rawname) ? 'framework and core' : 'other modules'
-  return urgent.has(idOf(one.package)) ? 'security updates' : 'other packages'
+  return urgent.has(checksumText(one.package.checksum)) ? 'security updates' : 'other packages'
 }
 
 /** What a security advisory names, and what that was found to need. */
@@ -141,7 +142,7 @@ function urgentPackages(plan: Plan): Set<string> {
     plan.sites.flatMap(({ groups, isSecurityOnly }) =>
       groups.flatMap((group) => {
         const all = group.yum.flatMap((repo) => repo.packages)
-        return (isSecurityOnly ? all : withNeeds(all, fixesOf(group))).map(idOf)
+        return (isSecurityOnly ? all : withNeeds(all, fixesOf(group))).map((one) => checksumText(one.checksum))
       }),
     ),
   )
@@ -160,8 +161,4 @@ function withNeeds(all: readonly PlannedPackage[], fixes: readonly PlannedPackag
   const found = new Set(fixes)
   for (const one of found) for (const need of needs.get(one.nevra) ?? []) found.add(need)
   return [...found]
-}
-
-function idOf({ checksum }: PlannedPackage): string {
-  return `${checksum.algorithm}:${checksum.hex}`
 }

@@ -2,12 +2,13 @@
  * Which part carries which blobs. Every part has all metadata and trees; the blobs follow each other in digest order, so
  * that a part is a range of digests and part.json can say where a blob is.
  */
-import { END_BYTES, MAX_PART_BLOBS, partName } from '../manifests/bundle.ts'
+import { isDeepStrictEqual } from 'node:util'
+import { END_BYTES, entryBytes, MAX_PART_BLOBS, partName } from '../manifests/bundle.ts'
 import { formatBytes } from '../manifests/console.ts'
 import type { Sha256 } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { MAX_PARTS, serializePartHint, type PartHint, type PartRange } from '../manifests/part-hint.ts'
-import { entryBytes, type OutgoingEntry } from './part-bytes.ts'
+import type { OutgoingEntry } from './part-bytes.ts'
 
 /** A bundle as it goes into parts. */
 export interface BundleContent {
@@ -35,8 +36,26 @@ type Blob = [sha256: Sha256, bytes: number]
  *                        a part above the size that was asked for would not fit the medium it was asked for
  *  @throws PART_SIZE_SHORT naming what does not fit and the least size */
 export function splitIntoParts(content: BundleContent, partSizeBytes = Number.POSITIVE_INFINITY): PlannedPart[] {
-  const blobs = [...content.wanted].sort(([a], [b]) => (a < b ? -1 : 1))
-  const ranges = distribute(content, blobs, partSizeBytes)
+  return partsOf(content, distribute(content, blobsOf(content), partSizeBytes))
+}
+
+/** @param parts  of a part.json of the same bundle
+ *  @returns the parts as they were cut then; undefined when those ranges are not what the bundle carries */
+export function splitAsBefore(content: BundleContent, parts: (PartRange | null)[]): PlannedPart[] | undefined {
+  const blobs = blobsOf(content)
+  const ranges = parts.map((range) =>
+    range === null ? [] : blobs.filter(([sha256]) => range.first <= sha256 && sha256 <= range.last),
+  )
+  const isSame = ranges.every((range, index) => isDeepStrictEqual(rangeOf(range), parts[index]))
+  const count = ranges.reduce((total, range) => total + range.length, 0)
+  return isSame && count === blobs.length ? partsOf(content, ranges) : undefined
+}
+
+function blobsOf({ wanted }: BundleContent): Blob[] {
+  return [...wanted].sort(([a], [b]) => (a < b ? -1 : 1))
+}
+
+function partsOf(content: BundleContent, ranges: Blob[][]): PlannedPart[] {
   const { site, number } = content
   const parts = ranges.map(rangeOf)
   return ranges.map((range, index) => {

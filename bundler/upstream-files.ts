@@ -12,7 +12,6 @@ import type { Ledger, Validator } from '../storage/ledger.ts'
 import type { VendorFile } from './config.ts'
 import { type FetchedBlob, type Fetcher, type FileHead, type OnBytes, publicUrl, type RemoteFile } from './fetch.ts'
 import { parseFilePath } from './file-path.ts'
-import type { PlannedFile } from './plan.ts'
 
 /** A server that does not do HEAD is no reason to fail: the size stays unknown until the file comes. */
 const NO_HEAD = /found (?:403|405|501)\b/
@@ -25,6 +24,17 @@ export interface FileSources {
   signal: AbortSignal
   /** the most that a file of unknown size may be; default: what a blob may be */
   maxBytes?: number
+}
+
+/** A vendor file as its server describes it now. */
+export interface PlannedFile {
+  url: string
+  as: TreePath
+  /** null when the server does not say */
+  bytes: number | null
+  /** declared, known from the last fetch and unchanged since, or fetched for this plan */
+  sha256?: Sha256
+  reason: string
 }
 
 /** What is known of one file before a byte of it is spent: from the store, else from a HEAD.

@@ -2,7 +2,7 @@
  * `gapferry verify` and `gapferry inspect`: bundles judged with nothing but the root.
  */
 import { existsSync, readFileSync, statSync } from 'node:fs'
-import { basename, resolve } from 'node:path'
+import { basename, dirname, resolve } from 'node:path'
 import type { Command } from 'commander'
 import { parsePartName } from '../manifests/bundle.ts'
 import { errorObject, formatBytes, formatTable, formatTime, plural } from '../manifests/console.ts'
@@ -27,8 +27,12 @@ export function addVerifyCommands(program: Command, around: Surroundings): void 
       const paths = pathsOf(files, around)
       const bundles = await withScratch(async (scratchDir) => {
         const judge = await judgeOptions(files, options, around)
-        return verifyFiles(paths, { ...judge, scratchDir, onProgress: (bytes) => step.add(bytes) })
-      }).finally(() => step.end())
+        return verifyFiles(paths, { ...judge, scratchDir, isPastCache: true, onProgress: (bytes) => step.add(bytes) })
+      })
+        .catch((error: unknown) => {
+          throw withWayOut(error, paths, options)
+        })
+        .finally(() => step.end())
       const failure = incomplete(bundles)
       if (options.json === true) print(around, JSON.stringify({ bundles, ...(failure && errorObject(failure)) }))
       else print(around, bundles.map(renderJudged).join('\n'))
@@ -46,6 +50,14 @@ export function addVerifyCommands(program: Command, around: Surroundings): void 
       print(around, options.json === true ? JSON.stringify({ bundles }) : bundles.map(renderInspected).join('\n\n'))
     },
   )
+}
+
+/** A part that this laptop made, it can mend. */
+function withWayOut(error: unknown, paths: string[], { trust }: Options): unknown {
+  const isDamage = isGapferryError(error) && /^(?:BLOB|BUNDLE|TREE)_/.test(error.code)
+  if (!isDamage || trust !== undefined || error.code === 'BUNDLE_MIXED') return error
+  const stick = resolve(dirname(paths[0] ?? ''), '../..')
+  return new GapferryError(error.code, error.message, { hint: `gapferry pack --repair --to ${stick}`, cause: error })
 }
 
 function judging(program: Command, name: string, description: string): Command {

@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto'
 import { basename } from 'node:path'
 import { sha256Of, type Sha256 } from '../manifests/digest.ts'
-import { GapferryError } from '../manifests/errors.ts'
+import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import { partHolding } from '../manifests/part-hint.ts'
 import { TREE_ROLES, type Tree, type TreeEntry, type TreeRole } from '../manifests/tree.ts'
 import { checkDigest } from '../storage/blobs.ts'
@@ -24,6 +24,8 @@ export interface JudgeOptions {
   signal?: AbortSignal
   /** bytes of blobs read since the last call */
   onProgress?: (bytes: number) => void
+  /** judge what the medium has, where the system can, and not what it remembers of the medium */
+  isPastCache?: boolean
 }
 
 /** What the given parts of one bundle are together. */
@@ -34,7 +36,7 @@ export interface JudgedBundle {
   expiresAtMs: number
   bundler: string
   /** as given, in that order */
-  parts: { file: string; blobs: number; bytes: number }[]
+  parts: { file: string; blobs: number; bytes: number; isPastCache: boolean }[]
   /** distinct blobs in the given parts, and their bytes */
   blobs: number
   bytes: number
@@ -57,19 +59,26 @@ export type InspectedBundle = JudgedBundle & { groups: InspectedGroup[] }
 
 /** Checks every byte of the given parts: signatures, trees, the digest of each blob.
  *  @returns one row per bundle (parts of one bundle count together), in order of the first part given
- *  @throws ROLE_*, BUNDLE_*, TREE_*, SITE_*, BLOB_DIGEST_MISMATCH, BLOB_SIZE_MISMATCH at the first fault; BUNDLE_MIXED for parts of
- *          one number that were signed apart */
+ *  @throws ROLE_*, BUNDLE_*, TREE_*, SITE_*, BLOB_DIGEST_MISMATCH, BLOB_SIZE_MISMATCH for the first fault of the first part that has
+ *          one, when all are read; the message names the others. BUNDLE_MIXED for parts of one number that were signed apart */
 export async function verifyFiles(files: string[], options: JudgeOptions): Promise<JudgedBundle[]> {
   const bundles = await readAll(files, options, (sha256) => hashing(sha256, options.onProgress))
   return bundles.map(judged)
 }
 
+/** What one part is that somebody has just written. */
+export interface JudgedPart {
+  /** SHA-256 over all of it that is no blob's content: what `frameOf` (part-bytes.ts) says beforehand */
+  frame: Sha256
+  /** false: what was judged may have come from the system's cache */
+  isPastCache: boolean
+}
+
 /** Checks every byte of one part, as verifyFiles does, for whoever has just written it.
- *  @returns the SHA-256 over all of it that is no blob's content: what `frameOf` (part-bytes.ts) says beforehand
  *  @throws as verifyFiles */
-export async function verifyPart(file: string, options: JudgeOptions): Promise<Sha256> {
+export async function verifyPart(file: string, options: JudgeOptions): Promise<JudgedPart> {
   const [read] = await readAll([file], options, (sha256) => hashing(sha256, options.onProgress))
-  return read!.frame
+  return { frame: read!.frame, isPastCache: read!.parts[0]!.isPastCache }
 }
 
 /** Lists what the given parts describe. Signatures and trees are checked, the blobs' bytes are not.
@@ -90,38 +99,63 @@ interface ReadBundle {
   frame: Sha256
 }
 
-async function readAll(
-  files: string[],
-  options: JudgeOptions,
-  onBlob: (sha256: Sha256) => BlobConsumer | undefined,
-): Promise<ReadBundle[]> {
-  const { trusted, site, nowMs, scratchDir, signal } = options
+async function readAll(files: string[], options: JudgeOptions, onBlob: OnBlob): Promise<ReadBundle[]> {
   const bundles = new Map<number, ReadBundle>()
+  const faults: GapferryError[] = []
   for (const file of files) {
-    const here = new Set<Sha256>()
-    let signed = '' as Sha256
-    const { bundle, blobs, bytes, frame } = await readPart(
-      file,
-      {
-        verify: (offered) => {
-          signed = sha256Of(offered.get('timestamp.json') ?? '')
-          return verifyMetadata({ trusted, offered, nowMs, scratchDir, ...(site === undefined ? {} : { site }) })
-        },
-        onBlob: (sha256) => {
-          here.add(sha256)
-          return onBlob(sha256)
-        },
-      },
-      signal,
-    )
-    const read = bundles.get(bundle.metadata.number) ?? { signed, bundle, parts: [], here: new Set(), frame }
-    if (read.signed !== signed) throw signedApart(file, read)
-    read.parts.push({ file, blobs, bytes })
-    read.frame = frame
-    for (const sha256 of here) read.here.add(sha256)
-    bundles.set(bundle.metadata.number, read)
+    try {
+      await readOne(file, options, onBlob, bundles)
+    } catch (error) {
+      if (!isGapferryError(error) || error.code === 'BUNDLE_MIXED') throw error
+      faults.push(error)
+    }
   }
+  if (faults.length > 0) throw allFaults(faults)
   return [...bundles.values()]
+}
+
+type OnBlob = (sha256: Sha256) => BlobConsumer | undefined
+
+async function readOne(
+  file: string,
+  options: JudgeOptions,
+  onBlob: OnBlob,
+  bundles: Map<number, ReadBundle>,
+): Promise<void> {
+  const { trusted, site, nowMs, scratchDir, signal, isPastCache: wantsMedium = false } = options
+  const here = new Set<Sha256>()
+  let signed = '' as Sha256
+  const { bundle, blobs, bytes, frame, isPastCache } = await readPart(
+    file,
+    {
+      verify: (offered) => {
+        signed = sha256Of(offered.get('timestamp.json') ?? '')
+        return verifyMetadata({ trusted, offered, nowMs, scratchDir, ...(site === undefined ? {} : { site }) })
+      },
+      onBlob: (sha256) => {
+        here.add(sha256)
+        return onBlob(sha256)
+      },
+    },
+    { signal, isPastCache: wantsMedium },
+  )
+  const read = bundles.get(bundle.metadata.number) ?? { signed, bundle, parts: [], here: new Set(), frame }
+  if (read.signed !== signed) throw signedApart(file, read)
+  read.parts.push({ file, blobs, bytes, isPastCache })
+  read.frame = frame
+  for (const sha256 of here) read.here.add(sha256)
+  bundles.set(bundle.metadata.number, read)
+}
+
+/** The first, naming them all: whoever mends a stick wants to know how much of it is bad. */
+function allFaults(faults: GapferryError[]): GapferryError {
+  const [first, ...others] = faults as [GapferryError, ...GapferryError[]]
+  if (others.length === 0) return first
+  const message = `${faults.length} parts are bad: ${faults.map((fault) => fault.message).join('; ')}`
+  return new GapferryError(first.code, message, {
+    cause: first,
+    ...(first.hint === undefined ? {} : { hint: first.hint }),
+  })
 }
 
 function hashing(sha256: Sha256, onProgress?: (bytes: number) => void): BlobConsumer {

@@ -67,6 +67,11 @@ export function paddingOf(bytes: number): number {
   return -bytes & (BLOCK_BYTES - 1)
 }
 
+/** How many bytes an entry takes in a part: header, content, padding. */
+export function entryBytes(bytes: number): number {
+  return BLOCK_BYTES + bytes + paddingOf(bytes)
+}
+
 /** The fields of a header that never differ: name, offset, bytes as tar-stream writes them. */
 const FIXED_FIELDS: readonly [field: string, at: number, text: string][] = [
   ['magic and version', 257, 'ustar\x0000'],

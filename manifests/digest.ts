@@ -11,6 +11,11 @@ export interface Checksum {
   hex: string
 }
 
+/** One text for equal checksums. */
+export function checksumText({ algorithm, hex }: Checksum): string {
+  return `${algorithm}:${hex}`
+}
+
 const SHA256_PATTERN = /^[0-9a-f]{64}$/
 
 /** @throws DIGEST_INVALID unless `text` is 64 lower-case hex digits; `what` names it in the message */

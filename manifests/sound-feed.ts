@@ -52,6 +52,7 @@ export function parseSoundFeed(bytes: Uint8Array, what: string): SoundFeed {
   const { text, root } = parseRoot(bytes, what)
   const sounds = root.children.filter((child) => isSpelled(child, 'sounds', text))
   if (sounds.length !== 1) throw invalid(what, `expected one <sounds>, found ${sounds.length}`)
+  if ([root, sounds[0]!].some(hasTextBeside)) throw invalid(what, 'text stands beside its elements')
   const elements = sounds[0]!.children.filter((child) => isSpelled(child, 'package', text))
   if (elements.length > MAX_PACKAGES) throw invalid(what, `more than ${MAX_PACKAGES} packages`)
   const feed: SoundFeed = { text, packages: [], problems: [], rest: [] }
@@ -109,6 +110,7 @@ function parseRoot(bytes: Uint8Array, what: string): { text: string; root: PhpEl
 
 /** @returns the package, or why it is none */
 function readPackage(element: PhpElement, text: string): SoundPackage | string {
+  if (hasTextBeside(element)) return 'has text beside its fields'
   const fields = childrenByName(element.children.filter((child) => isSpelled(child, child.name, text)))
   const texts = new Map<string, string>()
   for (const name of [...NAMING, ...TOLD]) {
@@ -130,14 +132,19 @@ function isSpelled(element: PhpElement, name: string, text: string): boolean {
   return element.name.length === name.length && text.startsWith(name, element.start + 1)
 }
 
-/** SimpleXML joins what a comment or an entity separates. */
+/** Where text stands in front of the elements inside, SimpleXML as JSON has that text, and none of the elements. */
+function hasTextBeside({ joined, children }: PhpElement): boolean {
+  return children.length > 0 && joined.trim() !== ''
+}
+
+/** SimpleXML joins what an entity separates. */
 function plainText({ joined, children }: PhpElement): string | undefined {
   return children.length > 0 || joined.trim() === '' ? undefined : joined
 }
 
-/** As JSON, SimpleXML has no text of CDATA. */
+/** As JSON, SimpleXML has no text of CDATA, and none behind a comment. */
 function isPlain({ tagEnd, end }: PhpElement, text: string): boolean {
-  return !text.slice(tagEnd, end).includes('<![CDATA[')
+  return !/<[!?]/.test(text.slice(tagEnd, end))
 }
 
 function invalid(what: string, why: string): GapferryError {

@@ -91,6 +91,10 @@ export function importAudit(
   return {
     hooks: {
       onPart: (file) => void (files = [basename(file)]),
+      onRefused: (file, error) => {
+        files = [basename(file)]
+        recordFailure(store, by, what(), error)
+      },
       onAdopted: ({ metadata, facts }, { isComplete, rootsBefore }) => {
         const { number, isExpired, expiresAtMs, state } = metadata
         const expired = isExpired ? { expired: formatTime(expiresAtMs) } : {}

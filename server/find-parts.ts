@@ -3,15 +3,27 @@
  * names only choose what is read.
  */
 import { readdirSync, statSync, type Dirent } from 'node:fs'
-import { basename, join } from 'node:path'
-import { parsePartName, type PartName } from '../manifests/bundle.ts'
+import { basename, dirname, join } from 'node:path'
+import { parsePartName, partName, type PartName } from '../manifests/bundle.ts'
 import { GapferryError } from '../manifests/errors.ts'
+import { isLitter } from '../manifests/litter.ts'
 import { systemCode } from '../storage/durable.ts'
 
 export interface FoundParts {
   /** in the order to import them: by number, then by part */
   files: string[]
   ignored: { file: string; reason: string }[]
+  /** what was found in folders */
+  seen: SeenFolder[]
+}
+
+/** The parts of one bundle in one folder. */
+export interface SeenFolder {
+  dir: string
+  number: number
+  /** names of files, and those of the parts that are not among them */
+  parts: string[]
+  absent: string[]
 }
 
 /** A stick may hold anything; more names than this in one folder are not looked through. */
@@ -21,7 +33,7 @@ const MAX_NAMES = 100_000
  *                 `gapferry/<site>/` below it, else in itself
  *  @throws BUNDLE_NOT_FOUND saying what is there instead */
 export function findParts(inputs: string[], site: string): FoundParts {
-  const found: FoundParts = { files: [], ignored: [] }
+  const found: FoundParts = { files: [], ignored: [], seen: [] }
   for (const input of inputs) {
     if (isFolder(input)) searchFolder(input, site, found)
     else found.files.push(input)
@@ -50,6 +62,23 @@ function searchFolder(dir: string, site: string, found: FoundParts): void {
     if (name.number === newest) found.files.push(file)
     else found.ignored.push({ file, reason: `is older than bundle ${newest}` })
   }
+  found.seen.push(
+    seenIn(
+      dirname(parts[0]!.file),
+      parts.map(({ name }) => name).filter((name) => name.number === newest),
+    ),
+  )
+}
+
+function seenIn(dir: string, names: PartName[]): SeenFolder {
+  const parts = names.sort((a, b) => a.part - b.part).map(partName)
+  // A bundle that was packed twice, to other sizes, is there as soon as one set is.
+  const absent = [...new Set(names.map((name) => name.parts))].map((count) =>
+    Array.from({ length: count }, (_, index) => partName({ ...names[0]!, part: index + 1, parts: count })).filter(
+      (name) => !parts.includes(name),
+    ),
+  )
+  return { dir, number: names[0]!.number, parts, absent: absent.sort((a, b) => a.length - b.length)[0]! }
 }
 
 function archivesIn(dir: string): Dirent[] {
@@ -59,9 +88,8 @@ function archivesIn(dir: string): Dirent[] {
       hint: 'name the files of the bundle instead of the folder',
     })
   }
-  // `._x.tar` is what macOS leaves on sticks beside each file.
   return entries
-    .filter(({ name }) => name.endsWith('.tar') && !name.startsWith('.'))
+    .filter(({ name }) => /\.tar$/i.test(name) && !isLitter(name))
     .sort((a, b) => (a.name < b.name ? -1 : 1))
 }
 
@@ -78,7 +106,7 @@ function list(dir: string): Dirent[] {
 
 function nothingFor(site: string, dir: string, ignored: FoundParts['ignored']): GapferryError {
   const others = list(join(dir, 'gapferry'))
-    .filter((entry) => entry.isDirectory())
+    .filter((entry) => entry.isDirectory() && !isLitter(entry.name))
     .map((entry) => entry.name)
   const there = [
     ...ignored.map(({ file, reason }) => `${basename(file)} ${reason}`),

@@ -9,10 +9,19 @@ import { MAX_EXPIRED_MS } from '../manifests/metadata.ts'
 import { examples, PrintedError, print, talk, type Surroundings } from '../manifests/program.ts'
 import { makeProgress, type ProgressStep } from '../manifests/progress.ts'
 import { auditedRelease, importAudit } from './audit.ts'
+import type { SeenFolder } from './find-parts.ts'
 import type { ImportResult } from './import.ts'
-import { incompleteBundle } from './incomplete.ts'
+import { damagedParts, incompleteBundle } from './incomplete.ts'
 import { loweredWarnings } from './lowered.ts'
-import { changesOf, renderIgnored, renderImport, renderRelease, type GroupChange } from './render.ts'
+import {
+  changesOf,
+  renderDamaged,
+  renderIgnored,
+  renderImport,
+  renderRelease,
+  renderSeen,
+  type GroupChange,
+} from './render.ts'
 import { formatIso, originWarnings } from './status.ts'
 import type { StoreTools } from './store-commands.ts'
 import { earliestNow, openStoreForWriting, type MirrorStore } from './store.ts'
@@ -49,7 +58,8 @@ export function addImport(program: Command, around: Surroundings, { withStore, c
         for (const line of renderIgnored(result.ignored)) talk(around, line)
         for (const line of originWarnings(config, result.facts)) talk(around, `warning: ${line}`)
         for (const line of loweredWarnings(changes)) talk(around, `warning: ${line}`)
-        const failure = result.missing.length > 0 ? incompleteBundle(result.number, result.missing) : undefined
+        const failure = failureOf(result)
+        if (failure === undefined) for (const line of renderDamaged(result.damaged)) talk(around, `warning: ${line}`)
         const isReleasing = options.release === true && failure === undefined
         if (!json) print(around, renderImport(result, changes, isReleasing))
         const released = isReleasing ? auditedRelease(store, { number: result.number, nowMs }, around) : undefined
@@ -61,6 +71,13 @@ export function addImport(program: Command, around: Surroundings, { withStore, c
         if (failure !== undefined) throw json ? new PrintedError('incomplete', { cause: failure }) : failure
       })
     })
+}
+
+/** What is missing or, where that is why or nothing else was asked for, what is damaged. A bundle that is whole in spite of
+ *  a damaged part is no failure. */
+function failureOf({ number, missing, damaged, isDryRun }: ImportResult): GapferryError | undefined {
+  if (damaged.length > 0 && (isDryRun || missing.length > 0)) return damagedParts(damaged, missing)
+  return missing.length > 0 ? incompleteBundle(number, missing) : undefined
 }
 
 /** True when every group of the bundle is served from it already. */
@@ -108,7 +125,9 @@ async function stage(
   try {
     const paths = inputs.map((input) => resolve(around.cwd, input))
     const { importParts } = await import('./import.ts') // what checks signatures is not loaded to serve
-    return await importParts(store, { ...options, inputs: paths, onProgress, signal: around.signal, hooks })
+    const onSeen = (seen: SeenFolder): void => talk(around, renderSeen(seen))
+    const request = { ...options, salvage: true, inputs: paths, onSeen, onProgress, signal: around.signal, hooks }
+    return await importParts(store, request)
   } catch (error) {
     if (!options.isDryRun) failed(error)
     throw error
@@ -121,7 +140,8 @@ async function stage(
 function importObject(result: ImportResult, changes: GroupChange[]): object {
   const { trees: _trees, facts: _facts, createdAtMs, expiresAtMs, ...rest } = result
   const isComplete = rest.missing.length === 0
-  return { ...rest, isComplete, createdAt: formatIso(createdAtMs), expiresAt: formatIso(expiresAtMs), changes }
+  const damaged = rest.damaged.map(({ error, ...one }) => ({ ...one, code: error.code, message: error.message }))
+  return { ...rest, damaged, isComplete, createdAt: formatIso(createdAtMs), expiresAt: formatIso(expiresAtMs), changes }
 }
 
 function errorOf(failure: GapferryError | undefined): object {

@@ -5,7 +5,8 @@
  *      then made durable together;
  *   3. one transaction adopts the trusted state, the bundle and its trees.
  * So a crash leaves a store that never heard of the part (staging/ is emptied by the next run), or has all of it, and blobs
- * without a row at worst, which the next import of the part finds. The medium is only read.
+ * without a row at worst, which the next import of the part finds. The medium is only read. With `salvage`, damage among the
+ * blobs costs those blobs and damage before them that part; what is kept has the digest that is signed for it, as always.
  */
 import { createHash } from 'node:crypto'
 import { statfsSync, statSync } from 'node:fs'
@@ -20,15 +21,17 @@ import type { Tree } from '../manifests/tree.ts'
 import { checkDigest, type BlobBatch } from '../storage/blobs.ts'
 import { blobFault, CHECK_BUFFER_BYTES } from '../storage/blob-check.ts'
 import { missingPaths, type MissingPath } from '../storage/completeness.ts'
-import { readPart, type BlobConsumer, type PartBundle } from '../storage/parts.ts'
+import { readPart, type BlobConsumer, type Damage, type PartBundle } from '../storage/parts.ts'
 import { verifyMetadata } from '../storage/trust.ts'
-import { findParts, type FoundParts } from './find-parts.ts'
+import { findParts, type FoundParts, type SeenFolder } from './find-parts.ts'
 import type { MirrorStore } from './store.ts'
 
 /** For the audit trail; not called in a dry run. */
 export interface ImportHooks {
   /** a part is begun */
   onPart: (file: string) => void
+  /** a part was refused while others are salvaged: called when all are done */
+  onRefused?: (file: string, error: GapferryError) => void
   /** a part is adopted: called in that transaction
    *  @param about.isComplete   with this part, the bundle is
    *  @param about.rootsBefore  how many roots were known before it */
@@ -40,12 +43,16 @@ export interface ImportRequest {
   inputs: string[]
   /** verify everything, keep nothing */
   isDryRun: boolean
+  /** keep what is sound of a damaged part; otherwise its first damage refuses all of it */
+  salvage?: boolean
   /** max(system clock, floor) */
   nowMs: number
   /** the system clock, not before the build date: storage/trust.ts raises it to the floor that is still believed */
   clockMs: number
   /** takes a bundle past its end (storage/trust.ts says how far), and why */
   expiredReason?: string | undefined
+  /** what folders hold, before it is read */
+  onSeen?: (seen: SeenFolder) => void
   /** bytes of parts done, of all bytes */
   onProgress?: (doneBytes: number, totalBytes: number) => void
   signal?: AbortSignal
@@ -75,11 +82,26 @@ export interface ImportResult {
   isExpired: boolean
   parts: ImportedPart[]
   ignored: FoundParts['ignored']
+  /** with `salvage`: what is wrong with the files; the last bundle is complete all the same where another part had it */
+  damaged: DamagedBlob[]
   /** what is missing, and the name of the part that should have it */
   missing: (MissingPath & { part: string | null })[]
   trees: Map<string, Tree>
   facts: SiteFacts
 }
+
+/** What a medium did to a part. */
+export interface DamagedBlob {
+  file: string
+  /** null where nothing tells which blob it was; both null: the whole part was refused */
+  sha256: Sha256 | null
+  /** the first path that it answers */
+  path: string | null
+  error: GapferryError
+}
+
+/** What an error says that a medium may have caused. Forgery looks the same, and is refused the same. */
+const DAMAGE = /^(?:BUNDLE|BLOB|TREE|SITE_FACTS)_|^ROLE_(?:INVALID|SIGNATURE|MIXED)$/
 
 /** Room that must stay free: the catalogue grows too, and a full disk stops more than this program. */
 const RESERVE_BYTES = 64 * 1024 * 1024
@@ -90,11 +112,14 @@ const RESERVE_BYTES = 64 * 1024 * 1024
  *  @throws what verifyMetadata and readPart throw; BUNDLE_NOT_FOUND; SPACE_SHORT before anything is written, or when the
  *          disk fills up nevertheless; the signal's reason */
 export async function importParts(store: MirrorStore, request: ImportRequest): Promise<ImportResult> {
-  const { files, ignored } = findParts(request.inputs, store.site)
+  const { files, ignored, seen } = findParts(request.inputs, store.site)
+  for (const one of seen) request.onSeen?.(one)
   store.blobs.sweep()
   const run = new Run(store, request, files)
   let last: PartBundle | undefined
-  for (const file of files) last = await run.importPart(file)
+  for (const file of files) last = (await run.importOrNote(file)) ?? last
+  if (last === undefined && run.damaged.length > 0) throw run.damaged[0]!.error
+  run.tellRefused()
   if (last === undefined) throw new GapferryError('USAGE_INVALID', 'expected a file or folder to import, found none')
   const { metadata, trees, facts, hint } = last
   const { site, number, createdAtMs, expiresAtMs, bundler } = metadata
@@ -115,6 +140,7 @@ export async function importParts(store: MirrorStore, request: ImportRequest): P
     isExpired: metadata.isExpired,
     parts: run.parts,
     ignored,
+    damaged: run.damaged,
     missing,
     trees,
     facts,
@@ -123,6 +149,7 @@ export async function importParts(store: MirrorStore, request: ImportRequest): P
 
 class Run {
   readonly parts: ImportedPart[] = []
+  readonly damaged: DamagedBlob[] = []
   /** of the part that came last */
   missing: MissingPath[] = []
   readonly #store: MirrorStore
@@ -149,7 +176,26 @@ class Run {
     return this.#before.has(number)
   }
 
-  async importPart(file: string): Promise<PartBundle> {
+  /** @returns undefined where salvaging goes on without this part */
+  async importOrNote(file: string): Promise<PartBundle | undefined> {
+    const before = this.damaged.length
+    try {
+      return await this.#importPart(file)
+    } catch (error) {
+      if (this.#request.salvage !== true || !isGapferryError(error) || !DAMAGE.test(error.code)) throw error
+      this.damaged.splice(before, Infinity, { file, sha256: null, path: null, error })
+      return undefined
+    }
+  }
+
+  tellRefused(): void {
+    if (this.#request.isDryRun) return
+    for (const { file, error } of this.damaged) {
+      if (!this.parts.some((part) => part.file === file)) this.#request.hooks?.onRefused?.(file, error)
+    }
+  }
+
+  async #importPart(file: string): Promise<PartBundle> {
     const { catalog, blobs } = this.#store
     const { nowMs, isDryRun, signal, expiredReason } = this.#request
     const hooks = isDryRun ? undefined : this.#request.hooks
@@ -194,8 +240,9 @@ class Run {
   /** Judges the part's metadata, then stages in `batch` what the store lacks of it; counts in `part`. */
   #readPart(part: ImportedPart, batch: BlobBatch, onVerified: (bundle: PartBundle) => void) {
     const { catalog, site, stagingDir } = this.#store
-    const { clockMs, isDryRun, signal, expiredReason } = this.#request
+    const { clockMs, isDryRun, signal, expiredReason, salvage } = this.#request
     const acceptExpired = expiredReason !== undefined
+    let verified: PartBundle | undefined
     return readPart(
       part.file,
       {
@@ -209,6 +256,7 @@ class Run {
             acceptExpired,
           }),
         onVerified: (bundle) => {
+          verified = bundle
           this.#checkSpace(part.file, bundle)
           onVerified(bundle)
         },
@@ -216,14 +264,22 @@ class Run {
           const isHere = this.#seen.has(sha256) || (await this.#isSound(sha256, bytes))
           // A dry run is asked about the medium: its copy is judged, whatever is here.
           if (isHere && !isDryRun) return this.#advance(bytes)
-          if (!isHere) {
+          const count = (): void => {
+            if (isHere) return
             part.newBlobs += 1
             part.newBytes += bytes
           }
-          return this.#counted(isDryRun ? this.#judgeOnly(sha256) : batch.begin({ sha256, bytes, maxBytes: bytes }))
+          const consumer = isDryRun ? this.#judgeOnly(sha256) : batch.begin({ sha256, bytes, maxBytes: bytes })
+          return this.#counted(consumer, count)
         },
+        ...(salvage === true && {
+          onDamaged: ({ sha256, error }: Damage) => {
+            const path = sha256 === null ? undefined : verified?.wanted.get(sha256)?.paths[0]
+            this.damaged.push({ file: part.file, sha256, path: path ?? null, error })
+          },
+        }),
       },
-      signal,
+      { signal },
     )
   }
 
@@ -233,13 +289,16 @@ class Run {
     return (await blobFault(this.#store.blobs, { sha256, bytes }, options)) === undefined
   }
 
-  #counted(consumer: BlobConsumer): BlobConsumer {
+  #counted(consumer: BlobConsumer, onSound: () => void): BlobConsumer {
     return {
       write: (chunk) => {
         consumer.write(chunk)
         this.#advance(chunk.length)
       },
-      finish: () => consumer.finish(),
+      finish: () => {
+        consumer.finish()
+        onSound()
+      },
       abort: () => consumer.abort(),
     }
   }

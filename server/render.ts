@@ -5,6 +5,7 @@ import { basename } from 'node:path'
 import { redact } from '../manifests/errors.ts'
 import { formatBytes, formatTable, formatTime, plural } from '../manifests/console.ts'
 import type { ReleaseResult, RollbackResult, ServedGroup } from '../storage/releases.ts'
+import type { SeenFolder } from './find-parts.ts'
 import type { ImportResult } from './import.ts'
 import { loweredPackages, type LoweredPackage } from './lowered.ts'
 import type { BundleStatus, SiteStatus } from './status.ts'
@@ -46,6 +47,9 @@ export function renderImport(result: ImportResult, changes: GroupChange[], isRel
   const lines = [`bundle ${number} of site ${site}: ${age}, ${times}`]
   const rows = parts.map((part) => [basename(part.file), ...countsOf(part, isDryRun)])
   lines.push(formatTable([...rows, ...changes.map(changeRow)], { indent: '  ', right: [1, 2] }))
+  if (result.damaged.length > 0 && (missing.length > 0 || isDryRun)) {
+    lines.push('damaged, and not taken:', ...renderDamaged(result.damaged).map((line) => `  ${line}`))
+  }
   if (missing.length > 0) lines.push(renderMissing(missing))
   else if (isDryRun) lines.push('complete; nothing was kept (--dry-run)')
   else if (isHere) lines.push(`complete; bundle ${number} was already here`)
@@ -57,6 +61,26 @@ export function renderIgnored(ignored: ImportResult['ignored']): string[] {
   const shown = ignored.slice(0, MAX_ROWS).map(({ file, reason }) => redact(`ignored: ${basename(file)} ${reason}`))
   if (ignored.length > MAX_ROWS) shown.push(`ignored: ${ignored.length - MAX_ROWS} more`)
   return shown
+}
+
+/** One line for each damage. */
+export function renderDamaged(damaged: ImportResult['damaged']): string[] {
+  const shown = damaged
+    .slice(0, MAX_ROWS)
+    .map(({ error, path }) => redact(`${error.message}${path === null ? '' : ` (${path})`}`))
+  if (damaged.length > MAX_ROWS) shown.push(`${damaged.length - MAX_ROWS} more damages`)
+  return shown
+}
+
+/** What a folder holds of a bundle. */
+export function renderSeen({ dir, number, parts, absent }: SeenFolder): string {
+  const rest = absent.length > 0 ? `; not here: ${listed(absent)}` : ''
+  return redact(`${dir}: bundle ${number}, ${listed(parts)}${rest}`)
+}
+
+function listed(names: string[]): string {
+  const more = names.length - MAX_ROWS
+  return more > 0 ? `${names.slice(0, MAX_ROWS).join(', ')} and ${more} more` : names.join(', ')
 }
 
 export function renderRelease({ number, released, already, untouched }: ReleaseResult): string {

@@ -1,8 +1,8 @@
 /**
  * The few steps that make a file survive a power cut: write all of it, fsync it, rename it, fsync its folder.
  */
-import { closeSync, constants, fsyncSync, mkdtempSync, openSync, readdirSync, readFileSync } from 'node:fs'
-import { renameSync, rmSync, statfsSync, writeSync } from 'node:fs'
+import { closeSync, constants, fsyncSync, lstatSync, mkdtempSync, openSync, readdirSync, readFileSync } from 'node:fs'
+import { renameSync, rmSync, statfsSync, unlinkSync, writeSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { formatBytes } from '../manifests/console.ts'
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
@@ -39,16 +39,35 @@ export function syncFolder(folder: string): void {
  *  @throws SPACE_SHORT */
 export function replaceFile(file: string, bytes: Uint8Array, mode = 0o644): boolean {
   const temp = `${file}.part`
-  rmSync(temp, { force: true }) // a crash may have left it, also where the file is as it shall be
+  removeFile(temp) // a crash may have left it, also where the file is as it shall be
   if (holds(file, bytes)) return false
   writeTemp(temp, bytes, { mode, file })
   try {
     renameSync(temp, file)
-  } finally {
-    rmSync(temp, { force: true })
+  } catch (error) {
+    removeAfter(temp)
+    throw error
   }
   syncFolder(dirname(file))
   return true
+}
+
+/** Removes a file, a link or a pipe where there is one; what goes wrong has the system's code, which it does not with Node's rmSync. */
+export function removeFile(file: string): void {
+  try {
+    unlinkSync(file)
+  } catch (error) {
+    if (systemCode(error) !== 'ENOENT') throw error
+  }
+}
+
+/** As removeFile, after a failure that is to be told: where the disk is gone, removing fails, too. */
+export function removeAfter(file: string): void {
+  try {
+    removeFile(file)
+  } catch {
+    // the next run removes it
+  }
 }
 
 /** Writes `temp`, which must not be there, whole and durable; only its name is not.
@@ -64,7 +83,7 @@ export function writeTemp(temp: string, bytes: Uint8Array, { mode, file }: { mod
       closeSync(fd)
     }
   } catch (error) {
-    if (systemCode(error) !== 'EEXIST') rmSync(temp, { force: true })
+    if (systemCode(error) !== 'EEXIST') removeAfter(temp)
     if (isGapferryError(error, 'SPACE_SHORT') || NO_ROOM.includes(systemCode(error))) {
       throw spaceShort(
         file,
@@ -106,7 +125,9 @@ export function noticeShortSpace<T>(what: string, step: () => T): T {
 
 function holds(file: string, bytes: Uint8Array): boolean {
   try {
-    return readFileSync(file).equals(bytes)
+    // A pipe would be waited for, and a link be followed to something else.
+    const found = lstatSync(file, { throwIfNoEntry: false })
+    return found?.isFile() === true && found.size === bytes.length && readFileSync(file).equals(bytes)
   } catch {
     return false // whatever stands there, it is not this file: the write below will say what is wrong
   }

@@ -1,5 +1,5 @@
 /**
- * The bytes of one archive, read once from front to end through one reused buffer, and never past the file's end: a size
+ * The bytes of one archive, read once from front to end through reused buffers, and never past the file's end: a size
  * that a header merely claims allocates nothing. What is read is not checked here beyond the archive's own rules.
  */
 import { createHash } from 'node:crypto'
@@ -7,46 +7,98 @@ import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import { setImmediate } from 'node:timers/promises'
 import { BLOCK_BYTES, EntryOrder, isZero, paddingOf, parseHeader, type PartEntry } from '../manifests/bundle.ts'
 import type { Sha256 } from '../manifests/digest.ts'
-import { GapferryError } from '../manifests/errors.ts'
+import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import { systemCode } from './durable.ts'
+import { giveAligned, openPastCache, PAGE_BYTES, readAhead, takeAligned } from './past-cache.ts'
 
-/** One buffer for all bulk bytes: per-chunk streams cost twice the CPU (test/bench). */
+/** Few buffers for all bulk bytes: per-chunk streams cost twice the CPU (test/bench). */
 const BUFFER_BYTES = 1024 * 1024
+/** Where in a buffer what is read begins; before it lies what is left of the block that was begun. */
+const LEAD_BYTES = PAGE_BYTES
+/** What a medium cannot give back is left out in pieces of this size, and not for ever: each try takes such a medium
+ *  seconds. */
+const PIECE_BYTES = 65_536
+const MAX_UNREADABLE_PIECES = 64
+
+export interface SourceOptions {
+  /** looked at while bytes are read */
+  signal?: AbortSignal | undefined
+  /** read what the medium has, not what the system remembers of it, where the system can */
+  isPastCache?: boolean
+  /** zeros for what the medium cannot give back, up to a limit: whoever hashes will see */
+  skipUnreadable?: boolean
+}
 
 export class PartSource {
   readonly #fd: number
   readonly #size: number
-  readonly #buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES)
+  readonly #isPastCache: boolean
+  readonly #options: SourceOptions
   readonly #order = new EntryOrder()
   readonly #frame = createHash('sha256')
   /** unread bytes are buffer[#start, #end); the file is read up to #at */
-  #start = 0
-  #end = 0
+  #buffer: Buffer
+  /** what is read next goes here: past the cache, while #buffer is worked on */
+  #spare: Buffer
+  #start = LEAD_BYTES
+  #end = LEAD_BYTES
   #at = 0
-
-  readonly #signal: AbortSignal | undefined
+  #unreadable = 0
+  /** the read that is under way into #spare, past the cache only: there nobody else reads ahead */
+  #ahead: Promise<number> | undefined
 
   /** Opens exactly one regular file: no link is followed, no pipe is waited for.
    *  @throws BUNDLE_NOT_FOUND, BUNDLE_NOT_REGULAR, BUNDLE_UNREADABLE */
-  constructor(file: string, signal?: AbortSignal) {
-    this.#signal = signal
-    this.#fd = openRegular(file)
+  constructor(file: string, options: SourceOptions = {}) {
+    this.#options = options
+    const opened = openRegular(file, options.isPastCache === true)
+    this.#fd = opened.fd
+    this.#isPastCache = opened.isPastCache
     this.#size = fstatSync(this.#fd).size
+    const bytes = LEAD_BYTES + BUFFER_BYTES
+    this.#buffer = opened.isPastCache ? takeAligned(bytes) : Buffer.allocUnsafeSlow(bytes)
+    this.#spare = opened.isPastCache ? takeAligned(bytes) : this.#buffer
   }
 
-  close(): void {
+  /** True when what is read comes from the medium for sure. */
+  get isPastCache(): boolean {
+    return this.#isPastCache
+  }
+
+  async close(): Promise<void> {
+    await this.#ahead?.catch(() => undefined) // not beside a close
     closeSync(this.#fd)
+    if (this.#isPastCache) giveAligned(this.#buffer, this.#spare)
   }
 
   /** The next entry; its bytes must be taken with `body` or `stream` before the one after it is asked for.
    *  @returns undefined at the end of the archive, which is the end of the file
    *  @throws BUNDLE_TRUNCATED, BUNDLE_TRAILING and what parseHeader and EntryOrder throw */
-  next(): PartEntry | undefined {
-    const header = parseHeader(this.#take(BLOCK_BYTES))
+  async next(): Promise<PartEntry | undefined> {
+    const header = parseHeader(await this.#take(BLOCK_BYTES))
     if (header === undefined) {
-      this.#finish()
+      await this.#finish()
       return undefined
     }
+    return this.#entered(header)
+  }
+
+  /** After damage: goes on to the next header that `isWanted`, and its entry.
+   *  @param maxBytes  is looked through at most
+   *  @returns undefined when there is none up to there, or to the end of the file */
+  async findNext(
+    isWanted: (header: { name: string; bytes: number }) => boolean,
+    maxBytes: number,
+  ): Promise<PartEntry | undefined> {
+    for (let passed = 0; passed < maxBytes && this.#left() >= BLOCK_BYTES; passed += BLOCK_BYTES) {
+      if (this.#start === this.#end) await this.#pause()
+      const header = headerIn(await this.#take(BLOCK_BYTES))
+      if (header !== undefined && isWanted(header)) return this.#entered(header)
+    }
+    return undefined
+  }
+
+  #entered(header: { name: string; bytes: number }): PartEntry {
     const entry = this.#order.next(header)
     const left = this.#left()
     if (entry.bytes + paddingOf(entry.bytes) > left) {
@@ -76,9 +128,8 @@ export class PartSource {
   async stream(entry: PartEntry, each: (chunk: Buffer) => void): Promise<void> {
     for (let left = entry.bytes; left > 0;) {
       if (this.#start === this.#end) {
-        this.#fill()
-        await setImmediate() // reading is synchronous: let signals and progress through
-        this.#signal?.throwIfAborted()
+        await this.#fill()
+        await this.#pause()
       }
       const length = Math.min(left, this.#end - this.#start)
       const chunk = this.#buffer.subarray(this.#start, this.#start + length)
@@ -87,35 +138,80 @@ export class PartSource {
       this.#start += length
       left -= length
     }
-    if (!isZero(this.#take(paddingOf(entry.bytes)))) {
+    if (!isZero(await this.#take(paddingOf(entry.bytes)))) {
       throw new GapferryError('BUNDLE_PADDING', `"${entry.name}": the bytes up to the next block are not zero`)
     }
   }
 
-  #finish(): void {
-    if (!isZero(this.#take(BLOCK_BYTES))) throw trailing('a second block of zeros', 'an entry hidden behind the first')
+  async #finish(): Promise<void> {
+    if (!isZero(await this.#take(BLOCK_BYTES))) {
+      throw trailing('a second block of zeros', 'an entry hidden behind the first')
+    }
     if (this.#left() > 0) throw trailing('the end of the file', `${this.#left()} bytes`)
     this.#order.end()
   }
 
   /** The next `length` bytes (a block at most), in one piece; valid until the next call. */
-  #take(length: number): Buffer {
+  async #take(length: number): Promise<Buffer> {
     if (length > this.#left()) throw truncated('the file ends before the archive does')
-    while (this.#end - this.#start < length) this.#fill()
+    while (this.#end - this.#start < length) await this.#fill()
     this.#start += length
     const taken = this.#buffer.subarray(this.#start - length, this.#start)
     this.#frame.update(taken)
     return taken
   }
 
-  #fill(): void {
-    this.#buffer.copyWithin(0, this.#start, this.#end)
-    this.#end -= this.#start
-    this.#start = 0
-    const count = readSome(this.#fd, this.#buffer, this.#end, this.#at)
+  async #fill(): Promise<void> {
+    const rest = this.#buffer.subarray(this.#start, this.#end)
+    rest.copy(this.#spare, LEAD_BYTES - rest.length)
+    const count = await this.#read()
     if (count === 0) throw truncated('the file became shorter while it was read')
-    this.#end += count
+    ;[this.#buffer, this.#spare] = [this.#spare, this.#buffer]
+    this.#start = LEAD_BYTES - rest.length
+    this.#end = LEAD_BYTES + count
     this.#at += count
+    this.#ahead = this.#isPastCache && this.#at < this.#size ? this.#readAhead() : undefined
+  }
+
+  /** What follows, into #spare. */
+  async #read(): Promise<number> {
+    const area = this.#spare.subarray(LEAD_BYTES)
+    try {
+      if (this.#isPastCache) return await (this.#ahead ?? this.#readAhead())
+      return readSync(this.#fd, area, 0, area.length, this.#at)
+    } catch (cause) {
+      if (this.#options.skipUnreadable === true && systemCode(cause) === 'EIO') return this.#readPieces(area)
+      throw unreadable(cause)
+    }
+  }
+
+  #readAhead(): Promise<number> {
+    const reading = readAhead(this.#fd, this.#spare.subarray(LEAD_BYTES), this.#at, this.#size)
+    reading.catch(() => undefined) // whoever fills next is told
+    return reading
+  }
+
+  /** What can be had, with zeros for the rest. */
+  #readPieces(area: Buffer): number {
+    const bytes = Math.min(area.length, this.#size - this.#at)
+    for (let done = 0; done < bytes; done += PIECE_BYTES) {
+      const piece = area.subarray(done, Math.min(done + PIECE_BYTES, bytes))
+      try {
+        if (readSync(this.#fd, piece, 0, piece.length, this.#at + done) === piece.length) continue
+        throw truncated('the file became shorter while it was read')
+      } catch (cause) {
+        this.#unreadable += 1
+        if (systemCode(cause) !== 'EIO' || this.#unreadable > MAX_UNREADABLE_PIECES) throw unreadable(cause)
+        piece.fill(0)
+      }
+    }
+    return bytes
+  }
+
+  /** Reading is synchronous: lets signals and progress through. */
+  async #pause(): Promise<void> {
+    await setImmediate()
+    this.#options.signal?.throwIfAborted()
   }
 
   #left(): number {
@@ -123,27 +219,33 @@ export class PartSource {
   }
 }
 
-function openRegular(file: string): number {
-  let fd
+/** The header in a block, when it is one. */
+function headerIn(block: Buffer): { name: string; bytes: number } | undefined {
+  if (block.toString('latin1', 0, BLOB_FOLDER.length) !== BLOB_FOLDER) return undefined
   try {
-    fd = openSync(file, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
+    return parseHeader(block)
+  } catch (error) {
+    if (isGapferryError(error)) return undefined
+    throw error
+  }
+}
+
+const BLOB_FOLDER = 'blobs/'
+
+function openRegular(file: string, isPastCache: boolean): { fd: number; isPastCache: boolean } {
+  const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK
+  let opened
+  try {
+    opened = isPastCache ? openPastCache(file, flags) : { fd: openSync(file, flags), isPastCache }
   } catch (cause) {
     const code = systemCode(cause)
     if (code === 'ENOENT') throw new GapferryError('BUNDLE_NOT_FOUND', 'there is no such file', { cause })
     if (code === 'ELOOP') throw notRegular('a symbolic link', cause)
     throw unreadable(cause)
   }
-  if (fstatSync(fd).isFile()) return fd
-  closeSync(fd)
+  if (fstatSync(opened.fd).isFile()) return opened
+  closeSync(opened.fd)
   throw notRegular('a folder, pipe or device')
-}
-
-function readSome(fd: number, buffer: Buffer, offset: number, position: number): number {
-  try {
-    return readSync(fd, buffer, offset, buffer.length - offset, position)
-  } catch (cause) {
-    throw unreadable(cause)
-  }
 }
 
 function notRegular(found: string, cause?: unknown): GapferryError {

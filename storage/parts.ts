@@ -6,9 +6,9 @@
  * Nothing is kept here. Memory is bounded by the limits of manifests/bundle.ts, time by the size of the file.
  */
 import { basename } from 'node:path'
-import type { PartEntry } from '../manifests/bundle.ts'
+import { entryBytes, type PartEntry } from '../manifests/bundle.ts'
 import { sha256Of, type Sha256 } from '../manifests/digest.ts'
-import { GapferryError, isGapferryError } from '../manifests/errors.ts'
+import { GapferryError, isGapferryError, type ErrorCode } from '../manifests/errors.ts'
 import { parsePartHint, type PartHint } from '../manifests/part-hint.ts'
 import { parseSiteFacts, type SiteFacts } from '../manifests/site.ts'
 import { parseTree, TREE_ROLES, type Tree } from '../manifests/tree.ts'
@@ -53,6 +53,17 @@ export interface PartReader {
   onVerified?(bundle: PartBundle): void | Promise<void>
   /** @returns undefined where the caller needs no bytes of this blob */
   onBlob(sha256: Sha256, bytes: number): BlobConsumer | undefined | Promise<BlobConsumer | undefined>
+  /** Where this is given, damage among the blobs costs the blobs that it hit, and reading goes on behind it. What no damage
+   *  explains is refused all the same. */
+  onDamaged?(damage: Damage): void
+}
+
+/** What a medium did to one blob, or to more where it hit what stands between them. */
+export interface Damage {
+  /** null where nothing tells which blob it was */
+  sha256: Sha256 | null
+  /** BLOB_DIGEST_MISMATCH and BUNDLE_*, its message starting with the file's name */
+  error: GapferryError
 }
 
 /** Blobs in this part and their bytes, skipped ones too. */
@@ -62,30 +73,62 @@ export interface PartContent {
   bytes: number
   /** SHA-256 over all that is no blob's content, for whoever wrote the part */
   frame: Sha256
+  /** read past the system's cache: what the medium has */
+  isPastCache: boolean
 }
 
-/** @param signal  looked at while bytes are read
- *  @throws GapferryError: BUNDLE_* and TREE_* for the archive, BLOB_DIGEST_MISMATCH and BLOB_SIZE_MISMATCH for what does
+/** What a medium can do to a part; anything else was written so. */
+const DAMAGE = [
+  'BLOB_DIGEST_MISMATCH',
+  'BUNDLE_HEADER_INVALID',
+  'BUNDLE_PADDING',
+  'BUNDLE_TRAILING',
+  'BUNDLE_TRUNCATED',
+  'BUNDLE_UNREADABLE',
+] as const satisfies ErrorCode[]
+
+/** @throws GapferryError: BUNDLE_* and TREE_* for the archive, BLOB_DIGEST_MISMATCH and BLOB_SIZE_MISMATCH for what does
  *  not have the digest or size that is signed for it, and whatever `reader` throws; the message starts with the file's name */
-export async function readPart(file: string, reader: PartReader, signal?: AbortSignal): Promise<PartContent> {
+export async function readPart(
+  file: string,
+  reader: PartReader,
+  options: { signal?: AbortSignal | undefined; isPastCache?: boolean } = {},
+): Promise<PartContent> {
   try {
-    const source = new PartSource(file, signal)
+    const source = new PartSource(file, { ...options, skipUnreadable: reader.onDamaged !== undefined })
     try {
-      return await readFrom(source, reader)
+      return await readFrom(source, naming(file, reader))
     } finally {
-      source.close()
+      await source.close()
     }
   } catch (error) {
-    if (!isGapferryError(error)) throw error
-    const options = { cause: error, ...(error.hint === undefined ? {} : { hint: error.hint }) }
-    throw new GapferryError(error.code, `${basename(file)}: ${error.message}`, options)
+    throw named(file, error)
   }
+}
+
+function naming(file: string, reader: PartReader): PartReader {
+  if (reader.onDamaged === undefined) return reader
+  const onDamaged = ({ sha256, error }: Damage): void => {
+    reader.onDamaged!({ sha256, error: named(file, error) as GapferryError })
+  }
+  return {
+    verify: (offered) => reader.verify(offered),
+    onVerified: (bundle) => reader.onVerified?.(bundle),
+    onBlob: (sha256, bytes) => reader.onBlob(sha256, bytes),
+    onDamaged,
+  }
+}
+
+function named(file: string, error: unknown): unknown {
+  if (!isGapferryError(error)) return error
+  const options = { cause: error, ...(error.hint === undefined ? {} : { hint: error.hint }) }
+  return new GapferryError(error.code, `${basename(file)}: ${error.message}`, options)
 }
 
 async function readFrom(source: PartSource, reader: PartReader): Promise<PartContent> {
   const offered = new Map<string, Buffer>()
-  let entry = source.next()
-  for (; entry !== undefined && 'version' in entry; entry = source.next()) {
+  let entry = await source.next()
+  for (; entry !== undefined && 'version' in entry; entry = await source.next()) {
     offered.set(entry.name, await source.body(entry))
   }
   const metadata = await reader.verify(offered)
@@ -93,7 +136,7 @@ async function readFrom(source: PartSource, reader: PartReader): Promise<PartCon
 
   const treeBytes = new Map<Sha256, Buffer>()
   const sizes = new Map([...metadata.targets.values()].map(({ sha256, bytes }) => [sha256, bytes]))
-  for (; entry?.section === 'tree'; entry = source.next()) {
+  for (; entry?.section === 'tree'; entry = await source.next()) {
     treeBytes.set(entry.sha256, await readTree(source, entry, sizes))
   }
   const { trees, facts } = parseTargets(metadata, treeBytes)
@@ -108,25 +151,84 @@ async function readFrom(source: PartSource, reader: PartReader): Promise<PartCon
 
 async function readBlobs(source: PartSource, { wanted }: PartBundle, reader: PartReader) {
   let [blobs, bytes] = [0, 0]
-  for (let entry = source.next(); entry !== undefined; entry = source.next()) {
-    if (entry.section !== 'blob') throw new GapferryError('INTERNAL', 'the order of entries was not kept')
-    const named = wanted.get(entry.sha256)
+  const unseen = new Unseen(wanted)
+  let entry = await nextBlob(source, unseen, reader)
+  while (entry !== undefined) {
+    const { sha256 } = entry
+    const named = wanted.get(sha256)
     if (named === undefined) throw unknown(`blobs/${entry.name}`, 'no tree names it')
     checkSize(`blobs/${entry.name}`, named.bytes, entry.bytes)
-    await readBlob(source, entry, await reader.onBlob(entry.sha256, entry.bytes))
+    const isSound = await readBlob(source, entry, reader)
+    unseen.saw(sha256)
     blobs += 1
-    bytes += entry.bytes
+    bytes += isSound ? entry.bytes : 0
+    entry = await nextBlob(source, unseen, reader)
   }
-  return { blobs, bytes, frame: source.frame() }
+  return { blobs, bytes, frame: source.frame(), isPastCache: source.isPastCache }
 }
 
-async function readBlob(source: PartSource, entry: PartEntry, consumer: BlobConsumer | undefined): Promise<void> {
+type BlobEntry = PartEntry & { sha256: Sha256 }
+
+/** The blobs that may still come, which is how far it is worth looking behind damage. */
+class Unseen {
+  readonly #sizes: Map<Sha256, number>
+  bytes = 0
+
+  constructor(wanted: PartBundle['wanted']) {
+    this.#sizes = new Map([...wanted].map(([sha256, { bytes }]) => [sha256, bytes]))
+    for (const bytes of this.#sizes.values()) this.bytes += entryBytes(bytes)
+  }
+
+  saw(sha256: Sha256): void {
+    this.bytes -= entryBytes(this.#sizes.get(sha256) ?? 0)
+    this.#sizes.delete(sha256)
+  }
+
+  isOne({ name, bytes }: { name: string; bytes: number }): boolean {
+    return this.#sizes.get(name.replace('blobs/', '') as Sha256) === bytes
+  }
+}
+
+/** @returns undefined at the end of the part */
+async function nextBlob(source: PartSource, unseen: Unseen, reader: PartReader): Promise<BlobEntry | undefined> {
+  try {
+    return asBlob(await source.next())
+  } catch (error) {
+    if (reader.onDamaged === undefined || !isGapferryError(error, ...DAMAGE)) throw error
+    // Where every blob has come, nothing was damaged: something was added.
+    if (unseen.bytes === 0 && error.code === 'BUNDLE_TRAILING') throw error
+    reader.onDamaged({ sha256: null, error })
+    return asBlob(await goOn(source, unseen))
+  }
+}
+
+function asBlob(entry: PartEntry | undefined): BlobEntry | undefined {
+  if (entry === undefined || entry.section === 'blob') return entry
+  throw new GapferryError('INTERNAL', 'the order of entries was not kept')
+}
+
+/** @returns undefined also where the medium gives nothing back any more */
+async function goOn(source: PartSource, unseen: Unseen): Promise<PartEntry | undefined> {
+  try {
+    return await source.findNext((header) => unseen.isOne(header), unseen.bytes)
+  } catch (error) {
+    if (isGapferryError(error, ...DAMAGE)) return undefined
+    throw error
+  }
+}
+
+/** @returns false where it was damaged */
+async function readBlob(source: PartSource, entry: BlobEntry, reader: PartReader): Promise<boolean> {
+  const consumer = await reader.onBlob(entry.sha256, entry.bytes)
   try {
     await source.stream(entry, (chunk) => consumer?.write(chunk))
     consumer?.finish()
+    return true
   } catch (error) {
     consumer?.abort()
-    throw error
+    if (reader.onDamaged === undefined || !isGapferryError(error, ...DAMAGE)) throw error
+    reader.onDamaged({ sha256: entry.sha256, error })
+    return false
   }
 }
 

@@ -76,7 +76,7 @@ export async function keepContent(
             return store.sizeOf(sha256) === bytes ? undefined : batch.begin({ sha256, bytes, maxBytes: bytes })
           },
         },
-        signal,
+        { signal },
       )
       for (const bytes of found.bundle.treeBytes.values()) batch.put(bytes)
       await batch.commit()

@@ -49,7 +49,7 @@ export function boxResult(view: BoxView, served: Served): ModuleBoxResult {
       .flatMap(([rawname, by]) => installOf(rawname, by, view, served))
       .sort((a, b) => (a.rawname < b.rawname ? -1 : 1)),
     ...unmetOn(view, weekly, served, (entry) => !taken.has(entry)),
-    conflicts: entries.flatMap((one) => conflictsOf(one, view, served)),
+    conflicts: conflictsOn(view, entries, served),
     additions: mayInstall.map(({ rawname }) => rawname).filter((rawname) => !view.has(rawname) && !needed.has(rawname)),
   }
 }
@@ -59,6 +59,8 @@ function isActive({ repo = '' }: ModuleEntry, { box }: BoxView): boolean {
   return box.activeRepos === undefined || box.activeRepos.has(repo.toLowerCase())
 }
 
+/** A list can make that many of them, for each box, that no memory holds them. Of real lists a dozen is much. */
+const MAX_TOLD = 1000
 /** Upgraded before all others. */
 const FIRST = ['framework', 'core', 'sipsettings']
 
@@ -112,14 +114,30 @@ function unmetOn(
   const after = view.after(served.slotsOf, served.whyNot)
   const unresolved: ModuleBoxResult['unresolved'] = []
   const unknown = new Map<string, ModuleBoxResult['unknown'][number]>()
+  let told = 0
   for (const entry of entries) {
+    if (told > MAX_TOLD) {
+      const why = `of the demands of this list that are not fulfilled, the first ${MAX_TOLD} are told`
+      unresolved.push({ requirement: 'more than that', by: entry.rawname, why, isWeekly: isWeekly(entry) })
+      break
+    }
     for (const { requirement, why, isUnknown } of unmetOf(demandsOf(entry), after)) {
+      told++
       if (!isUnknown) unresolved.push({ requirement, by: entry.rawname, why, isWeekly: isWeekly(entry) })
       else if (unknown.has(requirement)) unknown.get(requirement)!.by.push(entry.rawname)
       else unknown.set(requirement, { requirement, by: [entry.rawname], why })
     }
   }
   return { unresolved, unknown: [...unknown.values()] }
+}
+
+function conflictsOn(view: BoxView, entries: readonly ModuleEntry[], served: Served): string[] {
+  const conflicts: string[] = []
+  for (const entry of entries) {
+    if (conflicts.length > MAX_TOLD) return [...conflicts.slice(0, MAX_TOLD), 'there are more conflicts than that']
+    conflicts.push(...conflictsOf(entry, view, served))
+  }
+  return conflicts
 }
 
 /** Rule: checkConflicts of FreePBX framework, for what the box has enabled. */

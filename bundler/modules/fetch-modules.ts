@@ -7,7 +7,7 @@ import type { Sha256 } from '../../manifests/digest.ts'
 import type { BlobStore } from '../../storage/blobs.ts'
 import type { Ledger, ModuleFile } from '../../storage/ledger.ts'
 import type { Fetcher, OnBytes, RemoteFile } from '../fetch.ts'
-import type { PlannedModule } from './plan-modules.ts'
+import type { PlannedModule } from './planned-modules.ts'
 import { acceptedVerdict, heldAgainst, refuseUntrusted, type ModuleWish } from './module-trust.ts'
 import { verifyModule } from './verify-module.ts'
 

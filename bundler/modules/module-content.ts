@@ -15,10 +15,10 @@ import { MAX_SOUND_LIST_BYTES, parseSoundFeed, writeSoundList } from '../../mani
 import type { TreeEntry } from '../../manifests/tree.ts'
 import type { BlobBatch, BlobStore } from '../../storage/blobs.ts'
 import { ownEntry } from '../compose.ts'
-import type { FetchedBlob } from '../content.ts'
+import type { FetchedBlob } from '../fetched.ts'
 import { packGzip } from '../gzip.ts'
-import type { PlannedFile } from '../plan.ts'
-import { moduleFile, type PlannedModule, type PlannedModules } from './plan-modules.ts'
+import type { PlannedFile } from '../upstream-files.ts'
+import { moduleFile, type PlannedModule, type PlannedModules } from './planned-modules.ts'
 import { soundKey } from './plan-sounds.ts'
 import type { ModuleKey } from './vendor-keys.ts'
 

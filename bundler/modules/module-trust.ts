@@ -3,6 +3,7 @@
  * was held against, the feed's words and the group's keys; whether that is good enough is asked anew each time.
  */
 import { sha256Of, type Sha256 } from '../../manifests/digest.ts'
+import { checksumText } from '../../manifests/digest.ts'
 import { GapferryError } from '../../manifests/errors.ts'
 import { canonicalJson } from '../../manifests/json.ts'
 import type { Verdict } from '../../manifests/tree.ts'
@@ -10,7 +11,7 @@ import type { ModuleFile } from '../../storage/ledger.ts'
 import type { Fleet } from '../config.ts'
 import { boxesByGroup } from '../inventories.ts'
 import type { Plan } from '../plan.ts'
-import type { PlannedModule, PlannedModules } from './plan-modules.ts'
+import type { PlannedModule, PlannedModules } from './planned-modules.ts'
 import { moduleKeys, type ModuleKey } from './vendor-keys.ts'
 
 export interface ModuleTrust {
@@ -39,15 +40,10 @@ export async function moduleWishes(fleet: Fleet, plan: Plan): Promise<Map<string
       if (planned === undefined) continue
       const trust = await moduleTrust(fleet, site, group)
       refuseWithoutKeys(planned, trust)
-      for (const one of planned.modules) wishes.push([checksumText(one), { one, trust }])
+      for (const one of planned.modules) wishes.push([checksumText(one.checksum), { one, trust }])
     }
   }
   return new Map([...Map.groupBy(wishes, ([key]) => key)].map(([key, list]) => [key, list.map(([, wish]) => wish)]))
-}
-
-/** Equal for equal files. */
-export function checksumText({ checksum }: Pick<PlannedModule, 'checksum'>): string {
-  return `${checksum.algorithm}:${checksum.hex}`
 }
 
 /** What the settings of a group and its boxes say now.

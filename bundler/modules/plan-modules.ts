@@ -2,69 +2,27 @@
  * Plans the modules of a group: asks the feed as its boxes would, lets them be resolved, and learns how many bytes each
  * file has. Of what a box says, the plan keeps its name and its versions: a deployment ID is in the request alone.
  */
-import type { Checksum, Sha256 } from '../../manifests/digest.ts'
+import { checksumText, type Checksum } from '../../manifests/digest.ts'
 import { GapferryError, isGapferryError } from '../../manifests/errors.ts'
 import type { FreepbxFacts } from '../../manifests/inventory.ts'
 import { writeModuleList, type ModuleEntry } from '../../manifests/module-feed.ts'
 import { parseTreePath } from '../../manifests/path.ts'
-import { MAX_BLOB_BYTES } from '../../manifests/tree.ts'
 import type { BlobStore } from '../../storage/blobs.ts'
 import type { Ledger, SignedBundle } from '../../storage/ledger.ts'
-import type { Fetcher, RemoteFile } from '../fetch.ts'
+import type { Fetcher } from '../fetch.ts'
 import { Once } from '../once.ts'
 import { resolveModules, type ResolvedModules } from '../resolve-modules.ts'
-import type { PlannedFile } from '../plan.ts'
-import { headOf, lookFileAt, type FileSources } from '../upstream-files.ts'
+import { headOf, lookFileAt, type FileSources, type PlannedFile } from '../upstream-files.ts'
 import { lookModules, type ModuleUpstream } from '../upstream-modules.ts'
 import type { ResolvedModule } from './carried-set.ts'
 import { moduleBlob } from './fetch-modules.ts'
 import { modulesBefore, type ModulesBefore } from './carried-before.ts'
 import { boxOfRequest, moduleBoxOf, type ModuleBox } from './module-box.ts'
 import type { GroupModules } from './module-settings.ts'
-import { planSounds, type PlannedSounds } from './plan-sounds.ts'
-import type { ModuleCheck } from './verify-module.ts'
+import { planSounds } from './plan-sounds.ts'
+import { moduleFile, type PlannedModule, type PlannedModuleBox, type PlannedModules } from './planned-modules.ts'
 
-export interface PlannedModule {
-  rawname: string
-  version: string
-  /** of its file, below `modules/` of the feed and of the origin */
-  location: string
-  /** which list of the plan its entry stands in, and in which section of that */
-  list: number
-  section: ModuleEntry['section']
-  /** null when the server does not say */
-  bytes: number | null
-  /** of the file as it is served */
-  checksum: Checksum
-  /** all that the feed says of it */
-  expected: ModuleCheck
-  isSigned: boolean
-  isCommercial: boolean
-  reason: ResolvedModule['reason']
-  because: ResolvedModule['because']
-}
-
-/** A box, as far as its modules go. */
-export type PlannedModuleBox = ResolvedModules['boxes'][number] & { framework: string | null; installed: number }
-
-export interface PlannedModules {
-  feed: string
-  major: GroupModules['major']
-  /** as the feed gave them, blobs of the store; boxes that would be given the same share one */
-  lists: { boxes: string[]; blob: Sha256 }[]
-  /** how many modules the lists offer */
-  offered: number
-  modules: PlannedModule[]
-  boxes: PlannedModuleBox[]
-  sounds: PlannedSounds
-  /** of the boxes now and before, and the one that is listed */
-  frameworks: string[]
-  /** rawnames that policy keeps off the list */
-  blocked: string[]
-  warnings: string[]
-}
-
-export interface ModuleContext {
+interface ModuleContext {
   fetcher: Fetcher
   store: BlobStore
   memory: Pick<Ledger, 'fetched' | 'moduleFile' | 'moduleBytes' | 'noted' | 'note' | 'validator' | 'rememberValidator'>
@@ -73,7 +31,7 @@ export interface ModuleContext {
   asked?: Once
 }
 
-export interface ModuleGroup {
+interface ModuleGroup {
   /** `site / group`: names the group in messages, and in what is remembered */
   name: string
   group: string
@@ -85,6 +43,7 @@ export interface ModuleGroup {
 
 /** @returns a text where nobody can ask the feed: why
  *  @throws what lookModules, resolveModules and writeModuleList throw; MODULE_DIGEST for an entry without a checksum;
+ *          PATH_CONFLICT for two entries with one place;
  *          FETCH_* where sizes are asked for */
 export async function planModules(group: ModuleGroup, context: ModuleContext): Promise<PlannedModules | string> {
   const { settings } = group
@@ -105,6 +64,7 @@ export async function planModules(group: ModuleGroup, context: ModuleContext): P
   // Refused now rather than when all of it was fetched.
   writeModuleList(upstream.lists[0]!.feed, resolved.carried)
   const carried = resolved.carried.map((one) => plannedModule(one, upstream))
+  refuseSharedPlaces(carried)
   const modules = await withSizes(carried, group, context)
   const installed = boxes.map(({ facts }) => facts.sounds)
   const { feed, sounds: list } = upstream
@@ -128,20 +88,6 @@ export async function lookWholeSet({ feed, major }: GroupModules, sources: FileS
   const as = parseTreePath(`modules/packages/freepbx/freepbx-${major}.0-latest.tgz`, 'wholeSet')
   const { reason, ...file } = await lookFileAt({ url: new URL(`/${as}`, feed).href, as }, sources)
   return { ...file, reason: reason.replace('named in files', 'the whole set (wholeSet)') }
-}
-
-/** Where a module's file is. */
-export function moduleFile(
-  feed: string,
-  one: Pick<PlannedModule, 'rawname' | 'version' | 'location' | 'checksum' | 'bytes'>,
-): RemoteFile {
-  return {
-    urls: [new URL(`/modules/${one.location}`, feed).href],
-    checksum: one.checksum,
-    // What HEAD said is no promise: the checksum is.
-    maxBytes: one.bytes ?? MAX_BLOB_BYTES,
-    what: `${one.rawname} ${one.version}`,
-  }
 }
 
 function plannedModule({ entry, feed, reason, because }: ResolvedModule, { lists }: ModuleUpstream): PlannedModule {
@@ -170,6 +116,22 @@ function plannedModule({ entry, feed, reason, because }: ResolvedModule, { lists
   }
 }
 
+/** One file cannot be what two entries say: the box that asks for the other one would be given this. An unpacked tree may
+ *  stand on a file system without case. */
+function refuseSharedPlaces(modules: readonly PlannedModule[]): void {
+  const places = new Map<string, PlannedModule>()
+  for (const one of modules) {
+    const there = places.get(one.location.toLowerCase())
+    places.set(one.location.toLowerCase(), one)
+    const isSame = there?.location === one.location && there.checksum.hex === one.checksum.hex
+    if (there === undefined || isSame) continue
+    const names = [there, one].map(({ rawname, version }) => `${rawname} ${version}`).join(' and ')
+    throw new GapferryError('PATH_CONFLICT', `${names}: the feed has both at ${one.location}, with different content`, {
+      hint: `leave one of them out until the vendor has mended that: modules: { policy: { ${one.rawname}: block } }`,
+    })
+  }
+}
+
 /** Of the file as it is served: what stands inside a signed one has digests of its own. */
 function checksumOf({ rawname, signedSha1, sha1, md5 }: ModuleEntry, what: string): Checksum {
   const hex = signedSha1 ?? sha1
@@ -187,19 +149,21 @@ async function withSizes(
   const { feed } = group.settings
   const kind = `module bytes ${group.name}`
   const known = memory.noted(kind)
-  const keyOf = ({ checksum }: PlannedModule): string => `${checksum.algorithm}:${checksum.hex}`
   const sized = await fetcher.all(
     modules,
     async (one, signal) => {
       const stored = moduleBlob({ store, ledger: memory }, one)?.bytes
-      const noted = known.get(keyOf(one))
+      const noted = known.get(checksumText(one.checksum))
       const ask = (): Promise<number | null> => askSize(feed, one, { fetcher, signal })
-      const key = JSON.stringify(['module size', feed, one.location, keyOf(one)])
+      const key = JSON.stringify(['module size', feed, one.location, checksumText(one.checksum)])
       return { ...one, bytes: stored ?? (noted === undefined ? await asked.get(key, signal, ask) : Number(noted)) }
     },
     signal,
   )
-  memory.note(kind, new Map(sized.flatMap((one) => (one.bytes === null ? [] : [[keyOf(one), String(one.bytes)]]))))
+  memory.note(
+    kind,
+    new Map(sized.flatMap((one) => (one.bytes === null ? [] : [[checksumText(one.checksum), String(one.bytes)]]))),
+  )
   return sized
 }
 

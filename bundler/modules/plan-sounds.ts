@@ -2,25 +2,15 @@
  * Sound packages of a group's boxes: the vendor's list cut to what they have installed, with the files that a box may ask
  * for. A client that fails here forgets its module server, so what is listed must be there.
  */
-import type { Sha256 } from '../../manifests/digest.ts'
 import { isGapferryError } from '../../manifests/errors.ts'
 import { compareModuleVersions } from '../../manifests/module-version.ts'
 import type { TreePath } from '../../manifests/path.ts'
 import { soundFile, soundLicense, type SoundPackage } from '../../manifests/sound-feed.ts'
-import type { PlannedFile } from '../plan.ts'
-import { lookFileAt } from '../upstream-files.ts'
+import { lookFileAt, type FileSources, type PlannedFile } from '../upstream-files.ts'
 import type { ModuleUpstream } from '../upstream-modules.ts'
-import type { ModuleContext } from './plan-modules.ts'
+import type { PlannedSounds } from './planned-modules.ts'
 
 type InstalledSound = Pick<SoundPackage, 'type' | 'module' | 'language' | 'format' | 'version'>
-
-export interface PlannedSounds {
-  /** the vendor's list, a blob of the store; undefined where no box has sounds, or the feed has no list */
-  list?: Sha256
-  /** those of the list that are listed, by `soundKey` */
-  listed: string[]
-  files: PlannedFile[]
-}
 
 interface SoundsWanted {
   feed: string
@@ -34,7 +24,7 @@ interface SoundsWanted {
 /** @throws what looking at files throws, but for a licence that the vendor does not have */
 export async function planSounds(
   wanted: SoundsWanted,
-  context: ModuleContext,
+  context: FileSources,
 ): Promise<{ planned: PlannedSounds; warnings: string[] }> {
   const { upstream } = wanted
   const installed = Map.groupBy(wanted.boxes.flat(), soundKey)
@@ -77,7 +67,7 @@ function companionOf(one: SoundPackage, all: readonly SoundPackage[]): SoundPack
   )
 }
 
-async function look(feed: string, as: TreePath, reason: string, context: ModuleContext): Promise<PlannedFile> {
+async function look(feed: string, as: TreePath, reason: string, context: FileSources): Promise<PlannedFile> {
   return { ...(await lookFileAt({ url: new URL(`/${as}`, feed).href, as }, context)), reason }
 }
 

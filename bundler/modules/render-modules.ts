@@ -1,11 +1,10 @@
 /** What a person reads of the modules that a group carries. */
 import { formatBytes, formatTable, plural, shortList } from '../../manifests/console.ts'
 import { redact } from '../../manifests/errors.ts'
-import type { Plan, PlannedGroup } from '../plan.ts'
-import type { ExplainedItem } from '../render.ts'
+import type { PlannedGroup } from '../plan.ts'
 import type { ModuleBecause, ModuleReason } from './carried-set.ts'
 import { perBoxes } from '../render-boxes.ts'
-import type { PlannedModuleBox } from './plan-modules.ts'
+import type { PlannedModuleBox } from './planned-modules.ts'
 
 const SHOWN_BOXES = 12
 /** Of which every upgrade is shown unasked. */
@@ -83,12 +82,13 @@ function boxRow(box: PlannedModuleBox, sizes: ReadonlyMap<string, number>): stri
     ...box.upgrades.map(({ rawname, to }) => `${rawname} ${to}`),
     ...box.installs.map(({ rawname, version }) => `${rawname} ${version}`),
   ]
+  const more = box.installs.length === 0 ? '' : `${box.installs.length} new with them; `
   const bytes = comes.reduce((sum, one) => sum + (sizes.get(one) ?? 0), 0)
   return [
     `box ${box.name}`,
-    `${plural(box.upgrades.length, 'upgrade')}${box.installs.length === 0 ? '' : `, ${box.installs.length} new`}`,
+    plural(box.upgrades.length, 'upgrade'),
     formatBytes(bytes),
-    `of ${plural(box.installed, 'module')}${box.framework === null ? '' : `, framework ${box.framework}`}`,
+    `${more}of ${plural(box.installed, 'module')}${box.framework === null ? '' : `, framework ${box.framework}`}`,
   ]
 }
 
@@ -150,23 +150,6 @@ function namesOf(names: readonly string[]): string {
 
 function sumOf(items: readonly { bytes: number | null }[]): number {
   return items.reduce((total, { bytes }) => total + (bytes ?? 0), 0)
-}
-
-/** By rawname, alone or with the version. */
-export function explainModules(plan: Plan, item: string): ExplainedItem[] {
-  return plan.sites.flatMap((site) =>
-    site.groups.flatMap(({ name, modules: planned }) =>
-      (planned?.modules ?? [])
-        .filter(({ rawname, version }) => [rawname, `${rawname} ${version}`, `${rawname}-${version}`].includes(item))
-        .map((one) => ({
-          item: `${one.rawname} ${one.version}`,
-          bytes: one.bytes,
-          place: `${site.name} / ${name} / modules ${planned!.major}`,
-          reason: moduleReason(one),
-          chain: moduleChain(planned!, one),
-        })),
-    ),
-  )
 }
 
 /** A carried module, as the plan has it. */

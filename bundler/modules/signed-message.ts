@@ -102,9 +102,12 @@ async function nextPacket(reader: ByteReader, what: string): Promise<Packet | un
   const first = (await reader.take(1))[0]!
   if ((first & 0x80) === 0) throw badArchive(what, 'is no OpenPGP message in binary')
   if ((first & 0x40) !== 0) return { tag: first & 0x3f, body: newBody(reader, first & 0x3f, what) }
+  const tag = (first >> 2) & 15
   const width = [1, 2, 4, 0][first & 3]!
+  if (width === 0 && tag !== TAG.literal && tag !== TAG.compressed)
+    throw badArchive(what, 'an OpenPGP packet without a length, which gpg refuses')
   const length = width === 0 ? Infinity : (await reader.take(width)).readUIntBE(0, width)
-  return { tag: (first >> 2) & 15, body: reader.pieces(length) }
+  return { tag, body: reader.pieces(length) }
 }
 
 /** RFC 4880 §4.2.2: lengths of one, two or five bytes, or parts. */

@@ -45,6 +45,8 @@ function status(t: Test, outcome: Outcome, expected: number, code?: string): voi
   if (code !== undefined) t.match(outcome.stderr, `[${code}]`)
 }
 
+const FREEPBX = ['framework 16.0.40', 'module framework 16.0.40 enabled GPLv3+']
+
 t.test('help has an example on every level', async (t) => {
   const { run } = laptop(t, ONE)
   for (const args of [[], ['add'], ['list'], ['show'], ['remove']]) {
@@ -57,12 +59,22 @@ t.test('help has an example on every level', async (t) => {
 t.test('an inventory is kept as it came, listed, shown and removed', async (t) => {
   const { dir, run, put } = laptop(t, ONE)
   t.match((await run('list')).stdout, /no inventories yet/)
-  const added = await run('add', put('x.gfi', { box: 'PBX1.lan' }), put('y.gfi', { box: 'pbx2' }))
+  const added = await run(
+    'add',
+    put('x.gfi', { box: 'PBX1.lan' }),
+    put('y.gfi', { box: 'pbx2', sections: { freepbx: FREEPBX } }),
+  )
   status(t, added, 0)
-  t.match(added.stdout, /^new: pbx1.lan in hq \/ a: 2 packages, CentOS Linux release 7.9.2009 \(Core\)\nnew: pbx2 /)
+  t.match(
+    added.stdout,
+    /^new: pbx1.lan in hq \/ a: 2 packages, CentOS Linux release 7.9.2009 \(Core\)\nnew: pbx2 .* 2 packages, 1 module, /,
+  )
   t.same(readFileSync(join(dir, 'inventories/hq/pbx1.lan.gfi')), readFileSync(join(dir, 'x.gfi')))
   t.match((await run('add', 'x.gfi')).stdout, /^unchanged: pbx1.lan/)
-  t.match((await run('list')).stdout, /^BOX .*\npbx1.lan +hq +a +centos 7.9.2009 +2 +2026-11-22 08:00 UTC\npbx2 /)
+  t.match(
+    (await run('list')).stdout,
+    /^BOX .*\npbx1.lan +hq +a +centos 7.9.2009 +2 +- +2026-11-22 08:00 UTC\npbx2 .* +16\.0\.40 +2026/,
+  )
   const listed = JSON.parse((await run('list', '--json')).stdout) as { boxes: object[] }
   t.match(listed.boxes[0], { box: 'pbx1.lan', group: 'a', isGuess: false, packages: 2, stale: null })
   const shown = await run('show', 'pbx1.lan')
@@ -104,7 +116,7 @@ t.test('pasted lists and another box’s inventory stand in, marked as a guess',
   status(t, await run('add', 'qa.txt'), 2, 'USAGE_INVALID')
   t.match(
     (await run('add', 'qa.txt', 'ma.txt', '--name', 'PBX9')).stdout,
-    /^new: pbx9 in hq \/ a: 3 packages, sangoma 7, a guess/,
+    /^new: pbx9 in hq \/ a: 3 packages, 2 modules, sangoma 7, a guess/,
   )
   const [box] = boxesByGroup(loadFleet(join(dir, 'gapferry.yaml')), 'hq').get('a')!
   t.match(box!.inventory, {
@@ -189,7 +201,7 @@ t.test('a bundle that was signed later makes an inventory stale', async (t) => {
   )
   ledger.close()
   const { stdout } = await run('list')
-  t.match(stdout, /pbx1 .*stale: bundle 4 is newer/)
+  t.match(stdout, /pbx1 .*stale since bundle 4/)
   t.match(stdout, /pbx2 .*UTC$/m)
   t.match((await run('show', 'pbx1')).stdout, /stale: bundle 4 of 2026-11-22T09:00:00Z is newer; take a new inventory/)
 })
@@ -203,6 +215,6 @@ t.test('files that were changed in the folder since are refused', async (t) => {
   status(t, await run('list'), 3, 'INVENTORY_INVALID')
   await run('remove', 'pbx1')
   writeFileSync(join(dir, 'inventories/hq/hand.rpms'), 'bash-1-1.noarch\n')
-  t.match((await run('list')).stdout, /hand +hq +a +unknown +1 +1970-01-01/)
+  t.match((await run('list')).stdout, /hand +hq +a +unknown +1 +- +1970-01-01/)
   status(t, await run('add', put('h.gfi', { box: 'hand' })), 0)
 })

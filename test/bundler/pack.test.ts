@@ -1,9 +1,11 @@
 import { spawnSync } from 'node:child_process'
 import {
   existsSync,
+  lstatSync,
   mkdirSync,
   readdirSync,
   readFileSync,
+  rmSync,
   statSync,
   symlinkSync,
   truncateSync,
@@ -12,10 +14,11 @@ import {
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { pack, type PackOptions } from '../../bundler/pack.ts'
-import { verifyFiles, verifyPart } from '../../bundler/verify.ts'
+import { verifyFiles } from '../../bundler/verify.ts'
 import { sha256Of } from '../../manifests/digest.ts'
 import { BlobStore } from '../../storage/blobs.ts'
 import { archive, partEntries, sampleBundle, sampleRoot, type SampleBundle } from '../helpers/part.ts'
+import { preparePack, type Packing } from '../helpers/packing.ts'
 import { NOW } from '../helpers/site.ts'
 
 const files = Object.fromEntries(Array.from({ length: 12 }, (_, i) => [`f${i}`, Buffer.alloc(i * 1000, i)] as const))
@@ -170,7 +173,7 @@ t.test('bytes that come back from the medium in another way are noticed, whereve
     await t.rejects(pack({ ...options, onProgress }), { code: 'PACK_READ_BACK' }, what)
     t.strictSame(readdirSync(folder), [])
   }
-  const lost: PackOptions['verify'] = async () => sha256Of('another frame')
+  const lost: PackOptions['verify'] = async () => ({ frame: sha256Of('another frame'), isPastCache: false })
   await t.rejects(pack({ ...options, verify: lost }), { code: 'PACK_READ_BACK' }, 'the frame counts, whatever the rest')
 })
 
@@ -199,6 +202,64 @@ t.test('a stop leaves whole parts and nothing else; the next run goes on from th
   t.strictSame(readdirSync(folder).sort(), ['hq-1-1of2.tar', 'hq-1-1of2.tar.sha256'])
   const { files } = await pack({ ...options, partSizeBytes })
   t.match(files, [{ isKept: true }, { isKept: false }])
+})
+
+t.test('pipes and links under the names of what is written are replaced, and not waited for', async (t) => {
+  const { options, folder, dir } = await prepare(t)
+  mkdirSync(folder, { recursive: true })
+  const names = ['hq-1.tar', 'hq-1.tar.sha256', 'root.json', 'verify.py', 'hq-1.txt']
+  for (const name of names) spawnSync('mkfifo', [join(folder, name)])
+  const slip = (): Buffer => Buffer.from('slip')
+  await pack({ ...options, slip })
+  for (const name of names) t.ok(lstatSync(join(folder, name)).isFile(), name)
+  writeFileSync(join(dir, 'victim'), 'slip')
+  for (const name of names) {
+    rmSync(join(folder, name))
+    symlinkSync(join(dir, 'victim'), join(folder, name))
+  }
+  await pack({ ...options, slip })
+  for (const name of names) t.ok(lstatSync(join(folder, name)).isFile(), name)
+  t.equal(readFileSync(join(dir, 'victim'), 'utf8'), 'slip')
+})
+
+t.test('a folder of the stick that leads elsewhere is refused', async (t) => {
+  const { options, dir } = await prepare(t)
+  mkdirSync(join(dir, 'elsewhere'))
+  for (const link of ['stick/gapferry', 'stick/gapferry/hq']) {
+    mkdirSync(join(dir, link, '..'), { recursive: true })
+    symlinkSync(join(dir, 'elsewhere'), join(dir, link))
+    await t.rejects(pack(options), { code: 'MEDIUM_UNUSABLE', message: new RegExp(link) })
+    rmSync(join(dir, link))
+  }
+  t.strictSame(readdirSync(join(dir, 'elsewhere')), [])
+})
+
+t.test('a stick that writes later parts over earlier ones is found out, and the part named', async (t) => {
+  const { options, folder } = await prepare(t)
+  const spoilFirst: PackOptions['verify'] = async (file) => {
+    const found = await options.verify(file)
+    if (!file.includes('1of'))
+      spoil(
+        join(
+          folder,
+          readdirSync(folder).find((name) => /-1of\d+\.tar$/.test(name))!,
+        ),
+      )
+    return found
+  }
+  const packing = pack({ ...options, partSizeBytes: 40_000, verify: spoilFirst })
+  await t.rejects(packing, { code: 'PACK_READ_BACK', message: /hq-1-1of4\.tar/ })
+  t.notOk(readdirSync(folder).includes('hq-1-1of4.tar'), 'it has its name no more')
+  t.match(await pack({ ...options, partSizeBytes: 40_000 }), { files: [{ isKept: false }] })
+})
+
+t.test('reading back says whether it was the medium that was read', async (t) => {
+  const { options } = await prepare(t)
+  // Where the system has no way past the cache, this test cannot say more than that it says so.
+  const isDirect = spawnSync('dd', [`if=${import.meta.filename}`, 'of=/dev/null', 'iflag=direct']).status === 0
+  t.equal((await pack(options)).isPastCache, isDirect)
+  const inCache: PackOptions['verify'] = async (file) => ({ ...(await options.verify(file)), isPastCache: false })
+  t.equal((await pack({ ...options, verify: inCache })).isPastCache, false, 'also of a part that was there')
 })
 
 t.test('a folder that cannot be made is an error of the system', async (t) => {
@@ -233,18 +294,8 @@ t.test('a part is on the medium before it has its name, and its name before pack
   )
 })
 
-async function prepare(t: Test, bundle: SampleBundle = sample) {
-  const dir = t.testdir({ store: {} })
-  const blobs = new BlobStore(join(dir, 'store'))
-  const batch = blobs.batch()
-  for (const bytes of bundle.blobs.values()) batch.put(bytes)
-  await batch.commit()
-  const toDir = join(dir, 'stick')
-  const { root: rootFile, ...content } = bundle
-  const judge = { trusted: { roots: [rootFile] }, nowMs: NOW, scratchDir: dir }
-  const verify = (file: string) => verifyPart(file, judge)
-  const options: PackOptions = { ...content, blobs, toDir, rootFile, verifyPy: Buffer.from('print()'), verify }
-  return { dir, options, folder: join(toDir, 'gapferry/hq') }
+function prepare(t: Test, bundle: SampleBundle = sample): Promise<Packing> {
+  return preparePack(t, bundle)
 }
 
 /** Plays a faulty medium: after the last byte was written, one of them is another. */
@@ -261,6 +312,13 @@ function spoilOnce(file: string, at: number): (bytes: number) => void {
 /** The steps that put a file in its place for good. */
 function replacing(name: string): string[] {
   return [`fsync /${name}.part`, `rename /${name}.part`, 'fsync ']
+}
+
+/** Another byte in the middle. */
+function spoil(file: string): void {
+  const bytes = readFileSync(file)
+  bytes[bytes.length >> 1]! ^= 1
+  writeFileSync(file, bytes)
 }
 
 function source(path: string): string {

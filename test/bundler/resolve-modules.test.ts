@@ -1,4 +1,5 @@
 import t from 'tap'
+import { parseModuleFeed } from '../../manifests/module-feed.ts'
 import { boxOf, carriedIn, feedOf, listed, needing, resolve } from '../helpers/module-world.ts'
 
 const BASE = ['framework 16.0.40', 'core 16.0.70']
@@ -505,5 +506,28 @@ t.test('a chain of demands as long as a list may be ends, whether its modules ar
   const idle = resolve({ list, boxes: [boxOf('one', [...BASE, 'm0 1.0', ...off])] })
   t.equal(idle.carried.length, 3, 'what the box has is enough')
   t.equal(idle.boxes[0]!.installs.length, off.length)
+  t.end()
+})
+
+t.test('of demands and conflicts that nobody could read or hold no more is told than somebody may', (t) => {
+  const count = 300
+  const names = Array.from({ length: count }, (_, i) => `m${i}`)
+  const breaking = Array.from({ length: 10 }, () => '<module><rawname>core</rawname></module>').join('')
+  const list = feedOf([
+    ...BASE,
+    ...names.map((name) => needing(`${name} 2.0`, ...names.slice(0, 20).map((other) => `${other} ge 3.0`))),
+  ])
+  const conflicting = parseModuleFeed(
+    Buffer.from(list.text.replaceAll('<rawname>m', `<breaking>${breaking}</breaking><rawname>m`)),
+    'a list',
+  )
+  const [box] = resolve({
+    list: conflicting,
+    boxes: [boxOf('one', [...BASE, ...names.map((name) => `${name} 1.0`)])],
+  }).boxes
+  t.ok(box!.unresolved.length > 1000 && box!.unresolved.length < 1100, String(box!.unresolved.length))
+  t.match(box!.unresolved.at(-1), { requirement: 'more than that', why: /the first 1000 are told/ })
+  t.equal(box!.conflicts.length, 1001)
+  t.equal(box!.conflicts.at(-1), 'there are more conflicts than that')
   t.end()
 })

@@ -29,7 +29,7 @@ t.test('a whole bundle is complete', async (t) => {
       createdAtMs: NOW,
       expiresAtMs: NOW + 400 * DAY,
       bundler: 'gapferry 0.1.0',
-      parts: [{ file, blobs: 5, bytes: total }],
+      parts: [{ file, blobs: 5, bytes: total, isPastCache: false }],
       blobs: 5,
       bytes: total,
       missing: [],

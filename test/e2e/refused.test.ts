@@ -11,7 +11,8 @@ const SPECS = [
   { name: 'b', version: '1', payloadBytes: 40_000 },
 ]
 
-/** Imports what `change` makes of a copy of the part, and expects the refusal and that the mirror is what it was. */
+/** Imports what `change` makes of a copy of the part, and expects the refusal and that the mirror is what it was.
+ *  @param more  `--dry-run` for damage among the blobs, of which an import would keep the rest */
 async function refused(
   t: Test,
   gap: Gap,
@@ -19,17 +20,28 @@ async function refused(
   what: string,
   code: RegExp,
   change: (tar: Buffer) => Buffer,
+  ...more: string[]
 ): Promise<void> {
-  const folder = mkdtempSync(join(gap.dir, 'bad-'))
-  const file = join(folder, basename(part))
-  writeFileSync(file, change(readFileSync(part)))
-  await refusedFile(t, gap, file, what, code)
+  await refusedFile(t, gap, badCopy(gap, part, change), what, code, ...more)
 }
 
-async function refusedFile(t: Test, gap: Gap, file: string, what: string, code: RegExp): Promise<void> {
+function badCopy(gap: Gap, part: string, change: (tar: Buffer) => Buffer): string {
+  const file = join(mkdtempSync(join(gap.dir, 'bad-')), basename(part))
+  writeFileSync(file, change(readFileSync(part)))
+  return file
+}
+
+async function refusedFile(
+  t: Test,
+  gap: Gap,
+  file: string,
+  what: string,
+  code: RegExp,
+  ...more: string[]
+): Promise<void> {
   const store = join(gap.mirrorDir, 'store')
   const before = blobsOf(store)
-  const { status, stdout, stderr } = await gap.mirror('import', file, '--json')
+  const { status, stdout, stderr } = await gap.mirror('import', file, '--json', ...more)
   t.equal(status, 3, `${what}: exit status 3`)
   const { error } = JSON.parse(stdout) as { error: { code: string } }
   t.match(error.code, code, `${what}: ${error.code}`)
@@ -65,22 +77,39 @@ t.test('what is not exactly the signed bundle is refused, and leaves nothing beh
       // Roots up to the pinned one are never read, and part.json is only believed in messages.
       if (name.endsWith('.root.json') || name === 'part.json') continue
       const middle = bytesAt + Math.floor(bytes / 2)
-      await refused(t, gap, part!, name, /^(ROLE|BUNDLE|BLOB|TREE|SITE|DIGEST)_/, flip(middle))
-      await refused(t, gap, part!, `header of ${name}`, /^BUNDLE_/, flip(headerAt + 100))
+      const dry = name.startsWith('blobs/') ? ['--dry-run'] : []
+      await refused(t, gap, part!, name, /^(ROLE|BUNDLE|BLOB|TREE|SITE|DIGEST)_/, flip(middle), ...dry)
+      await refused(t, gap, part!, `header of ${name}`, /^BUNDLE_/, flip(headerAt + 100), ...dry)
     }
   })
 
   t.test('truncated, trailing, compressed', async (t) => {
     const tar = readFileSync(part!)
     const last = entries.at(-1)!
-    await refused(t, gap, part!, 'cut in a blob', /^BUNDLE_TRUNCATED$/, () => tar.subarray(0, last.bytesAt + 10))
-    await refused(t, gap, part!, 'cut before the end marks', /^BUNDLE_TRUNCATED$/, () =>
-      tar.subarray(0, tar.length - 1024),
-    )
+    for (const [what, bytes] of [
+      ['cut in a blob', last.bytesAt + 10],
+      ['cut before the end marks', tar.length - 1024],
+    ] as const) {
+      await refused(t, gap, part!, what, /^BUNDLE_TRUNCATED$/, () => tar.subarray(0, bytes), '--dry-run')
+    }
     await refused(t, gap, part!, 'empty', /^BUNDLE_/, () => Buffer.alloc(0))
     await refused(t, gap, part!, 'a byte more', /^BUNDLE_TRAILING$/, (tar) => Buffer.concat([tar, Buffer.from('x')]))
     await refused(t, gap, part!, 'a second archive', /^BUNDLE_TRAILING$/, (tar) => Buffer.concat([tar, tar]))
     await refused(t, gap, part!, 'compressed', /^BUNDLE_/, (tar) => execFileSync('gzip', ['-c'], { input: tar }))
+  })
+
+  t.test('of a damaged part the rest is kept; the damage is named, and nothing of it is served', async (t) => {
+    const { name, bytesAt } = entries.findLast((entry) => entry.name.startsWith('blobs/'))!
+    const file = badCopy(gap, part!, flip(bytesAt))
+    const { status, stdout, stderr } = await gap.mirror('import', '--release', file, '--json')
+    t.equal(status, 3)
+    const told = JSON.parse(stdout) as { error: { code: string }; damaged: { sha256: string }[]; missing: object[] }
+    t.match(told, { error: { code: 'BLOB_DIGEST_MISMATCH' }, damaged: [{ sha256: name.slice(6) }], missing: [{}] })
+    t.match(stderr, /gapferry pack --repair/)
+    const blobs = blobsOf(join(gap.mirrorDir, 'store'))
+    t.ok(blobs.length > 3)
+    t.notOk(blobs.some((blob) => blob.endsWith(name.slice(6))))
+    t.match(await gap.mirror('release'), { status: 4, stderr: /RELEASE_INCOMPLETE/ })
   })
 
   t.test('traversal, links and names that nobody signed', async (t) => {

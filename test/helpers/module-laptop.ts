@@ -1,7 +1,8 @@
-import { cpSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Readable, Writable } from 'node:stream'
-import type { Test } from 'tap'
+import root, { type Test } from 'tap'
 import { stringify } from 'yaml'
 import type { Laptop } from '../../bundler/carry.ts'
 import { loadFleet } from '../../bundler/config.ts'
@@ -9,6 +10,7 @@ import { openLaptop } from '../../bundler/laptop.ts'
 import type { Plan, PlannedGroup } from '../../bundler/plan.ts'
 import { runGapferry } from '../../bundler/program.ts'
 import { MAX_TREE_BYTES, parseTree, type Tree, type TreeRole } from '../../manifests/tree.ts'
+import { removeFolder } from './cache.ts'
 import { inside } from './inside.ts'
 import { inventoryText, type InventoryParts } from './inventory-text.ts'
 import { makeModuleUpstream, type Catalogue, type ModuleUpstream } from './module-upstream.ts'
@@ -83,8 +85,23 @@ export async function makeModuleLaptop(
       }),
   }
   laptop.settings(modules)
-  must(await gapferry('init', '--no-passphrase'))
+  cpSync(await begun(), dir, { recursive: true })
   return laptop
+}
+
+let first: Promise<string> | undefined
+
+/** What `init` makes for the site, once for all tests of a file: keys take their time. */
+function begun(): Promise<string> {
+  return (first ??= initialised())
+}
+
+async function initialised(): Promise<string> {
+  const dir = mkdtempSync(join(tmpdir(), 'gapferry-laptop-'))
+  root.teardown(() => removeFolder(dir))
+  must(await inside(runGapferry, dir, ['init', '--no-passphrase', '--site', 'hq', '--group', 'pbx']))
+  rmSync(join(dir, 'gapferry.yaml'))
+  return dir
 }
 
 /** Lines of a box's inventory: modules (`core 16.0.1`) that are enabled, and its profile. */

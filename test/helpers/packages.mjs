@@ -14,8 +14,11 @@ const PACKAGES = {
   'createrepo-c': ['/usr/bin/createrepo_c'],
   dash: ['/usr/bin/dash'],
   e2fsprogs: ['/usr/sbin/mkfs.ext4'],
+  dosfstools: ['/usr/sbin/mkfs.vfat'],
   dnf: ['/usr/bin/dnf'],
   'dnf-plugins-core': ['/usr/lib/python3/dist-packages/dnf-plugins/versionlock.py'],
+  // FAT where the kernel has none
+  fusefat: ['/usr/bin/fusefat'],
   gawk: ['/usr/bin/gawk'],
   gnupg: ['/usr/bin/gpg', '/usr/bin/gpgconf', '/usr/bin/gpg-agent'],
   gpgv: ['/usr/bin/gpgv'],

@@ -67,6 +67,8 @@ t.test('leaves out a package that a box could not use, and says so', async (t) =
     ['no format', '<package><type>a</type><module>m</module><language>en</language></package>', /has no <format>/],
     ['two versions', sounds('en', 'wav', '1', '<version>2</version>'), /has no <version>/],
     ['CDATA', sounds('<![CDATA[en]]>', 'wav', '1'), /has no <language>/],
+    ['a comment', sounds('<!-- x -->en', 'wav', '1'), /has no <language>/],
+    ['text beside', sounds('en', 'wav', '1').replace('<type>', 'x<type>'), /has text beside its fields/],
     ['capitals', sounds('en', 'wav', '1').replaceAll('type>', 'Type>'), /has no <type>/],
     ['twice', sounds('en', 'ulaw', '1.6.1'), /is there already/],
   ]
@@ -89,6 +91,8 @@ t.test('refuses what is no list', async (t) => {
     ['cut off', LIST.slice(0, 300), /not well-formed/],
     ['something else', '<xml><module/></xml>', /expected one <sounds>, found 0/],
     ['two of them', '<xml><sounds/><sounds/></xml>', /expected one <sounds>, found 2/],
+    ['text beside', LIST.replace('<sounds>', '<sounds>x'), /text stands beside its elements/],
+    ['text around', LIST.replace('<sounds>', 'x<sounds>'), /text stands beside its elements/],
     ['too large', ' '.repeat(4 * 1024 * 1024 + 1), /larger than/],
     ['endless', `<xml><sounds>${'<package/>'.repeat(10_001)}</sounds></xml>`, /more than 10000 packages/],
   ]

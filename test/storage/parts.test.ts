@@ -51,7 +51,7 @@ t.test('reads a part: metadata, trees, facts, hint, then the blobs', async (t) =
   })
   t.strictSame(seen, ['metadata', '1 tree, 2 wanted', 'blob', 'blob'])
   t.strictSame(blobs, sample.blobs)
-  t.strictSame(counts, { blobs: 2, bytes: 3005 })
+  t.strictSame(counts, { blobs: 2, bytes: 3005, isPastCache: false })
   const noBlobs = [...sample.blobs.values()].reduce((rest, blob) => cutOut(rest, blob), good)
   t.equal(frame, sha256Of(noBlobs), 'the frame is all that is no blob')
   t.match(bundle.metadata, { site: 'hq', number: 1 })
@@ -104,7 +104,7 @@ t.test('stops when it is told to', async (t) => {
     onBlob: () => ({ write: () => abort.abort(), finish: () => t.fail('went on'), abort: () => void aborted++ }),
   }
   const file = put(archive(partEntries(sampleBundle({ files }))))
-  await t.rejects(readPart(file, reader, abort.signal), { name: 'AbortError' })
+  await t.rejects(readPart(file, reader, { signal: abort.signal }), { name: 'AbortError' })
   t.equal(aborted, 1)
 })
 

@@ -28,7 +28,7 @@ t.test('a person reads modules, boxes, what they upgrade, and what to know of th
   for (const line of [
     / {2}modules 16 +6 modules +\d.*kB +of 7 offered$/m,
     / {2}files +1 file/,
-    / {2}box pbx1 +4 upgrades, 1 new +\d.* kB +of 5 modules, framework 16\.0\.33$/m,
+    / {2}box pbx1 +4 upgrades +\d.* kB +1 new with them; of 5 modules, framework 16\.0\.33$/m,
     / {4}on pbx1, pbx2$/m,
     / {6}callforward +16\.0\.1 +→ +16\.0\.5$/m,
     / {6}newdep +new +→ +1\.0\.1, which sipsettings needs$/m,
@@ -157,4 +157,19 @@ t.test('the store keeps what the plan and bundles name', async (t) => {
   t.match(await bundle(), { number: 1, isNew: false })
   const plan = JSON.parse(readFileSync(join(dir, 'store/plan.json'), 'utf8')) as { format: number }
   t.equal(plan.format, 3)
+})
+
+t.test('two modules at one place, however it is spelled, are refused before anything is fetched', async (t) => {
+  const place = 'packages/framework/framework-16.0.40.11.tgz.gpg'
+  for (const location of [place, place.replace('packages', 'Packages')]) {
+    const modules = CATALOGUE.modules.map((one) =>
+      one.rawname === 'sipsettings' ? { ...one, entry: { location } } : one,
+    )
+    const { box, gapferry } = await makeModuleLaptop(t, { ...CATALOGUE, modules })
+    await box('pbx1', BOX)
+    const { status, stderr } = await gapferry('plan')
+    t.equal(status, 3, stderr)
+    t.match(stderr, /framework 16\.0\.40\.11 and sipsettings 16\.0\.20: the feed has both at .* \[PATH_CONFLICT\]/)
+    t.match(stderr, /policy: \{ sipsettings: block \}/)
+  }
 })

@@ -78,6 +78,11 @@ t.test('what is no signed message of the one shape is refused', async (t) => {
       /more than 8/,
     ],
     ['a huge signature', Buffer.concat([plain, packet(2, Buffer.alloc(20_000))]), /more than 16384 bytes/],
+    [
+      'a signature without a length',
+      Buffer.concat([packet(4, packets[0]!.body), packet(11, packets[1]!.body), Buffer.from([0x8b]), packets[2]!.body]),
+      /without a length, which gpg refuses/,
+    ],
     ['a signature in parts', Buffer.from([0xc2, 0xe9, ...Buffer.alloc(600)]), /a signature without|too small/],
     [
       'data in tiny parts',

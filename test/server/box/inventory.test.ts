@@ -33,6 +33,7 @@ const PACKAGES: PackageSpec[] = [
   { name: 'yum', version: '3.4.3', release: '168.el7' },
 ]
 
+const CUT_SHORT = '-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmQ\n'
 const KEY = '-----BEGIN PGP PUBLIC KEY BLOCK-----\nVersion: 1%\n\nmQIN+/==\n=abcd\n-----END PGP PUBLIC KEY BLOCK-----\n'
 
 const YUM_FILES = {
@@ -250,8 +251,7 @@ t.test('of FreePBX: modules, fields, names and dates of licenses; never their co
     '/web/admin/modules/new/module.xml': '<module><rawname>new</rawname>\n<version>1.0</version></module>',
     '/web/admin/libraries/BMO/9f9169f4b33b4659.key': `Comment\r\n${KEY.replaceAll('\n', '\r\n')}SECRET\n`,
     '/web/admin/libraries/BMO/signatures/9F9169F4B33B4659.key': KEY.replace('mQ', 'other'),
-    '/web/admin/libraries/BMO/signatures/b53d215a755231a3.key':
-      '-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nSECRET\n-----END PGP PRIVATE KEY BLOCK-----\n',
+    '/web/admin/libraries/BMO/signatures/b53d215a755231a3.key': `${CUT_SHORT}-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nSECRET\n-----END PGP PRIVATE KEY BLOCK-----\n`,
     '/web/admin/libraries/BMO/server.key': KEY,
     '/web/admin/libraries/BMO/0000000000000001.key': `${KEY}${'x'.repeat(65_536)}`,
     '/etc/postfix/main.cf': 'relayhost = [mail.lan]\n',
@@ -320,7 +320,14 @@ t.test('of FreePBX: modules, fields, names and dates of licenses; never their co
     machineid: /^[0-9a-f]{64}$/,
   })
   t.strictSame(freepbx?.keys, ['0000000000000001', '9F9169F4B33B4659', 'B53D215A755231A3'])
-  t.strictSame([...freepbx!.keyFiles], [['9F9169F4B33B4659', KEY]], 'of key files: their public keys')
+  t.strictSame(
+    [...freepbx!.keyFiles],
+    [
+      ['9F9169F4B33B4659', KEY],
+      ['B53D215A755231A3', CUT_SHORT],
+    ],
+    'of key files: their public keys',
+  )
   t.strictSame(freepbx?.sounds, [
     { type: 'asterisk', module: 'core-sounds', language: 'en_GB 1', format: 'ulaw', version: '1.6.1' },
   ])
