@@ -81,8 +81,17 @@ export function openLaptop(fleet: Fleet, around: Surroundings): { laptop: Laptop
     const fetcher = new Fetcher({ dispatcher, userAgent, retries, maxWaitMs, bytesPerSecond, pages })
     const progress = makeProgress(around)
     const warn = (text: string): void => talk(around, `warning: ${text}`)
-    const tell = (): void => {} // withLaptop keeps a log
-    const laptop = { fleet, store, ledger, fetcher, progress, tell, warn, nowMs: around.nowMs, signal: around.signal }
+    const laptop = {
+      fleet,
+      store,
+      ledger,
+      fetcher,
+      progress,
+      tell: unheard,
+      warn,
+      nowMs: around.nowMs,
+      signal: around.signal,
+    }
     const close = async (): Promise<void> => {
       await dispatcher.destroy()
       ledger.close()
@@ -94,6 +103,9 @@ export function openLaptop(fleet: Fleet, around: Surroundings): { laptop: Laptop
     throw error
   }
 }
+
+/** withLaptop keeps a log of what a command does. */
+function unheard(): void {}
 
 export function planSources(laptop: Laptop): PlanSources {
   const { fleet, store, ledger, fetcher, signal, nowMs } = laptop

@@ -104,7 +104,7 @@ t.test('a site without keys, a stick that is gone', async (t) => {
   const pack = await gapferry('pack', '--to', 'stick')
   t.match(
     pack.stderr,
-    /3 of 3 sites failed: east: .* not planned yet \[PLAN_UNFETCHED\]; north, west: .*cannot be written/,
+    /3 of 3 sites failed: east: .* not planned yet \[PLAN_UNFETCHED\]; north, west: .*\[MEDIUM_UNUSABLE\]/,
   )
 })
 
