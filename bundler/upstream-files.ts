@@ -10,6 +10,7 @@ import { MAX_BLOB_BYTES } from '../manifests/tree.ts'
 import type { BlobStore } from '../storage/blobs.ts'
 import type { Ledger, Validator } from '../storage/ledger.ts'
 import type { VendorFile } from './config.ts'
+import { isSoundArchive, verifySounds } from './modules/sound-archive.ts'
 import { type FetchedBlob, type Fetcher, type FileHead, type OnBytes, publicUrl, type RemoteFile } from './fetch.ts'
 import { parseFilePath } from './file-path.ts'
 
@@ -49,13 +50,14 @@ export async function lookFile(entry: VendorFile, sources: FileSources): Promise
 }
 
 /** The blob of a file that was looked at: out of the store, else fetched, and remembered with what the server said.
- *  @throws what Fetcher.toBlob throws */
+ *  @throws what Fetcher.toBlob throws; MODULE_ARCHIVE for sounds that no box should unpack */
 export async function fetchFile(file: PlannedFile, sources: FileSources, onBytes?: OnBytes): Promise<FetchedBlob> {
   const { fetcher, store, memory, signal } = sources
   const bytes = fetchedSize(file, memory)
   const remote = { ...bounded(file, sources), ...(bytes === undefined ? {} : { bytes }) }
   const blob = await fetcher.toBlob(remote, store, signal, onBytes)
   if (!blob.isFetched) return blob
+  if (isSoundArchive(file.as)) await verifySounds(store.pathOf(blob.sha256), file.as, signal)
   memory.rememberValidator(blob.source, {
     etag: blob.headers['etag'] ?? null,
     lastModified: blob.headers['last-modified'] ?? null,

@@ -34,12 +34,18 @@ export interface ModuleArchive {
   moduleXml: Buffer
 }
 
+/** `sounds`: an archive of prompts, which has no folder around it and no module.xml. */
+type Shape = 'module' | 'sounds'
+/** Where PHP's reader of archives keeps what it takes for its own, and runs: boxes unpack sounds with it. */
+const PHAR = /^\.phar(?:\/|$)/i
+
 type Kind = 'file' | 'folder' | 'implied' | 'link'
 type State = 'header' | 'body' | 'padding' | 'end'
 
 /** Takes the bytes of one tar archive in pieces of any size. */
 export class ModuleArchiveScanner {
   readonly #what: string
+  readonly #isModule: boolean
   readonly #kinds = new Map<string, Kind>()
   readonly #block = Buffer.alloc(TAR_BLOCK)
   #state: State = 'header'
@@ -58,9 +64,10 @@ export class ModuleArchiveScanner {
   #keep: { bytes: Buffer; filled: number; done: (bytes: Buffer) => void } | undefined
   #meta: TarMeta | undefined
 
-  /** @param what  names the module in messages */
-  constructor(what: string) {
+  /** @param what  names the archive in messages */
+  constructor(what: string, shape: Shape = 'module') {
     this.#what = what
+    this.#isModule = shape === 'module'
   }
 
   /** @param piece  may be reused by the caller afterwards
@@ -71,10 +78,12 @@ export class ModuleArchiveScanner {
     for (let at = 0; at < piece.length;) at += this.#take(piece, at)
   }
 
-  /** @throws MODULE_ARCHIVE where it was cut off or holds no module */
-  end(): ModuleArchive {
+  /** @returns undefined for sounds
+   *  @throws MODULE_ARCHIVE where it was cut off or holds no module */
+  end(): ModuleArchive | undefined {
     const isWhole = this.#zeroBlocks >= 2 && this.#filled === 0
     if (!isWhole) throw this.#bad('its archive was cut off: the end of it is missing')
+    if (!this.#isModule) return undefined
     if (this.#folder === undefined || this.#moduleXml === undefined) throw this.#bad('there is no module.xml in it')
     return { folder: this.#folder, moduleXml: this.#moduleXml }
   }
@@ -178,8 +187,9 @@ export class ModuleArchiveScanner {
       throw this.#bad(`${shown(name)}: too long or too deep`)
     this.#namesLength += path.length
     if (this.#namesLength > MAX_NAMES_LENGTH) throw this.#bad('its names are too long together')
+    if (!this.#isModule && PHAR.test(path)) throw this.#bad(`${shown(name)}: what PHP would take for its own`)
     this.#folder ??= segments[0]!
-    if (segments[0] !== this.#folder) {
+    if (this.#isModule && segments[0] !== this.#folder) {
       throw this.#bad(`expected one folder at the top, found ${shown(this.#folder)} and ${shown(segments[0]!)}`)
     }
     return path
@@ -209,7 +219,9 @@ export class ModuleArchiveScanner {
     const climbs = /^(?:\.\.(?:\/|$))*/.exec(target)![0]
     const rest = target.slice(climbs.length)
     const base = posix.join(posix.dirname(path), climbs)
-    const isInside = [base, posix.join(base, rest)].every((one) => `${one}/`.startsWith(`${this.#folder}/`))
+    const isInside = [base, posix.join(base, rest)].every((one) =>
+      this.#isModule ? `${one}/`.startsWith(`${this.#folder}/`) : !`${one}/`.startsWith('../'),
+    )
     const isPlain =
       target !== '' && !target.startsWith('/') && !rest.split('/').includes('..') && !target.includes('\0')
     if (!isInside || !isPlain) throw this.#bad(`${shown(path)}: a link to ${shown(target)}`)

@@ -142,7 +142,7 @@ async function readArchive(
     const gunzip = createGunzip({ chunkSize: CHUNK_BYTES, rejectGarbageAfterEnd: true })
     const scanner = new ModuleArchiveScanner(what)
     for await (const piece of inflated(inside(source), gunzip, { maxRatio: MAX_RATIO }, what)) scanner.push(piece)
-    checkIdentity(scanner.end(), expected, what)
+    checkIdentity(scanner.end()!, expected, what)
   } finally {
     source.destroy()
   }

@@ -425,7 +425,7 @@ function answer(tar: Buffer, sizes: number[]): string {
       at += size
     }
     scanner.push(tar.subarray(at))
-    return scanner.end().moduleXml.toString('latin1')
+    return scanner.end()!.moduleXml.toString('latin1')
   } catch (error) {
     if (!isGapferryError(error, 'MODULE_ARCHIVE')) throw error
     return error.message
