@@ -13,7 +13,7 @@ const bytes = <K>(rows: [K, string][]): Map<K, Buffer> =>
   new Map(rows.map(([name, text]) => [name, Buffer.from(text, 'base64')]))
 
 const rootFile = Buffer.from(bundle.rootFile, 'base64')
-const judge = { trusted: { roots: [rootFile] }, nowMs: Date.now(), scratchDir: tmpdir() }
+const judge = { trusted: { roots: [rootFile] }, nowMs: Date.now(), scratchDir: tmpdir(), isPastCache: true }
 
 await pack({
   site: bundle.site,
