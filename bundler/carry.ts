@@ -25,7 +25,7 @@ import type { Progress } from '../manifests/progress.ts'
 import { keepPlan } from './plan-file.ts'
 import { ifSound, MEND } from './rot.ts'
 import type { Tell } from './run-log.ts'
-import { signBundle } from './sign.ts'
+import { bringsKeys, signBundle } from './sign.ts'
 import { eachSite, type SiteFailure } from './sites.ts'
 import { expensesOf, leftText, sumsOf } from './spending.ts'
 import { signedTree } from './signed-tree.ts'
@@ -105,7 +105,8 @@ export async function composeBundle(
   const groups = await contents(laptop, site, { nowMs, siteKey: keys.siteKeyArmored })
   const content = contentDigest(groups)
   const last = ledger.lastBundle(site.name)
-  if (last !== undefined && last.content === content && !options.renew && hasRoots(last, keys.roots)) {
+  const reportKey = ledger.reports.publicKey(site.name)
+  if (last?.content === content && !options.renew && bringsKeys(last, keys.roots, reportKey)) {
     if (hasDocuments(store, last)) return describe(store, last, false)
     laptop.warn(
       `bundle ${last.number} of ${site.name}: its trees or signed lists are damaged or gone from the store; a new one is signed`,
@@ -133,6 +134,7 @@ export async function composeBundle(
     signer,
     nowMs: createdAtMs,
     bundler: options.bundler,
+    reportKey,
   })
   const trees = new Map([...targets].map(([name, { sha256 }]) => [name, sha256]))
   const bundle: SignedBundle = { site: site.name, number, createdAtMs, content, metadata, trees }
@@ -184,11 +186,6 @@ async function contents(
     groups.push(await groupContent(group, { ...sources, fetchedModule, keys: trust.keys }))
   }
   return groups
-}
-
-/** A bundle is written again only while the root in force is in it, or the mirrors would never hear of changed keys. */
-function hasRoots({ metadata }: SignedBundle, roots: Buffer[]): boolean {
-  return metadata.get(`${roots.length}.root.json`)?.equals(roots.at(-1)!) === true
 }
 
 /** A mirror takes the creation of its newest bundle for the earliest that it can be now, and would find a later bundle with

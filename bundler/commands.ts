@@ -42,6 +42,7 @@ interface PackOptions extends SiteOption {
   unmounted?: boolean
   renew?: boolean
   repair?: boolean
+  full?: boolean
   passphraseFd?: string
   pinFd?: string
   numberAbove?: string
@@ -183,6 +184,7 @@ function packOptions(command: Command): Command {
     .option('--site <NAME>', 'only this site')
     .option('--part-size <SIZE>', 'cut into parts of at most this size, as in 4GB')
     .option('--unmounted', 'DIR is meant, although no stick is mounted there')
+    .option('--full', 'carry everything, also what a report says is at the site')
     .option('--renew', 'sign a new bundle even where nothing changed')
     .option('--number-above <N>', 'give new bundles a number above N, which another laptop has used')
     .option('--passphrase-fd <N>', 'read the passphrase from this file descriptor')
@@ -264,6 +266,7 @@ async function packAndPrint(
     toDir,
     renew: options.renew === true,
     isRepair: options.repair === true,
+    isFull: options.full === true,
     ...(options.partSize === undefined ? {} : { partSizeBytes: parseSize(options.partSize, '--part-size') }),
     ...(options.passphraseFd === undefined ? {} : { passphraseFd: options.passphraseFd }),
     ...(options.pinFd === undefined ? {} : { pinFd: options.pinFd }),

@@ -25,6 +25,7 @@ import type { PackedBundle } from './render.ts'
 import { eachSite, type SiteFailure } from './sites.ts'
 import { renderSlip, type SlipContent } from './slip.ts'
 import { explainMedium } from './stick.ts'
+import { leaveOut } from './report.ts'
 import { verifyPart } from './verify.ts'
 
 export interface DeliverOptions {
@@ -33,6 +34,8 @@ export interface DeliverOptions {
   renew: boolean
   /** mend what is on the stick of the bundle that was signed last; sign nothing */
   isRepair?: boolean
+  /** carries also what a report says is there */
+  isFull: boolean
   passphraseFd?: string
   pinFd?: string
   /** this number, and those below it, another laptop may have used */
@@ -66,7 +69,7 @@ async function packSite(
     return unlockSite({ dir: keysDir, site: site.name, passphrase: siteSecrets(around, options, site.name) })
   }
   if (options.numberAbove !== undefined) laptop.ledger.keepAbove(site.name, options.numberAbove)
-  const composed = await composeBundle(
+  const signed = await composeBundle(
     laptop,
     site,
     { roots, siteKeyArmored, unlock },
@@ -76,7 +79,9 @@ async function packSite(
       onSigned: (bundle) => appendDone(laptop.ledger, around, signedRow(bundle, siteKeyArmored)),
     },
   )
-  const { bundle, wanted } = composed
+  const { wanted, leftOut } = leaveOut(laptop, site.name, signed.wanted, options.isFull)
+  const composed = { ...signed, wanted }
+  const { bundle } = composed
   const carriedBytes = [...wanted.values()].reduce((total, bytes) => total + bytes, 0)
   const placed = (file: PackedFile) => ({ ...file, path: join(options.toDir, 'gapferry', site.name, file.name) })
   let step: ProgressStep | undefined
@@ -91,7 +96,14 @@ async function packSite(
       (step ??= laptop.progress.step(`pack ${site.name}`, totalBytes)).add(bytes)
     const parts = { ...partsToPack(laptop, around, composed, roots), ...howToPack(options), onProgress }
     const { files, ...more } = await auditedOnLaptop(laptop.ledger, around, asked, () => pack(parts), done)
-    return { ...describePacked(composed, roots), site: site.name, files: files.map(placed), carriedBytes, ...more }
+    return {
+      ...describePacked(composed, roots),
+      site: site.name,
+      files: files.map(placed),
+      carriedBytes,
+      leftOut,
+      ...more,
+    }
   } catch (error) {
     throw explainMedium(options.toDir, error)
   } finally {
@@ -164,7 +176,7 @@ function slipContent({ bundle, documents }: ComposedBundle, around: Surroundings
 function describePacked(
   { bundle, isNew, paths }: ComposedBundle,
   roots: Buffer[],
-): Omit<PackedBundle, 'site' | 'files' | 'carriedBytes' | 'isPastCache' | 'absent'> {
+): Omit<PackedBundle, 'site' | 'files' | 'carriedBytes' | 'leftOut' | 'isPastCache' | 'absent'> {
   const { number, createdAtMs } = bundle
   const { expiresAtMs } = parseTimestamp(bundle.metadata.get('timestamp.json')!, 'timestamp.json')
   return { number, isNew, createdAtMs, expiresAtMs, paths, fingerprint: fingerprintWords(roots[0]!) }

@@ -17,6 +17,7 @@ import {
   moduleRows,
   moduleWarnings,
 } from './modules/render-modules.ts'
+import type { LeftOut } from './report.ts'
 import { advisoryLines, boxLines, boxWarnings, chainOf } from './render-boxes.ts'
 
 export interface PlanFigures {
@@ -216,6 +217,8 @@ export interface PackedBundle {
   absent: string[]
   /** bytes of everything the bundle carries */
   carriedBytes: number
+  /** what the site has, by its last report; null: there is none, or everything was to be carried */
+  leftOut: LeftOut | null
   paths: number
   fingerprint: string
 }
@@ -234,6 +237,7 @@ export function renderPacked(bundle: PackedBundle): string {
   return [
     `bundle ${bundle.number} for ${bundle.site}: ${state}, good until ${formatTime(bundle.expiresAtMs)}`,
     `${plural(bundle.paths, 'path')}, ${formatBytes(bundle.carriedBytes)}`,
+    ...(bundle.leftOut === null ? [] : [leftOutText(bundle.leftOut)]),
     formatTable(rows, { indent: '  ', right: [1] }),
     `root fingerprint: ${bundle.fingerprint}`,
     ...(bundle.absent.length === 0 ? [] : [`not on this stick, so not mended: ${bundle.absent.join(', ')}`]),
@@ -248,6 +252,10 @@ function readBackNote({ isPastCache, files }: PackedBundle): string {
     'written and compared; but this file system lets nobody read past the system’s cache, so the bytes may have come from',
     `memory and not from the stick: unmount it, plug it in again, and run: gapferry verify ${folder}/*.tar`,
   ].join('\n')
+}
+
+function leftOutText({ count, bytes, source }: LeftOut): string {
+  return `left out: ${plural(count, 'file')}, ${formatBytes(bytes)}, which are there by ${source} (all of them: --full)`
 }
 
 function sum(items: { bytes: number | null }[]): number {

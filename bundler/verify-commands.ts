@@ -115,11 +115,13 @@ function renderJudged(bundle: JudgedBundle): string {
   if (bundle.missing.length === 0) return [...lines, '  complete'].join('\n')
   const shown = bundle.missing
     .slice(0, SHOWN_MISSING)
-    .map((one) => [one.group, one.path, one.part ?? 'in a part that is not known'])
+    .map((one) => [one.group, one.path, ...(bundle.isDifferential ? [] : [one.part ?? 'in a part that is not known'])])
   const more = bundle.missing.length - shown.length
   return [
     ...lines,
-    `  incomplete: ${plural(bundle.missing.length, 'path')} missing`,
+    bundle.isDifferential
+      ? `  all its parts; left out, because the site shall have them: ${plural(bundle.missing.length, 'path')}`
+      : `  incomplete: ${plural(bundle.missing.length, 'path')} missing`,
     formatTable(shown, { indent: '    ' }),
     ...(more > 0 ? [`    and ${more} more`] : []),
   ].join('\n')
@@ -139,7 +141,7 @@ function renderInspected(bundle: InspectedBundle): string {
 }
 
 function incomplete(bundles: JudgedBundle[]): GapferryError | undefined {
-  const bundle = bundles.find((one) => one.missing.length > 0)
+  const bundle = bundles.find((one) => one.missing.length > 0 && !one.isDifferential)
   if (bundle === undefined) return undefined
   const parts = [...new Set(bundle.missing.map((one) => one.part).filter((part) => part !== undefined))]
   return new GapferryError(

@@ -42,6 +42,8 @@ export interface JudgedBundle {
   bytes: number
   /** what the bundle requires and no given part has; `part`: the file that should hold it */
   missing: (MissingPath & { part?: string })[]
+  /** all its parts are given and paths are missing all the same: it was packed for a site that has them */
+  isDifferential: boolean
 }
 
 /** What a bundle says of one group. */
@@ -95,6 +97,8 @@ interface ReadBundle {
   bundle: PartBundle
   parts: JudgedBundle['parts']
   here: Set<Sha256>
+  /** which of its parts, from 1 */
+  numbers: Set<number>
   /** of the part that was read last */
   frame: Sha256
 }
@@ -139,9 +143,17 @@ async function readOne(
     },
     { signal, isPastCache: wantsMedium },
   )
-  const read = bundles.get(bundle.metadata.number) ?? { signed, bundle, parts: [], here: new Set(), frame }
+  const read = bundles.get(bundle.metadata.number) ?? {
+    signed,
+    bundle,
+    parts: [],
+    here: new Set(),
+    numbers: new Set(),
+    frame,
+  }
   if (read.signed !== signed) throw signedApart(file, read)
   read.parts.push({ file, blobs, bytes, isPastCache })
+  read.numbers.add(bundle.hint.part)
   read.frame = frame
   for (const sha256 of here) read.here.add(sha256)
   bundles.set(bundle.metadata.number, read)
@@ -170,14 +182,17 @@ function hashing(sha256: Sha256, onProgress?: (bytes: number) => void): BlobCons
   }
 }
 
-function judged({ bundle, parts, here }: ReadBundle): JudgedBundle {
+function judged({ bundle, parts, here, numbers }: ReadBundle): JudgedBundle {
   const { site, number, createdAtMs, expiresAtMs, bundler } = bundle.metadata
   const bytes = [...here].reduce((total, sha256) => total + bundle.wanted.get(sha256)!.bytes, 0)
+  const hasAllParts = numbers.size === bundle.hint.parts.length
   const missing = missingPaths(byRole(bundle.trees.values()), (sha256) => here.has(sha256)).map((path) => {
-    const part = partHolding(bundle.hint, path.sha256)
+    const part = hasAllParts ? undefined : partHolding(bundle.hint, path.sha256)
     return part === undefined ? path : { ...path, part }
   })
-  return { site, number, createdAtMs, expiresAtMs, bundler, parts, blobs: here.size, bytes, missing }
+  const isDifferential = hasAllParts && missing.length > 0
+  const about = { site, number, createdAtMs, expiresAtMs, bundler }
+  return { ...about, parts, blobs: here.size, bytes, missing, isDifferential }
 }
 
 function inspectedGroups({ bundle, here }: ReadBundle): InspectedGroup[] {

@@ -63,6 +63,7 @@ export function addSignatures(root: RootFile, sign: SignRole): Buffer {
 /** The three files of a bundle by their names in the archive, `timestamp.json` first.
  *  @param targets  'site' and '<group>/<role>' → digest and size of a tree
  *  @param bundler  name and version of the program, printable ASCII
+ *  @param reportKey  what reports of the site are sealed for: base64 of a SubjectPublicKeyInfo
  *  @throws ROLE_INVALID where the arguments break a rule of metadata.ts (signatures are not checked here) */
 export function authorBundle(args: {
   site: string
@@ -71,6 +72,7 @@ export function authorBundle(args: {
   createdAtMs: number
   expiresAtMs: number
   bundler: string
+  reportKey?: string
   sign: SignRole
 }): Map<string, Buffer> {
   const { number, sign } = args
@@ -86,7 +88,11 @@ export function authorBundle(args: {
   const snapshotMeta = { 'targets.json': named(number, targets) }
   const snapshot = signFile('snapshot', { _type: 'snapshot', ...base, meta: snapshotMeta }, sign, parseSnapshot)
   const timestampMeta = { 'snapshot.json': named(number, snapshot) }
-  const made = { 'x-created': formatTime(args.createdAtMs), 'x-bundler': args.bundler }
+  const made = {
+    'x-created': formatTime(args.createdAtMs),
+    'x-bundler': args.bundler,
+    ...(args.reportKey === undefined ? {} : { 'x-report-key': args.reportKey }),
+  }
   const timestamp = signFile(
     'timestamp',
     { _type: 'timestamp', ...base, ...made, meta: timestampMeta },

@@ -118,6 +118,14 @@ const CODES = {
   TOOL_MISSING: { exit: 2 },
   TOOL_FAILED: { exit: 1 },
   PROOF_DIFFERS: { exit: 1 },
+  // reports
+  REPORT_INVALID: { exit: 3 },
+  REPORT_SIGNATURE: { exit: 3 },
+  REPORT_IDENTITY: { exit: 3 },
+  REPORT_OLDER: { exit: 3 },
+  REPORT_WORDS: { exit: 3 },
+  REPORT_KEY_MISSING: { exit: 4 },
+  REPORT_NOT_CONFIRMED: { exit: 2 },
   // stores and the mirror
   STORE_MISSING: { exit: 2 },
   STORE_VERSION: { exit: 2 },

@@ -48,6 +48,7 @@ export const SCHEMAS = {
     meta: strictObject({ 'snapshot.json': Named }),
     'x-created': Time,
     'x-bundler': v.pipe(v.string(), v.regex(/^[\x20-\x7e]{1,128}$/)),
+    'x-report-key': v.exactOptional(Extra),
   }),
   snapshot: file('snapshot', { meta: strictObject({ 'targets.json': Named }) }),
   targets: file('targets', {

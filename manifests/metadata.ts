@@ -52,6 +52,8 @@ export type TimestampFile = RoleFile<'timestamp', Timestamp> & {
   snapshot: NamedFile
   createdAtMs: number
   bundler: string
+  /** what reports of this site are sealed for (report-seal.ts); an older laptop has none */
+  reportKey: string | undefined
 }
 export type AnyRoleFile = RootFile | TimestampFile | SnapshotFile | TargetsFile
 
@@ -179,6 +181,7 @@ export function parseTimestamp(bytes: Buffer, what: string): TimestampFile {
     snapshot: meta['snapshot.json'],
     createdAtMs,
     bundler: doc.signed['x-bundler'],
+    reportKey: doc.signed['x-report-key'],
   }
 }
 

@@ -5,11 +5,13 @@
  */
 import { entropyToMnemonic, validateMnemonic } from '@scure/bip39'
 import { wordlist } from '@scure/bip39/wordlists/english.js'
-import { sha256Of } from './digest.ts'
+import { sha256Of, type Sha256 } from './digest.ts'
 import { GapferryError } from './errors.ts'
 
 const FINGERPRINT_BYTES = 16
 const FINGERPRINT_WORDS = 12
+const STATE_WORDS = 6
+const BITS_PER_WORD = 11n
 const MAX_TYPED_LENGTH = 1000
 const known = new Set(wordlist)
 
@@ -22,18 +24,36 @@ export function fingerprintWords(bytes: Uint8Array): string {
  *  words (spaces, dashes, commas, line ends, numbering).
  *  @throws ROOT_FINGERPRINT naming the word that is not on the list, the wrong count, or that one word is wrong */
 export function parseFingerprint(text: string): string {
-  if (text.length > MAX_TYPED_LENGTH) throw invalid(`longer than ${MAX_TYPED_LENGTH} characters`)
+  const spelled = spell(text, FINGERPRINT_WORDS, invalid)
+  if (!validateMnemonic(spelled, wordlist)) throw invalid('one of the words is wrong, or two are swapped')
+  return spelled
+}
+
+/** The state of a mirror over the phone: the first 66 bits of the digest as six words of the same list. They need no
+ *  checksum: whoever hears them looks for them among the states that were signed.
+ *  @param state  SHA-256 of a bundle's targets.json */
+export function stateWords(state: Sha256): string {
+  const bits = BigInt(`0x${state.slice(0, 18)}`) >> 6n
+  const indexes = Array.from({ length: STATE_WORDS }, (_, i) => (bits >> (BITS_PER_WORD * BigInt(5 - i))) & 0x7ffn)
+  return indexes.map((index) => wordlist[Number(index)]!).join(' ')
+}
+
+/** What a person typed, spelled as `stateWords` spells it. @throws REPORT_WORDS */
+export function parseStateWords(text: string): string {
+  return spell(text, STATE_WORDS, (why) => new GapferryError('REPORT_WORDS', `words of a state: ${why}`))
+}
+
+function spell(text: string, count: number, refuse: (why: string) => GapferryError): string {
+  if (text.length > MAX_TYPED_LENGTH) throw refuse(`longer than ${MAX_TYPED_LENGTH} characters`)
   const words =
     text
       .normalize('NFKC')
       .toLowerCase()
       .match(/\p{L}+/gu) ?? []
   const unknown = words.findIndex((word) => !known.has(word))
-  if (unknown >= 0) throw invalid(`word ${unknown + 1}, "${words[unknown]}", is not on the word list (BIP-39, English)`)
-  if (words.length !== FINGERPRINT_WORDS) throw invalid(`expected ${FINGERPRINT_WORDS} words, found ${words.length}`)
-  const spelled = words.join(' ')
-  if (!validateMnemonic(spelled, wordlist)) throw invalid('one of the words is wrong, or two are swapped')
-  return spelled
+  if (unknown >= 0) throw refuse(`word ${unknown + 1}, "${words[unknown]}", is not on the word list (BIP-39, English)`)
+  if (words.length !== count) throw refuse(`expected ${count} words, found ${words.length}`)
+  return words.join(' ')
 }
 
 function invalid(why: string): GapferryError {

@@ -128,7 +128,7 @@ function groupsOf({ groups }: { groups?: string[] }): { groups?: string[] } {
 }
 
 /** Rows have the time that the mirror judges by. */
-function storeOf(catalog: Catalog): AuditedStore & NotedSettings {
+export function storeOf(catalog: Catalog): AuditedStore & NotedSettings {
   return {
     audit: catalog.audit,
     write: (work) => catalog.write(work),

@@ -1,7 +1,7 @@
 /**
  * Backing a mirror up: a consistent copy of its database, its state, its settings, and of its blobs those that are wanted.
  */
-import { closeSync, openSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { sha256Of, type Sha256 } from '../manifests/digest.ts'
 import { parseTree } from '../manifests/tree.ts'
@@ -10,6 +10,7 @@ import { writeBackup, type BackupSource } from '../storage/backup.ts'
 import { CHECK_BUFFER_BYTES, digestOf } from '../storage/blob-check.ts'
 import { serializeState } from '../storage/state-file.ts'
 import { audited } from './audit.ts'
+import { IDENTITY_FILES } from './identity.ts'
 import type { MirrorStore } from './store.ts'
 
 export interface BackedUp {
@@ -40,7 +41,7 @@ export async function backUp(
     const config = readFileSync(configFile)
     const blobs = await blobSources(store, withBlobs)
     const files = [memorySource('state.json', serializeState(state)), await fileSource('catalog.db', copy)]
-    files.push(memorySource('mirror.yaml', config), ...blobs)
+    files.push(memorySource('mirror.yaml', config), ...identitySources(store.dir), ...blobs)
     const createdAt = new Date(by.nowMs()).toISOString()
     const about = { site: store.site, createdAt, bundle: state.newest, files }
     const asked = { command: 'backup', files: [basename(to)] }
@@ -51,6 +52,12 @@ export async function backUp(
   } finally {
     rmSync(copy, { force: true })
   }
+}
+
+/** A mirror that comes back stays itself. */
+function identitySources(dir: string): BackupSource[] {
+  const files = IDENTITY_FILES.map((name) => ({ name, file: join(dir, name) }))
+  return files.flatMap(({ name, file }) => (existsSync(file) ? [memorySource(name, readFileSync(file))] : []))
 }
 
 /** Trees and site facts always; what the trees name where it is wanted and here. */

@@ -5,7 +5,7 @@
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
-import { GapferryError } from '../manifests/errors.ts'
+import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import { addAudit } from '../storage/audit-command.ts'
 import { auditedRelease, auditedRollback, noteSettings } from './audit.ts'
 import { addBackupCommands } from './backup-commands.ts'
@@ -13,8 +13,10 @@ import { addBoxes } from './boxes-command.ts'
 import { loadMirrorConfig, type MirrorConfig } from './config.ts'
 import { addImport } from './import-command.ts'
 import { addDoctor } from './doctor/command.ts'
+import { ensureIdentity } from './identity.ts'
 import { addInit } from './init-command.ts'
 import { addParity } from './parity-command.ts'
+import { addReport } from './report-command.ts'
 import { renderBundles, renderRelease, renderRollback, renderStatus } from './render.ts'
 import { bundleStatuses, originWarnings, readFacts, siteStatus } from './status.ts'
 import { addStoreCommands } from './store-commands.ts'
@@ -38,6 +40,7 @@ export function addCommands(program: Command, around: Surroundings): void {
   )
   addDoctor(program, around, { withStore })
   addBoxes(program, around, { withStore })
+  addReport(program, around, { withStore, clockOf })
   addAudit(program, around, 'this mirror', (command, work) =>
     withStore(around, command, openStore, async ({ site, catalog }, _, json) =>
       work({ trail: catalog.audit, title: `site ${site}`, facts: { site } }, json),
@@ -144,10 +147,23 @@ async function withStore(
   const config = loadMirrorConfig(configFile(around, file))
   const store = await open(config.storeDir)
   try {
-    if (open === openStoreForWriting) noteSettings(store.catalog, config, around)
+    if (open === openStoreForWriting) {
+      noteSettings(store.catalog, config, around)
+      keepIdentity(store, around)
+    }
     await work(store, config, json === true)
   } finally {
     store.close()
+  }
+}
+
+/** Stores that are older than identities get one; nothing but a report depends on it. */
+function keepIdentity(store: MirrorStore, around: Surroundings): void {
+  try {
+    ensureIdentity(store, judgeClock(store.catalog, around.nowMs()).nowMs)
+  } catch (error) {
+    if (!isGapferryError(error)) throw error
+    talk(around, `warning: ${error.message}`)
   }
 }
 

@@ -11,6 +11,7 @@
 import { createHash } from 'node:crypto'
 import { statfsSync, statSync } from 'node:fs'
 import { basename } from 'node:path'
+import { partName } from '../manifests/bundle.ts'
 import { formatBytes } from '../manifests/console.ts'
 import type { Sha256 } from '../manifests/digest.ts'
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
@@ -123,10 +124,11 @@ export async function importParts(store: MirrorStore, request: ImportRequest): P
   if (last === undefined) throw new GapferryError('USAGE_INVALID', 'expected a file or folder to import, found none')
   const { metadata, trees, facts, hint } = last
   const { site, number, createdAtMs, expiresAtMs, bundler } = metadata
-  const missing = run.missing.map((path) => ({
-    ...path,
-    part: partHolding(hint, path.sha256) ?? null,
-  }))
+  const missing = run.missing.map((path) => {
+    const part = partHolding(hint, path.sha256) ?? null
+    // A part that was read and does not have it was packed without it: nobody shall look for it there.
+    return { ...path, part: part !== null && run.names.has(part) ? null : part }
+  })
   const isNew = !run.wasHere(number)
   const { isDryRun } = request
   return {
@@ -150,6 +152,8 @@ export async function importParts(store: MirrorStore, request: ImportRequest): P
 class Run {
   readonly parts: ImportedPart[] = []
   readonly damaged: DamagedBlob[] = []
+  /** of the parts that were read without damage, as they were packed */
+  readonly names = new Set<string>()
   /** of the part that came last */
   missing: MissingPath[] = []
   readonly #store: MirrorStore
@@ -223,6 +227,10 @@ class Run {
           catalog.noteParts(metadata.number, { isComplete, partHint: serializePartHint(content.bundle.hint) })
           hooks?.onAdopted(content.bundle, { isComplete, rootsBefore })
         })
+      }
+      const { hint } = content.bundle
+      if (!this.damaged.some((one) => one.file === file)) {
+        this.names.add(partName({ ...hint, parts: hint.parts.length }))
       }
       this.parts.push({ ...part, blobs: content.blobs, bytes: content.bytes })
       this.#advance(startBytes + sizeOf(file) - this.#doneBytes)

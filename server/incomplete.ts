@@ -22,7 +22,7 @@ export function incompleteBundle(
     {
       hint:
         parts.length === 0
-          ? `import the other parts of bundle ${number}; where it has none that hold them, pack a new one on the laptop`
+          ? `no part that came has them: on the laptop: gapferry pack --full --to DIR; or gapferry report add with a report that gapferry-mirror report writes here, then gapferry pack --to DIR`
           : `import ${named}${more} too`,
     },
   )

@@ -49,6 +49,7 @@ export function addInit(program: Command, around: Surroundings): void {
         )
       }
       print(around, `  fingerprint  ${made.fingerprint}`)
+      print(around, `  identity     ${made.identity}`)
       print(around, `  settings     ${made.config}`)
       print(around, `  store        ${made.store}`)
       if (made.origins === 0) talk(around, `next: add the groups of boxes to origins in ${made.config}`)

@@ -25,6 +25,7 @@ import {
   type OriginListener,
 } from './config.ts'
 import { audited, noteSettings } from './audit.ts'
+import { ensureIdentity } from './identity.ts'
 import { catalogFile, STAGING, stateBeside } from './store.ts'
 
 export interface InitRequest {
@@ -53,6 +54,8 @@ export interface Initialized {
   store: string
   /** how many the settings have */
   origins: number
+  /** of this mirror, in words: the laptop asks for them when its first report comes */
+  identity: string
   /** false when this root was pinned here before */
   isNew: boolean
   /** the database was gone; what state.json says was put into a new one */
@@ -67,7 +70,7 @@ export async function initialize(request: InitRequest): Promise<Initialized> {
   const { config, text } = planSettings(request, root.site)
   await confirm(request, root, config)
   mkdirSync(dirname(config.file), { recursive: true })
-  const { isNew, isRecovered } = await pinInStore(config.storeDir, root.site, bytes, request)
+  const { isNew, isRecovered, identity } = await pinInStore(config.storeDir, root.site, bytes, request)
   if (text !== undefined) replaceFile(config.file, Buffer.from(text))
   noteSettingsOf(config, request.by)
   return {
@@ -76,6 +79,7 @@ export async function initialize(request: InitRequest): Promise<Initialized> {
     config: config.file,
     store: config.storeDir,
     origins: config.origins.length,
+    identity,
     isNew,
     isRecovered,
   }
@@ -171,7 +175,7 @@ async function pinInStore(
   site: string,
   root: Buffer,
   { rootFile, by }: InitRequest,
-): Promise<{ isNew: boolean; isRecovered: boolean }> {
+): Promise<Pick<Initialized, 'isNew' | 'isRecovered' | 'identity'>> {
   const unlock = lockStore(storeDir)
   try {
     const blobs = new BlobStore(storeDir)
@@ -184,7 +188,8 @@ async function pinInStore(
         if (state !== undefined) catalog.replaceState(state)
         return catalog.pin({ site, root, nowMs: by.nowMs() })
       })
-      return { isNew, isRecovered: state !== undefined }
+      const { words } = ensureIdentity({ dir: storeDir, site }, by.nowMs())
+      return { isNew, isRecovered: state !== undefined, identity: words }
     } finally {
       catalog.close()
       syncFolder(dirname(storeDir))

@@ -90,7 +90,8 @@ function plansOf(store: MirrorStore): Map<string, { group: string; inventory: Sh
   return plans
 }
 
-function storedResults(store: MirrorStore): ParityResult[] {
+/** Of each box the newest. @throws PARITY_INVALID where one was changed since */
+export function storedResults(store: MirrorStore): ParityResult[] {
   const folder = folderOf(store)
   if (!existsSync(folder)) return []
   const files = readdirSync(folder).filter((name) => name.endsWith(ENDING))

@@ -26,6 +26,7 @@ export const MIRROR: ProgramShape = {
         'bundles',
         'parity',
         'boxes',
+        'report',
         'verify',
         'prune',
         'backup',

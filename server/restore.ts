@@ -22,6 +22,7 @@ import { isBehind, verifyForeignState } from '../storage/state-check.ts'
 import { MAX_STATE_BYTES, parseState, serializeState } from '../storage/state-file.ts'
 import { mergeStates } from '../storage/state-merge.ts'
 import { audited } from './audit.ts'
+import { IDENTITY_FILES, MAX_IDENTITY_BYTES, putIdentity } from './identity.ts'
 import { MAX_CONFIG_BYTES, parseMirrorConfig } from './config.ts'
 import { catalogFile, STAGING, stateBeside } from './store.ts'
 
@@ -70,6 +71,7 @@ export async function restore(args: {
       addRestoreRow(storeDir, state, { ...args, lost: present.head })
       await batch.commit()
       swapDatabase(storeDir)
+      putIdentity(storeDir, found.identity)
       const isConfigRestored = putConfig(configFile, config)
       return {
         site: state.site,
@@ -92,7 +94,8 @@ export async function restore(args: {
   }
 }
 
-const OF_A_STORE = /^(?:blobs|staging|parity|writing\..*|catalog\.db.*|state\.json.*)$/
+const OF_A_STORE =
+  /^(?:blobs|identity\.key.*|mirror-identity\.json.*|staging|parity|writing\..*|catalog\.db.*|state\.json.*)$/
 
 /** The backup names the store, and nobody has looked at the backup yet: it shall not sweep and fill just any folder. */
 function refuseOtherFolder(storeDir: string, configFile: string): void {
@@ -156,11 +159,12 @@ const RESTORED_DB = 'catalog.db'
 async function unpack(
   file: string,
   { storeDir, batch, signal }: { storeDir: string; batch: BlobBatch; signal: AbortSignal },
-): Promise<{ state: CatalogState; blobs: number }> {
+): Promise<{ state: CatalogState; blobs: number; identity: Map<string, Collected> }> {
   const db = join(storeDir, STAGING, RESTORED_DB)
   const stateBytes = new Collected(MAX_STATE_BYTES, file)
   const fd = openSync(db, 'wx', 0o600)
   const finishing: (() => void)[] = []
+  const identity = new Map<string, Collected>()
   let blobs = 0
   try {
     await readBackup(
@@ -171,6 +175,11 @@ async function unpack(
           if (name === 'state.json') return stateBytes
           if (name === 'catalog.db') return { write: (chunk) => writeAll(fd, chunk, db) }
           if (name === 'mirror.yaml') return undefined
+          if (IDENTITY_FILES.some((one) => one === name)) {
+            const collected = new Collected(MAX_IDENTITY_BYTES, file)
+            identity.set(name, collected)
+            return collected
+          }
           if (name !== `blobs/${sha256}`) throw damaged(file, `${name} has another digest`)
           const writer = batch.begin({ sha256: sha256 as Sha256, bytes, maxBytes: bytes })
           blobs += 1
@@ -182,7 +191,7 @@ async function unpack(
     )
     for (const finish of finishing.splice(0)) finish()
     fsyncSync(fd)
-    return { state: checkedState(file, stateBytes.bytes(), db), blobs }
+    return { state: checkedState(file, stateBytes.bytes(), db), blobs, identity }
   } finally {
     closeSync(fd)
   }

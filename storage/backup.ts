@@ -22,14 +22,17 @@ const MAX_FILES = 1_000_000
 const Count = v.pipe(v.number(), v.safeInteger(), v.minValue(0))
 const BackupHead = strictObject({
   _type: v.literal('gapferry-backup'),
-  format: v.literal(1),
+  format: v.picklist([1, 2]),
   site: v.pipe(v.string(), v.maxLength(64)),
   createdAt: v.pipe(v.string(), v.maxLength(32)),
   bundle: v.nullable(Count),
   files: v.pipe(
     v.array(
       strictObject({
-        name: v.pipe(v.string(), v.regex(/^(?:state\.json|catalog\.db|mirror\.yaml|blobs\/[0-9a-f]{64})$/)),
+        name: v.pipe(
+          v.string(),
+          v.regex(/^(?:state\.json|catalog\.db|mirror\.yaml|identity\.key|mirror-identity\.json|blobs\/[0-9a-f]{64})$/),
+        ),
         bytes: Count,
         sha256: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
       }),
@@ -68,7 +71,7 @@ export async function writeBackup(
     throw new GapferryError('USAGE_INVALID', `${to} is there already`, { hint: 'name a new file' })
   }
   const listed = files.map(({ name, bytes, sha256 }) => ({ name, bytes, sha256 }))
-  const head: BackupHead = { _type: 'gapferry-backup', format: 1, ...about, files: listed }
+  const head: BackupHead = { _type: 'gapferry-backup', format: 2, ...about, files: listed }
   const line = Buffer.from(`${JSON.stringify(head)}\n`)
   const temp = `${to}.part`
   const digest = sha256Of(line)

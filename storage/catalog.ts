@@ -141,6 +141,14 @@ export class Catalog {
     return generationOf(this.#db)
   }
 
+  /** A number above all that were given before: each raises the generation, which a backup and state.json bring back. */
+  nextSequence(): number {
+    return this.write(() => {
+      this.#isChanged = true
+      return this.generation() + 1
+    })
+  }
+
   /** Puts `state` in the place of what is known; its generation, or a later one, becomes this catalogue's. The history of
    *  replaced releases is forgotten, the audit trail stays. Only inside `write`. */
   replaceState(state: CatalogState): void {

@@ -1,4 +1,5 @@
 import { AUDIT_MIGRATION } from './audit.ts'
+import { REPORTS_MIGRATION } from './reports.ts'
 
 /** The laptop's tables, each step once and in this order; what was released is not changed. */
 export const MIGRATIONS = [
@@ -85,4 +86,5 @@ export const MIGRATIONS = [
      bytes         INTEGER NOT NULL CHECK (bytes >= 0),
      asked_at_ms   INTEGER NOT NULL
    ) STRICT, WITHOUT ROWID;`,
+  REPORTS_MIGRATION,
 ]

@@ -7,6 +7,7 @@ import type { Verdict } from '../manifests/tree.ts'
 import { AuditTrail } from './audit.ts'
 import { openDatabase, writeTransaction, type Database } from './database.ts'
 import { MIGRATIONS } from './ledger-schema.ts'
+import { ReportMemory } from './reports.ts'
 
 /** A blob that came from an upstream, and what was found out about the signature inside it. */
 export interface Fetched {
@@ -71,11 +72,14 @@ export class Ledger {
   readonly #db: Database
   /** who did what to this laptop's sites */
   readonly audit: AuditTrail
+  /** what came back from the sites */
+  readonly reports: ReportMemory
 
   /** @throws STORE_VERSION when a newer program wrote it */
   constructor(file: string) {
     this.#db = openDatabase(file, MIGRATIONS)
     this.audit = new AuditTrail(this.#db, 'gapferry')
+    this.reports = new ReportMemory(this.#db)
   }
 
   /** Runs `work` in one transaction. */

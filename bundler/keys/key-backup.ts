@@ -47,6 +47,7 @@ const Content = strictObject({
       trees: dictionary(Text, Hex256),
     }),
   ),
+  reportKey: v.exactOptional(Bytes),
   trail: v.exactOptional(strictObject({ seq: Count, hash: Hex256 })),
   promises: v.pipe(
     v.array(strictObject({ group: Text, stamps: dictionary(Text, Count), immutable: dictionary(Text, Hex256) })),
@@ -66,6 +67,8 @@ export interface KeyBackup {
   usedNumber: number
   bundle?: SignedBundle
   promises: Promises[]
+  /** PKCS#8: opens the reports of the site's mirror */
+  reportKey?: Buffer
   /** the head of the laptop's audit trail */
   trail?: AuditHead
 }
@@ -84,6 +87,7 @@ export function collectBackup(args: {
   const folder = siteFolder(dir, site)
   const names = readdirSync(folder).filter((name) => SITE_FILE.test(name))
   const bundle = ledger.lastBundle(site)
+  const reportKey = ledger.reports.secret(site)
   return {
     site,
     createdAt: new Date(nowMs).toISOString().replace(/\.\d+Z$/, 'Z'),
@@ -92,6 +96,7 @@ export function collectBackup(args: {
     usedNumber: ledger.nextNumber(site) - 1,
     ...(bundle === undefined ? {} : { bundle }),
     promises: ledger.allPromises(site),
+    ...(reportKey === undefined ? {} : { reportKey }),
     trail: ledger.audit.head(),
   }
 }
@@ -119,6 +124,7 @@ export async function sealBackup(backup: KeyBackup, passphrase: string): Promise
             metadata: textFiles(bundle.metadata),
             trees: Object.fromEntries(bundle.trees),
           },
+    ...(backup.reportKey === undefined ? {} : { reportKey: backup.reportKey.toString('base64') }),
     ...(backup.trail === undefined ? {} : { trail: backup.trail }),
     promises: backup.promises.map(({ group, stamps, immutable }) => ({
       group,
@@ -148,13 +154,14 @@ export async function openBackup(bytes: Buffer, what: string, passphrase: () => 
   const site = parseName(doc.site, what)
   const files = buffers(content.files)
   checkSite(rootChain(rootsOf(files, what), what), site)
-  const { bundle, promises, trail } = content
+  const { bundle, promises, trail, reportKey } = content
   return {
     site,
     createdAt,
     files,
     settings: content.settings,
     usedNumber: content.usedNumber,
+    ...(reportKey === undefined ? {} : { reportKey: Buffer.from(reportKey, 'base64') }),
     ...(trail === undefined ? {} : { trail }),
     ...(bundle === null ? {} : { bundle: bundleOf(site, bundle) }),
     promises: promises.map(({ group, stamps, immutable }) => ({
@@ -170,7 +177,8 @@ export async function openBackup(bytes: Buffer, what: string, passphrase: () => 
 export function restoreBackup(backup: KeyBackup, dir: string, ledger: Ledger): void {
   const folder = siteFolder(dir, backup.site)
   refuseExisting(folder)
-  const { bundle, promises, usedNumber } = backup
+  const { bundle, promises, usedNumber, reportKey } = backup
+  if (reportKey !== undefined) ledger.reports.keepSecret(backup.site, reportKey)
   ledger.merge(backup.site, { ...(bundle === undefined ? {} : { bundle }), promises, usedNumber })
   writeNewFolder(folder, Object.fromEntries(backup.files))
 }

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { inspectFiles, verifyFiles, type JudgeOptions } from '../../bundler/verify.ts'
 import { sha256Of } from '../../manifests/digest.ts'
-import { serializePartHint } from '../../manifests/part-hint.ts'
+import { serializePartHint, type PartRange } from '../../manifests/part-hint.ts'
 import { archive, partEntries, sampleBundle, sampleRoot } from '../helpers/part.ts'
 import { DAY, makeRoot, newKey, NOW } from '../helpers/site.ts'
 
@@ -33,21 +33,39 @@ t.test('a whole bundle is complete', async (t) => {
       blobs: 5,
       bytes: total,
       missing: [],
+      isDifferential: false,
     },
   ])
   t.equal(bytes, total)
 })
 
 t.test('names what is required and missing, and the part that should hold it', async (t) => {
-  const found = await verifyFiles([put('some.tar', archive(without('alpha', 'then', 'gamma')))], options)
-  t.match(found, [{ blobs: 2, missing: [{ path: 'a.txt' }, { path: 'repodata/repomd.xml', role: 'previous' }] }])
+  const other = { first: '0'.repeat(64), last: 'f'.repeat(64) } as PartRange
+  const body = serializePartHint({ site: 'hq', number: 1, part: 1, parts: [null, other] })
+  const some = without('alpha', 'then', 'gamma').map((entry) =>
+    entry.name === 'part.json' ? { ...entry, body } : entry,
+  )
+  const found = await verifyFiles([put('some.tar', archive(some))], options)
+  t.match(found, [
+    {
+      blobs: 2,
+      isDifferential: false,
+      missing: [{ path: 'a.txt' }, { path: 'repodata/repomd.xml', role: 'previous' }],
+    },
+  ])
   t.match(found[0]!.missing[0], {
     group: 'pbx',
     role: 'current',
     sha256: sha256Of('alpha'),
     bytes: 5,
-    part: 'hq-1.tar',
+    part: 'hq-1-2of2.tar',
   })
+})
+
+t.test('where all parts are given, what is missing was left out: no part is named for it', async (t) => {
+  const [found] = await verifyFiles([put('differential.tar', archive(without('alpha')))], options)
+  t.match(found, { isDifferential: true, missing: [{ path: 'a.txt' }] })
+  t.notOk('part' in found!.missing[0]!)
 })
 
 t.test('a part that part.json does not know of is not named', async (t) => {

@@ -181,6 +181,7 @@ export function signContent(
     origin?: string
     createdAtMs?: number
     expiresAtMs?: number
+    reportKey?: string
   } = {},
 ): SampleBundle {
   const { keys = sampleKeys, roots = [sampleRoot], site = 'hq', origin = 'http://127.0.0.1:8416', ...times } = options

@@ -79,6 +79,7 @@ export function makeBundle(
     targets?: Map<string, { sha256: Sha256; bytes: number }>
     createdAtMs?: number
     expiresAtMs?: number
+    reportKey?: string
   } = {},
 ): Map<string, Buffer> {
   const number = args.number ?? 1
@@ -96,6 +97,7 @@ export function makeBundle(
     createdAtMs,
     expiresAtMs: args.expiresAtMs ?? createdAtMs + 400 * DAY,
     bundler: 'gapferry 0.1.0',
+    ...(args.reportKey === undefined ? {} : { reportKey: args.reportKey }),
     sign: (role, bytes) => signWith(role === 'targets' ? (keys.targets ?? keys.bundle) : keys.bundle)(role, bytes),
   })
   for (const [i, root] of (args.roots ?? []).entries()) files.set(`${i + 1}.root.json`, root)

@@ -11,6 +11,15 @@ import { flip } from '../../helpers/site.ts'
 
 const json = ({ stdout }: Outcome): Record<string, unknown> => JSON.parse(stdout) as Record<string, unknown>
 
+function reportKey(storeDir: string): string {
+  const ledger = new Ledger(join(storeDir, 'ledger.db'))
+  try {
+    return ledger.reports.publicKey('hq')
+  } finally {
+    ledger.close()
+  }
+}
+
 t.test(
   'lost laptop, backup, new laptop: the same keys, numbers that go on, and the mirror takes the next bundle',
   async (t) => {
@@ -35,6 +44,7 @@ t.test(
     const restored = must(await other('keys', 'restore', file))
     t.match(restored.stdout, /next bundle +3; if the mirror knows a higher one/)
     t.strictSame(textsBelow(join(lap, 'keys/hq')), keys)
+    t.equal(reportKey(join(lap, 'store')), reportKey(join(site.dir, 'lap/store')), 'reports on their way can be opened')
     t.equal(readFileSync(join(lap, 'gapferry.yaml'), 'utf8'), readFileSync(join(site.dir, 'lap/gapferry.yaml'), 'utf8'))
     t.match((await other('keys', 'restore', file)).stderr, /KEY_EXISTS/, 'never over keys that are there')
     const packed = await other('bundle', '--to', site.stick, '--json')

@@ -1,0 +1,181 @@
+/**
+ * What the mirror reports of itself, made from the catalogue, the boxes that asked and the results of parity checks. Below
+ * level `full` boxes have pseudonyms, and of them only when they asked and how their checks ended is told.
+ */
+import { statfsSync } from 'node:fs'
+import { sha256Of, type Sha256 } from '../manifests/digest.ts'
+import { GapferryError, isGapferryError, redact } from '../manifests/errors.ts'
+import { parseTimestamp } from '../manifests/metadata.ts'
+import type { ParityResult } from '../manifests/parity.ts'
+import {
+  MAX_REPORT_BLOBS,
+  MAX_REPORT_BOXES,
+  MAX_REPORT_RESULTS,
+  packBlobs,
+  parsePublicKey,
+  type Report,
+  type ReportBox,
+  type ReportParity,
+  type ReportResult,
+} from '../manifests/report.ts'
+import type { Tree } from '../manifests/tree.ts'
+import type { CatalogState, StateBundle } from '../storage/catalog-state.ts'
+import { missingPaths, readTrees } from '../storage/completeness.ts'
+import { readContacts, type BoxContact } from '../storage/contacts.ts'
+import { pseudonym, type Identity } from './identity.ts'
+import { formatIso } from './status.ts'
+import type { MirrorStore } from './store.ts'
+
+type Level = Report['level']
+type Bundles = Report['bundles']
+
+const REPORTED = /^(?:import|release|rollback(?: --return)?|prune|restore)$/
+const MAX_ROWS = 1000
+const MAX_TEXT = 300
+const MAX_TEXTS = 100
+
+/** The laptop's key, as the bundle that was adopted last has it: base64 of the SubjectPublicKeyInfo.
+ *  @throws REPORT_KEY_MISSING where none came yet */
+export function readerOf(state: CatalogState): string {
+  const { timestamp } = state.trusted
+  const key = timestamp === undefined ? undefined : parseTimestamp(timestamp, 'timestamp.json').reportKey
+  if (key === undefined) {
+    const why = timestamp === undefined ? 'nothing was imported yet' : 'the bundle that was imported last has none'
+    throw new GapferryError('REPORT_KEY_MISSING', `a report is sealed with a key that bundles bring: ${why}`, {
+      hint: 'import a bundle of a current gapferry first; meanwhile: gapferry-mirror report --level words',
+    })
+  }
+  parsePublicKey(key, 'the laptop’s key')
+  return key
+}
+
+/** @param parity  results that were brought to the mirror */
+export function makeReport(
+  store: MirrorStore,
+  args: {
+    level: Level
+    identity: Identity
+    recipient: Sha256
+    sequence: number
+    nowMs: number
+    parity: readonly ParityResult[]
+  },
+): Omit<Report, '_type' | 'format'> {
+  const { level, identity, recipient, sequence, nowMs } = args
+  const { bundles, blobs } = describeBundles(store)
+  const name = (text: string): string => (level === 'full' ? clean(text) : pseudonym(identity, store.site, text))
+  const { bavail, bsize } = statfsSync(store.dir)
+  return {
+    site: store.site,
+    recipient,
+    level,
+    sequence,
+    createdAt: formatIso(nowMs),
+    bundles,
+    served: store.catalog.state()!.releases.map(({ group, number, role }) => ({ group, bundle: number, role })),
+    blobs: packBlobs(blobs),
+    results: resultsOf(store),
+    boxes: contactsOf(store.dir)
+      .slice(0, MAX_REPORT_BOXES)
+      .map((box) => describeBox(box, name, level)),
+    parity: args.parity.slice(0, MAX_REPORT_BOXES).map((result) => describeParity(result, name, level)),
+    freeBytes: bavail * bsize,
+  }
+}
+
+/** The bundles that are known, newest first, and the blobs that are here of what they name.
+ *  @returns in `blobs` no more than a report may hold */
+export function describeBundles(store: Pick<MirrorStore, 'catalog' | 'blobs'>): {
+  bundles: Bundles
+  blobs: Set<Sha256>
+} {
+  const held = new Set<Sha256>()
+  const bundles: Bundles = []
+  for (const row of (store.catalog.state()?.bundles ?? []).toReversed()) {
+    const { targets } = row.metadata
+    if (targets === undefined) continue
+    const trees = treesOf(store, row)
+    const missing = missingPaths(trees?.values() ?? [], (sha256) => store.blobs.has(sha256))
+    bundles.push({
+      number: row.number,
+      state: sha256Of(targets),
+      isComplete: trees !== undefined && missing.length === 0 && !row.isRevoked,
+    })
+    for (const tree of trees?.values() ?? []) {
+      for (const { sha256, bytes } of tree.entries.values()) {
+        if (held.size < MAX_REPORT_BLOBS && !held.has(sha256) && store.blobs.sizeOf(sha256) === bytes) held.add(sha256)
+      }
+    }
+  }
+  return { bundles, blobs: held }
+}
+
+/** undefined where a tree is damaged: of that bundle nothing is claimed */
+function treesOf(
+  store: Pick<MirrorStore, 'catalog' | 'blobs'>,
+  { number }: StateBundle,
+): Map<string, Tree> | undefined {
+  try {
+    return readTrees(store.blobs, store.catalog.trees(number))
+  } catch (error) {
+    if (isGapferryError(error)) return undefined
+    throw error
+  }
+}
+
+/** Who did it, and from which files, stays here. */
+function resultsOf({ catalog }: MirrorStore): ReportResult[] {
+  const rows = catalog.audit.rows(MAX_ROWS).filter(({ what }) => what !== null && REPORTED.test(what.command))
+  return rows.slice(-MAX_REPORT_RESULTS).map(({ at, what, result }) => ({
+    at,
+    command: what!.command,
+    result,
+    ...(what!.bundle === undefined ? {} : { bundle: what!.bundle }),
+    ...(what!.groups === undefined ? {} : { groups: what!.groups.map(clean) }),
+  }))
+}
+
+function contactsOf(storeDir: string): BoxContact[] {
+  try {
+    return readContacts(storeDir)
+  } catch (error) {
+    if (isGapferryError(error)) return []
+    throw error
+  }
+}
+
+function describeBox(box: BoxContact, name: (text: string) => string, level: Level): ReportBox {
+  const known = { box: name(box.installid), group: clean(box.group), lastAskedAt: formatIso(box.lastMs) }
+  if (level === 'minimal') return known
+  const { address, framework, phpver, brand, deployment, modules } = box
+  return {
+    ...known,
+    names: {
+      address: clean(address),
+      framework: maybeClean(framework),
+      phpver: maybeClean(phpver),
+      brand: maybeClean(brand),
+      deployment,
+      modules: Object.fromEntries([...modules].map(([rawname, version]) => [clean(rawname), clean(version)])),
+    },
+  }
+}
+
+function describeParity(result: ParityResult, name: (text: string) => string, level: Level): ReportParity {
+  const { box, checkedAt, holds, differences, inventory } = result
+  return {
+    box: name(box),
+    checkedAt,
+    holds,
+    differences: differences.length,
+    ...(level === 'full' ? { inventory, texts: differences.slice(0, MAX_TEXTS).map(clean) } : {}),
+  }
+}
+
+function maybeClean(text: string | null): string | null {
+  return text === null ? null : clean(text)
+}
+
+function clean(text: string): string {
+  return redact(text).toWellFormed().slice(0, MAX_TEXT).toWellFormed()
+}
