@@ -17,6 +17,7 @@ import { makeThrottle } from './throttle.ts'
 import { Transfer, type OnBytes } from './transfer.ts'
 import type { Way } from './ways.ts'
 import { Wire } from './wire.ts'
+import { makeSweeper } from './young-memory.ts'
 
 export type { RemoteFile } from './remote-file.ts'
 export type { OnBytes } from './transfer.ts'
@@ -82,6 +83,7 @@ export class Fetcher {
   readonly #limit: LimitFunction
   /** hosts that gave an answer in this run: no way to one of them may be a link that is down for a moment */
   readonly #answering = new Set<string>()
+  readonly #sweep = makeSweeper()
 
   constructor(options: FetcherOptions) {
     this.#options = options
@@ -181,7 +183,10 @@ export class Fetcher {
   }
 
   async #intoStore(file: RemoteFile, store: BlobStore, signal: AbortSignal, onBytes: OnBytes): Promise<FetchedBlob> {
-    const transfer = new Transfer(file, store.partials, onBytes)
+    const transfer = new Transfer(file, store.partials, (bytes) => {
+      onBytes(bytes)
+      this.#sweep(bytes)
+    })
     const batch = store.batch()
     try {
       const attempt = async (url: string): Promise<Origin> => {

@@ -115,7 +115,9 @@ export function planSources(laptop: Laptop): PlanSources {
   return {
     lookYum: (repo) => lookYum(repo, context),
     lookAdvisories: (upstream) => lookAdvisories(upstream, context),
-    lookFile: (file) => lookFile(file, { fetcher, store, memory: ledger, signal }),
+    // A HEAD is two round trips, because the connection is not used again: at 60 ms, 40 of them in turn take 6 s.
+    lookFiles: (files) =>
+      fetcher.all(files, (file, either) => lookFile(file, { fetcher, store, memory: ledger, signal: either }), signal),
     planModules: (site, group, boxes) => planGroupModules({ ...laptop, asked }, site, group, boxes),
     findUnprovided: (parts) => findUnprovided(parts, { store, signal }),
     boxesOf: (site, group) =>

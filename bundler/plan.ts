@@ -92,7 +92,8 @@ export interface PlanSources extends BoxSources {
   /** the group's repositories as the site's last bundle has them */
   carriedBefore: (site: string, group: string) => Promise<ReadonlyMap<string, EarlierRepository>>
   lookYum: (repo: YumRepo) => Promise<YumUpstream>
-  lookFile: (file: VendorFile) => Promise<PlannedFile>
+  /** in the order of the files */
+  lookFiles: (files: readonly VendorFile[]) => Promise<PlannedFile[]>
   /** what a group with modules carries of them; a text says why nothing, `files` what comes beside them */
   planModules: (
     site: string,
@@ -132,7 +133,8 @@ export function sharedSources(sources: PlanSources): PlanSources {
     ...sources,
     lookYum: once(sources.lookYum, upstreamKey),
     lookAdvisories: once(sources.lookAdvisories, ({ id, data }) => `${id} ${data.primary}`),
-    lookFile: once(sources.lookFile, (file) => JSON.stringify(file)),
+    // Of equal lists the failure is shared, too.
+    lookFiles: once(onceEach(sources.lookFiles, JSON.stringify), JSON.stringify),
   }
 }
 
@@ -171,8 +173,7 @@ async function planOthers(
   boxes: readonly BoxInventory[],
   sources: PlanSources,
 ): Promise<Pick<PlannedGroup, 'modules' | 'files' | 'warnings'>> {
-  const files: PlannedFile[] = []
-  for (const file of group.files) files.push(await sources.lookFile(file))
+  const files = await sources.lookFiles(group.files)
   if (group.modules === undefined) return { files, warnings: [] }
   const found = await sources.planModules(site, { ...group, modules: group.modules }, boxes)
   files.push(...found.files)
@@ -330,5 +331,18 @@ function once<A, R>(look: (argument: A) => Promise<R>, keyOf: (argument: A) => s
     const known = seen.get(key) ?? look(argument)
     seen.set(key, known)
     return known
+  }
+}
+
+function onceEach<A, R>(
+  look: (all: readonly A[]) => Promise<R[]>,
+  keyOf: (argument: A) => string,
+): (all: readonly A[]) => Promise<R[]> {
+  const seen = new Map<string, R>()
+  return async (all) => {
+    const fresh = new Map(all.map((one) => [keyOf(one), one] as const).filter(([key]) => !seen.has(key)))
+    const found = await look([...fresh.values()])
+    for (const [i, key] of [...fresh.keys()].entries()) seen.set(key, found[i]!)
+    return all.map((one) => seen.get(keyOf(one))!)
   }
 }

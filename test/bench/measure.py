@@ -19,4 +19,9 @@ if done.returncode != 0:
     sys.stderr.buffer.write(done.stderr)
     sys.exit("%s: exit status %d" % (" ".join(sys.argv[1:]), done.returncode))
 used = resource.getrusage(resource.RUSAGE_CHILDREN)
-print(json.dumps({"wallSeconds": wall, "cpuSeconds": used.ru_utime + used.ru_stime, "peakMb": used.ru_maxrss * 1024 / 1e6}))
+print(json.dumps({
+    "wallSeconds": wall,
+    "cpuSeconds": used.ru_utime + used.ru_stime,
+    "userSeconds": used.ru_utime,
+    "peakMb": used.ru_maxrss * 1024 / 1e6,
+}))

@@ -30,6 +30,7 @@ export interface Usage {
   wallSeconds: number
   /** user and system */
   cpuSeconds: number
+  userSeconds: number
   /** of the largest process, in 10⁶ bytes */
   peakMb: number
 }

@@ -10,6 +10,7 @@ import { formatTable } from '../../manifests/console.ts'
 import { bytesMetrics } from './bytes.ts'
 import { importMetrics, packMetrics, verifyMetrics } from './carry.ts'
 import { workFolder } from './folders.ts'
+import { linkMetrics } from './link.ts'
 import { cutFilelistsMetrics, cutPrimaryMetrics, parseMetrics } from './lists.ts'
 import { isMet, notInstalled, type Metric } from './measure.ts'
 import { memoryMetrics, startMetrics } from './mirror.ts'
@@ -25,6 +26,8 @@ interface Group {
   /** programs without which there is nothing to measure */
   needs: readonly string[]
 }
+
+const LINK_ENDS = ['aria2c', 'carried', 'carried-aria2c', 'cpu', 'memory']
 
 const GROUPS: Record<string, Group> = {
   pack: { metrics: packMetrics, names: ['pack', 'pack-memory', 'pack-durable'], needs: ['python3', 'tar', 'openssl'] },
@@ -61,6 +64,11 @@ const GROUPS: Record<string, Group> = {
     metrics: scaleMetrics,
     names: ['pack-4gb-memory', 'verify-4gb-memory', 'import-4gb-memory'],
     needs: ['python3'],
+  },
+  link: {
+    metrics: linkMetrics,
+    names: ['link', 'link-resets'].flatMap((name) => [name, ...LINK_ENDS.map((end) => `${name}-${end}`)]),
+    needs: ['python3', 'ip', 'nsenter', 'setpriv', 'nginx', 'aria2c'],
   },
   memory: { metrics: memoryMetrics, names: ['memory-idle', 'memory-load'], needs: [] },
   start: { metrics: startMetrics, names: ['start', 'start-gapferry'], needs: [] },

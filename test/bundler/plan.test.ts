@@ -62,7 +62,8 @@ function sources(packages: Record<string, PackageRow[]>): PlanSources & { looked
         warnings: [],
       } satisfies YumUpstream)
     },
-    lookFile: (file) => Promise.resolve({ url: file.url, as: file.as as TreePath, bytes: 3, reason: 'named in files' }),
+    lookFiles: (files) =>
+      Promise.resolve(files.map(({ url, as }) => ({ url, as: as as TreePath, bytes: 3, reason: 'named in files' }))),
     planModules: () => Promise.reject(new Error('no modules here')),
     lookAdvisories: () => Promise.resolve(undefined),
     boxesOf: () => [],

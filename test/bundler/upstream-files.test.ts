@@ -1,11 +1,15 @@
+import { createServer, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import type { VendorFile } from '../../bundler/config.ts'
 import { Fetcher, makeDispatcher } from '../../bundler/fetch.ts'
+import { runGapferry } from '../../bundler/program.ts'
 import { fetchFile, lookFile, type FileSources, type PlannedFile } from '../../bundler/upstream-files.ts'
 import { sha256Of } from '../../manifests/digest.ts'
 import { BlobStore } from '../../storage/blobs.ts'
 import { Ledger } from '../../storage/ledger.ts'
+import { inside } from '../helpers/inside.ts'
 import { startUpstream, type Upstream } from '../helpers/upstream.ts'
 
 const dispatcher = makeDispatcher()
@@ -135,4 +139,29 @@ t.test('a place of Gapferry and a broken digest are refused before the network i
   await t.rejects(lookFile({ ...entry, as: 'yum/x' }, sources), { code: 'PATH_CONFLICT' })
   await t.rejects(lookFile({ ...entry, sha256: 'abc' }, sources), { code: 'DIGEST_INVALID' })
   t.equal(upstream.requests.length, 0)
+})
+
+t.test('the files of a group are looked at together, not one after the other', async (t) => {
+  const waiting: ServerResponse[] = []
+  const server = createServer((_, response) => {
+    waiting.push(response)
+    if (waiting.length === 3) for (const one of waiting) one.writeHead(200, { 'content-length': '5' }).end()
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => server.close())
+  const { port } = server.address() as AddressInfo
+  const files = ['a', 'b', 'c'].map((name) => `{ url: 'http://127.0.0.1:${port}/${name}', as: ${name}.bin }`)
+  const dir = t.testdir({
+    'gapferry.yaml': `apiVersion: gapferry/v1
+kind: Fleet
+sites:
+  - name: hq
+    groups:
+      - { name: a, origin: 'http://mirror.lan:8416', files: [${files.join(', ')}] }
+`,
+  })
+  const signal = AbortSignal.timeout(10_000)
+  const { status, stderr } = await inside(runGapferry, dir, ['plan'], { signal })
+  t.equal(status, 0, stderr)
+  t.equal(waiting.length, 3)
 })

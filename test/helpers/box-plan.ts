@@ -90,7 +90,7 @@ export async function planWorld(world: BoxPlanWorld): Promise<Plan> {
           verdict: 'good' as const,
           warnings: [],
         }),
-      lookFile: () => Promise.reject(new Error('no files here')),
+      lookFiles: (files) => (files.length === 0 ? Promise.resolve([]) : Promise.reject(new Error('no files here'))),
       planModules: () => Promise.reject(new Error('no modules here')),
       findUnprovided: () => Promise.reject(new Error('for groups without boxes')),
       lookAdvisories: ({ id }) => Promise.resolve(world.advisories?.[id]),

@@ -201,11 +201,11 @@ export async function servedBy(mirrorDir: string, { before, after, gap }: Scene)
   }
 }
 
-/** What no finished run leaves below a folder: temporary names, and anything in staging/. */
+/** What no finished run leaves below a folder: temporary names, anything in staging/, and of a pull in partial/. */
 export function leftovers(dir: string): string[] {
   return readdirSync(dir, { recursive: true, withFileTypes: true })
     .map((entry) => join(entry.parentPath, entry.name).slice(dir.length + 1))
-    .filter((path) => /\.part$|\.new-|(?:^|\/)(?:staging|tmp)\/./.test(path))
+    .filter((path) => /\.part$|\.new-|(?:^|\/)(?:staging|tmp|partial)\/./.test(path))
     .sort()
 }
 
