@@ -183,8 +183,8 @@ export class Fetcher {
   }
 
   async #intoStore(file: RemoteFile, store: BlobStore, signal: AbortSignal, onBytes: OnBytes): Promise<FetchedBlob> {
-    const transfer = new Transfer(file, store.partials, (bytes) => {
-      onBytes(bytes)
+    const transfer = new Transfer(file, store.partials, (bytes, isFromEarlier) => {
+      onBytes(bytes, isFromEarlier)
       this.#sweep(bytes)
     })
     const batch = store.batch()
