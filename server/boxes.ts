@@ -17,15 +17,22 @@ export function currentOddities(box: BoxContact): Oddity[] {
   return [...box.oddities].filter(([, atMs]) => box.lastMs - atMs < MENDED_MS).map(([oddity]) => oddity)
 }
 
+/** The boxes that asked, as readContacts gives them. They are a help, and none that anything depends on.
+ *  @returns undefined where they cannot be read */
+export function knownContacts(storeDir: string): BoxContact[] | undefined {
+  try {
+    return readContacts(storeDir)
+  } catch (error) {
+    if (isGapferryError(error)) return undefined
+    throw error
+  }
+}
+
 /** How many boxes asked, when the last did, and how many of them are set up wrongly.
  *  @returns null where that cannot be read */
 export function boxSummary(storeDir: string): { asked: number; lastMs: number | null; odd: number } | null {
-  try {
-    const all = readContacts(storeDir)
-    const odd = all.filter((box) => currentOddities(box).length > 0).length
-    return { asked: all.length, lastMs: all[0]?.lastMs ?? null, odd }
-  } catch (error) {
-    if (isGapferryError(error)) return null
-    throw error
-  }
+  const all = knownContacts(storeDir)
+  if (all === undefined) return null
+  const odd = all.filter((box) => currentOddities(box).length > 0).length
+  return { asked: all.length, lastMs: all[0]?.lastMs ?? null, odd }
 }

@@ -21,7 +21,8 @@ import {
 import type { Tree } from '../manifests/tree.ts'
 import type { CatalogState, StateBundle } from '../storage/catalog-state.ts'
 import { missingPaths, readTrees } from '../storage/completeness.ts'
-import { readContacts, type BoxContact } from '../storage/contacts.ts'
+import type { BoxContact } from '../storage/contacts.ts'
+import { knownContacts } from './boxes.ts'
 import { pseudonym, type Identity } from './identity.ts'
 import { formatIso } from './status.ts'
 import type { MirrorStore } from './store.ts'
@@ -75,9 +76,7 @@ export function makeReport(
     served: store.catalog.state()!.releases.map(({ group, number, role }) => ({ group, bundle: number, role })),
     blobs: packBlobs(blobs),
     results: resultsOf(store),
-    boxes: contactsOf(store.dir)
-      .slice(0, MAX_REPORT_BOXES)
-      .map((box) => describeBox(box, name, level)),
+    boxes: (knownContacts(store.dir) ?? []).slice(0, MAX_REPORT_BOXES).map((box) => describeBox(box, name, level)),
     parity: args.parity.slice(0, MAX_REPORT_BOXES).map((result) => describeParity(result, name, level)),
     freeBytes: bavail * bsize,
   }
@@ -133,15 +132,6 @@ function resultsOf({ catalog }: MirrorStore): ReportResult[] {
     ...(what!.bundle === undefined ? {} : { bundle: what!.bundle }),
     ...(what!.groups === undefined ? {} : { groups: what!.groups.map(clean) }),
   }))
-}
-
-function contactsOf(storeDir: string): BoxContact[] {
-  try {
-    return readContacts(storeDir)
-  } catch (error) {
-    if (isGapferryError(error)) return []
-    throw error
-  }
 }
 
 function describeBox(box: BoxContact, name: (text: string) => string, level: Level): ReportBox {

@@ -2,14 +2,14 @@
 import { readFileSync, statSync } from 'node:fs'
 import { basename, resolve } from 'node:path'
 import { plural } from '../../manifests/console.ts'
-import { GapferryError, isGapferryError } from '../../manifests/errors.ts'
+import { GapferryError } from '../../manifests/errors.ts'
 import { MAX_INVENTORY_BYTES } from '../../manifests/inventory-lines.ts'
 import { parseInventory, type Inventory } from '../../manifests/inventory.ts'
 import type { TreePath } from '../../manifests/path.ts'
 import type { Surroundings } from '../../manifests/program.ts'
 import { makeProgress } from '../../manifests/progress.ts'
-import { readContacts, type BoxContact } from '../../storage/contacts.ts'
 import type { ServedTree } from '../../storage/releases.ts'
+import { knownContacts } from '../boxes.ts'
 import type { MirrorConfig } from '../config.ts'
 import { readFacts } from '../status.ts'
 import { judgeClock, type MirrorStore } from '../store.ts'
@@ -53,7 +53,7 @@ function patients(around: Surroundings, store: MirrorStore, config: MirrorConfig
   const box = options.box === undefined ? undefined : readBox(resolve(around.cwd, options.box))
   const released = (group: string): ServedTree | null => served.get(group)?.released ?? null
   const groups = chosenGroups(all, options, box, released)
-  const contacts = contactsOf(store.dir)
+  const contacts = knownContacts(store.dir) ?? []
   return groups.map((group) => {
     const tree = released(group)
     return {
@@ -91,16 +91,6 @@ function chosenGroups(
   throw new GapferryError('USAGE_INVALID', `--box: nothing here says which group ${box.box} belongs to`, {
     hint: `name it: --group ${all.join(' or --group ')}`,
   })
-}
-
-/** They are a help, and none that anything depends on. */
-function contactsOf(storeDir: string): BoxContact[] {
-  try {
-    return readContacts(storeDir)
-  } catch (error) {
-    if (isGapferryError(error)) return []
-    throw error
-  }
 }
 
 function readBox(file: string): Inventory {
