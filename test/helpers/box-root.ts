@@ -1,10 +1,13 @@
-import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
-import { dirname, join, resolve } from 'node:path'
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { boxTool } from '../../bundler/box/tool.ts'
 import { makeRpmDatabase } from './rpm-database.ts'
 import type { PackageSpec } from './rpm-spec.ts'
 import { run, type Outcome } from './process.ts'
 
-export const GAPFERRY_BOX = resolve(import.meta.dirname, '../../server/box/gapferry-box')
+/** The tool as boxes get it, in a file that goes when the test's process ends. */
+export const GAPFERRY_BOX = writeTool()
 /** Every shell the sh file is written for, as a command. bash stands for CentOS 7's /bin/sh, dash for Debian's. */
 export const SHELLS: [string, ...string[]][] = [['dash'], ['bash', '--posix'], ['bash'], ['busybox', 'sh']]
 
@@ -25,6 +28,14 @@ const BUSYBOX = [
   'id',
   'uname',
 ]
+
+function writeTool(): string {
+  const dir = mkdtempSync(join(tmpdir(), 'gapferry-box-tool-'))
+  process.on('exit', () => rmSync(dir, { recursive: true, force: true }))
+  const file = join(dir, 'gapferry-box')
+  writeFileSync(file, boxTool(), { mode: 0o755 })
+  return file
+}
 
 /** A folder for `path` of runBox in which these tools are the named ones. */
 export function toolsFolder(dir: string, tools: (typeof TOOLS)[number]): string {

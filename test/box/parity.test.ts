@@ -1,18 +1,18 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import t, { type Test } from 'tap'
-import { parseInventory } from '../../../manifests/inventory.ts'
+import { parseInventory } from '../../manifests/inventory.ts'
 import {
   parityPath,
   parseParityResult,
   serializeParity,
   type ParityPlan,
   type ParityResult,
-} from '../../../manifests/parity.ts'
-import { makeBoxRoot, runBox, SHELLS, TOOLS, toolsFolder } from '../../helpers/box-root.ts'
-import { makeLab, type Lab } from '../../helpers/lab.ts'
-import { report, type Outcome } from '../../helpers/process.ts'
-import type { PackageSpec } from '../../helpers/rpm-spec.ts'
+} from '../../manifests/parity.ts'
+import { makeBoxRoot, runBox, SHELLS, TOOLS, toolsFolder } from '../helpers/box-root.ts'
+import { makeLab, type Lab } from '../helpers/lab.ts'
+import { report, type Outcome } from '../helpers/process.ts'
+import type { PackageSpec } from '../helpers/rpm-spec.ts'
 
 const INSTALLED: PackageSpec[] = [
   { name: 'a', version: '1', epoch: 1 },

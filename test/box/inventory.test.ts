@@ -1,11 +1,11 @@
 import { mkdirSync, readFileSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
-import { parseInventory, type Inventory } from '../../../manifests/inventory.ts'
-import { formatNevra, formatRelation } from '../../../manifests/rpm-version.ts'
-import { GAPFERRY_BOX, makeBoxRoot, manyPackages, runBox, SHELLS, TOOLS, toolsFolder } from '../../helpers/box-root.ts'
-import { mustRun, report, run } from '../../helpers/process.ts'
-import type { PackageSpec } from '../../helpers/rpm-spec.ts'
+import { parseInventory, type Inventory } from '../../manifests/inventory.ts'
+import { formatNevra, formatRelation } from '../../manifests/rpm-version.ts'
+import { GAPFERRY_BOX, makeBoxRoot, manyPackages, runBox, SHELLS, TOOLS, toolsFolder } from '../helpers/box-root.ts'
+import { mustRun, report, run } from '../helpers/process.ts'
+import type { PackageSpec } from '../helpers/rpm-spec.ts'
 
 const PACKAGES: PackageSpec[] = [
   {

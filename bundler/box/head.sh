@@ -1,0 +1,64 @@
+#!/bin/sh
+# gapferry-box: what a PBXact or FreePBX box tells about itself, and checks, where updates come from a Gapferry mirror.
+# One POSIX sh file without dependencies: CentOS 7 (bash 4.2, rpm 4.11, yum 3.4.3) and later, Debian 12.
+#
+# `inventory` changes nothing: it takes no lock, writes no file and no cache, and starts no part of FreePBX. Whatever it
+# cannot read it leaves out, and says so; a package database that cannot be read whole is an error, not a short list.
+# Format: manifests/FORMAT.md of Gapferry.
+
+set -u
+LC_ALL=C
+export LC_ALL
+umask 077
+PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export PATH
+
+TOOL=0.1.0
+WAIT_SECONDS=5
+MAX_PLAN_BYTES=4194304
+MAX_KEY_FILES=20
+MAX_KEY_BYTES=65536
+NEWLINE='
+'
+TAB=$(printf '\t')
+
+main() {
+  case ${1:-} in
+  inventory) shift && inventory "$@" ;;
+  parity) shift && parity "$@" ;;
+  -h | --help | help) usage ;;
+  --version) printf '%s\n' "$TOOL" ;;
+  '') fail 2 'a command is missing' ;;
+  *) fail 2 "there is no command \"$1\"" ;;
+  esac
+}
+
+usage() {
+  cat <<'TEXT'
+Usage: gapferry-box COMMAND [OPTIONS]
+
+  inventory          write what this box has to standard output; changes nothing
+  parity [ORIGIN]    would an update from the mirror do what was planned? Installs nothing;
+                     writes the result to standard output, exit status 1 where it differs
+                     (ORIGIN: scheme, host and port; default: as in the repository files)
+
+Options:
+  --root DIR         look at the system below DIR, as at a mounted disk (default: /)
+  --box NAME         parity: what the laptop calls this box (default: its host name)
+  --help, --version
+
+Examples, as root:
+  gapferry-box inventory > box.gfi
+  gapferry-box parity > box.parity
+TEXT
+}
+
+# fail STATUS WHAT [NEXT]: exit status 1 failed, 2 wrong use, 4 something is missing
+fail() {
+  printf 'gapferry-box: %s\n  next: %s\n' "$2" "${3:-gapferry-box --help}" >&2
+  exit "$1"
+}
+
+say() {
+  printf 'gapferry-box: %s\n' "$1" >&2
+}
