@@ -79,6 +79,12 @@ export function makeReport(
     boxes: (knownContacts(store.dir) ?? []).slice(0, MAX_REPORT_BOXES).map((box) => describeBox(box, name, level)),
     parity: args.parity.slice(0, MAX_REPORT_BOXES).map((result) => describeParity(result, name, level)),
     freeBytes: bavail * bsize,
+    inventories: [],
+    readiness: [],
+    enrolled: [],
+    authority: null,
+    delivery: null,
+    licenses: [],
   }
 }
 
