@@ -55,7 +55,9 @@ export function pseudonym({ key }: Pick<Identity, 'key'>, site: string, name: st
 /** How a deployment is known at the mirror: nothing to whoever does not have the key, however few IDs there may be.
  *  @returns 64 hex digits */
 export function deploymentHmac({ key }: Pick<Identity, 'key'>, site: string, deploymentId: string): string {
-  return createHmac('sha256', derivedKey(key, site, 'gapferry-deployment 1')).update(deploymentId).digest('hex')
+  return createHmac('sha256', derivedKey(key, site, 'gapferry-deployment 1'))
+    .update(deploymentId)
+    .digest('hex')
 }
 
 /** 32 bytes for one purpose. @param info  names it */
