@@ -71,7 +71,7 @@ export async function takeReport(
     throw older(what, report, last.sequence)
   }
   ledger.write(() => {
-    if (isNewIdentity) ledger.reports.pinIdentity(site, identity)
+    if (isNewIdentity) ledger.identities.accept(site, identity)
     ledger.reports.keep({ site, sequence: report.sequence, addedAtMs: nowMs, document, state: null })
   })
   return { report, outcome: isNewIdentity ? 'accepted' : 'added', words }
@@ -194,7 +194,7 @@ async function acceptIdentity(
   { words: given, isConfirmed, ask }: Acceptance,
   what: string,
 ): Promise<boolean> {
-  const pinned = ledger.reports.identity(site)
+  const pinned = ledger.identities.of(site)?.identity
   if (given !== undefined && parseFingerprint(given) !== words) throw otherIdentity(what, words, 'not the words given')
   if (pinned === identity) return false
   if (given !== undefined) return true
