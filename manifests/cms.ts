@@ -7,7 +7,7 @@
 import { createDecipheriv, createPublicKey, diffieHellman, hash, privateDecrypt } from 'node:crypto'
 import { type KeyObject, X509Certificate } from 'node:crypto'
 import type * as Pki from 'pkijs'
-import { checkDer } from './der.ts'
+import { checkDer } from './der-check.ts'
 import { GapferryError } from './errors.ts'
 
 /** The most that is sealed, and the most that is read of something sealed. */
