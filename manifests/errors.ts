@@ -127,6 +127,8 @@ const CODES = {
   REPORT_KEY_MISSING: { exit: 4 },
   REPORT_NOT_CONFIRMED: { exit: 2 },
   CERTIFICATE_INVALID: { exit: 3 },
+  // licenses
+  CMS_INVALID: { exit: 3 },
   // stores and the mirror
   STORE_MISSING: { exit: 2 },
   STORE_VERSION: { exit: 2 },
