@@ -39,6 +39,14 @@ export function ensureIdentity({ dir, site }: { dir: string; site: string }, now
   return identity
 }
 
+/** As it is in a store; undefined where there is none yet. @throws STORE_DAMAGED */
+export function readIdentity(dir: string): Identity | undefined {
+  const key = readKey(join(dir, IDENTITY_FILES[0]))
+  if (key === undefined) return undefined
+  const publicKey = publicKeyOf(key)
+  return { key, publicKey, words: identityWords(publicKey) }
+}
+
 /** Brings back what a backup has; an identity that is here stays: reports of it were accepted since. */
 export function putIdentity(dir: string, files: ReadonlyMap<string, { bytes(): Buffer }>): void {
   const [secretFile] = IDENTITY_FILES
