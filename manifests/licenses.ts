@@ -12,7 +12,6 @@ import { MAX_CMS_BYTES } from './cms.ts'
 import { DeploymentId, Expires, Product } from './license.ts'
 import type { LicenseDate } from './license-facts.ts'
 
-export const LICENSES_TARGET = 'licenses'
 /** Of either document. */
 export const MAX_LICENSES_BYTES = 1024 * 1024
 /** As many boxes as a mirror serves. */
