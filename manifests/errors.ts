@@ -130,6 +130,7 @@ const CODES = {
   CERTIFICATE_INVALID: { exit: 3 },
   // licenses
   CMS_INVALID: { exit: 3 },
+  LICENSE_INVALID: { exit: 3 },
   // stores and the mirror
   STORE_MISSING: { exit: 2 },
   STORE_VERSION: { exit: 2 },
