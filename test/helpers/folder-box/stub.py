@@ -162,6 +162,8 @@ def statements(text):
         char = text[i]
         if char in '\'"':
             literal, i = string(text, i)
+            if part[-1:] in 'xX':  # X'6869', which sqlite would keep as bytes
+                part, literal = part[:-1], bytes.fromhex(literal).decode()
             part += "'%s'" % literal.replace("'", "''")
             continue
         if char == ';':
