@@ -9,7 +9,7 @@ import type { Logger } from 'pino'
 import { GapferryError } from '../manifests/errors.ts'
 import { systemCode } from '../storage/durable.ts'
 import { addAdminRoutes, answerBadPath, checksHost, type MirrorStatus } from './admin.ts'
-import { formatListen, listenerUrl, type Listener, type MirrorConfig, type OriginListener } from './config.ts'
+import { formatListen, listenerUrl, namesOf, type Listener, type MirrorConfig, type OriginListener } from './config.ts'
 import { contentAnswers, refusal, type Answer, type ContentRequest } from './content.ts'
 import { HostTable } from './hosts.ts'
 import type { Contacts } from './contacts.ts'
@@ -173,8 +173,9 @@ function originEndpoint(origins: OriginListener[], { served, sender, limit, cont
   return new Endpoint(listener, {
     app,
     onUp: (port) => {
-      const named = origins.map(({ hosts, group }) => ({ hosts, value: group }))
-      answer = contentAnswers(new HostTable({ host: listener.host, port }, named), served)
+      const named = origins.map((origin) => ({ hosts: namesOf(origin), value: origin.group }))
+      const vendorNames = new Set(origins.filter((origin) => origin.vendorNames).map(({ group }) => group))
+      answer = contentAnswers(new HostTable({ host: listener.host, port }, named), served, vendorNames)
     },
   })
 }
