@@ -5,7 +5,7 @@ import { once } from 'node:events'
 import type { DestinationStream, Logger } from 'pino'
 import { pino } from 'pino'
 import { redact } from '../manifests/errors.ts'
-import { buildMirror } from './app.ts'
+import { buildMirror, type OriginUrl } from './app.ts'
 import { ContactStore } from '../storage/contacts.ts'
 import type { MirrorConfig } from './config.ts'
 import { Contacts } from './contacts.ts'
@@ -15,7 +15,7 @@ import { clockFloor, healState, type MirrorStore, type ReadOnlyStore } from './s
 
 export interface ServedUrls {
   admin: string
-  origins: readonly { group: string; url: string }[]
+  origins: readonly OriginUrl[]
 }
 
 /** @param args.around  logs go to `stderr`; ends when `signal` is aborted

@@ -73,8 +73,9 @@ function sourceOf(place: string, { bases }: Carried): string | undefined {
 
 /** A package's source without the package's own path: host and path. */
 function baseOf(source: string, file: string): string | undefined {
-  const { host, pathname } = new URL(source)
-  if (!isVendorName(host)) return undefined
+  const url = URL.parse(source)
+  if (url === null || !/^https?:$/.test(url.protocol) || !isVendorName(url.host)) return undefined
+  const { hostname: host, pathname } = url
   const parts = pathname.split('/')
   return host + parts.slice(0, parts.length - file.split('/').length).join('/') + '/'
 }
