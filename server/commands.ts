@@ -17,7 +17,8 @@ import { ensureIdentity } from './identity.ts'
 import { addInit } from './init-command.ts'
 import { addParity } from './parity-command.ts'
 import { addReport } from './report-command.ts'
-import { renderBundles, renderRelease, renderRollback, renderStatus } from './render.ts'
+import { AND_NAMES, renderBundles, renderRelease, renderRollback, renderStatus } from './render.ts'
+import type { ServedUrls } from './serve.ts'
 import { bundleStatuses, originWarnings, readFacts, siteStatus } from './status.ts'
 import { addStoreCommands } from './store-commands.ts'
 import { judgeClock, openStore, openStoreForWriting, openStoreToServe, type MirrorStore } from './store.ts'
@@ -192,6 +193,7 @@ function parseNumber(text: string): number {
   })
 }
 
-function renderUrls({ admin, origins }: { admin: string; origins: readonly { group: string; url: string }[] }): string {
-  return [...origins.map(({ group, url }) => `${group}  ${url}`), `admin  ${admin}`].join('\n')
+function renderUrls({ admin, origins }: ServedUrls): string {
+  const rows = origins.map(({ group, url, vendorNames }) => `${group}  ${url}${vendorNames ? AND_NAMES : ''}`)
+  return [...rows, `admin  ${admin}`].join('\n')
 }

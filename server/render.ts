@@ -167,7 +167,12 @@ function renderMissing(missing: ImportResult['missing']): string {
   return lines.join('\n')
 }
 
-function originRow({ group, url, yum, bundle, role, rollback }: SiteStatus['origins'][number]): string[] {
+/** Behind an origin's address. */
+export const AND_NAMES = ', and the vendor’s names'
+
+function originRow(origin: SiteStatus['origins'][number]): string[] {
+  const { group, yum, bundle, role, rollback } = origin
+  const url = `${origin.url}${origin.vendorNames ? AND_NAMES : ''}`
   const way = rollback.isPossible ? 'rollback is possible' : `no rollback: ${rollback.reason}`
   const what = {
     current: `bundle ${bundle}`,

@@ -5,8 +5,8 @@ import { once } from 'node:events'
 import type { DestinationStream, Logger } from 'pino'
 import { pino } from 'pino'
 import { redact } from '../manifests/errors.ts'
-import { buildMirror } from './app.ts'
 import type { BoxInventories } from '../storage/box-inventories.ts'
+import { buildMirror, type OriginUrl } from './app.ts'
 import { ContactStore } from '../storage/contacts.ts'
 import { lockStore } from '../storage/database.ts'
 import type { MirrorConfig } from './config.ts'
@@ -19,7 +19,7 @@ import { clockFloor, healState, type MirrorStore, type ReadOnlyStore } from './s
 
 export interface ServedUrls {
   admin: string
-  origins: readonly { group: string; url: string }[]
+  origins: readonly OriginUrl[]
 }
 
 /** @param args.around  logs go to `stderr`; ends when `signal` is aborted
