@@ -127,7 +127,7 @@ export function listenerUrl({ host, port, hosts }: Listener): string {
 }
 
 /** True for an address of this machine's own, or one that stands for all of them. */
-function isAnyAddress(host: string): boolean {
+export function isAnyAddress(host: string): boolean {
   return host === '0.0.0.0' || host === '::'
 }
 

@@ -20,12 +20,16 @@ import { identityWords, keyDigest, publicKeyOf } from '../manifests/report.ts'
 import { replaceFile } from '../storage/durable.ts'
 import { issueCertificate, pemOf, type Issuer } from './issue.ts'
 
-export interface Identity {
+/** What signs reports, and what a person compares. */
+export interface ReportIdentity {
   key: KeyObject
   /** base64 of the SubjectPublicKeyInfo */
   publicKey: string
   /** twelve, of the public key: the laptop asks for them once */
   words: string
+}
+
+export interface Identity extends ReportIdentity {
   /** issues certificates for boxes and for the listener that they come to */
   authority: Issuer
   /** opens what is sealed for this mirror */
@@ -41,6 +45,7 @@ export const MAX_IDENTITY_BYTES = 16 * 1024
 const PSEUDONYM_CHARS = 16
 const DAY_MS = 86_400_000
 const AUTHORITY_YEARS = 20
+const WHICH = { identity: 'that signs reports', authority: 'of the authority', delivery: 'that opens licenses' }
 /** so that two authorities of a site can be told apart */
 const SHORT_DIGEST = 8
 
@@ -52,7 +57,7 @@ interface Place {
 /** Made where there is none. The caller holds the store's lock.
  *  @throws STORE_DAMAGED for a key or certificate that is none; SPACE_SHORT */
 export function ensureIdentity({ dir, site }: Place, nowMs: number): Identity {
-  const key = ensureKey(join(dir, 'identity.key'), 'that signs reports')
+  const key = ensureKey(join(dir, 'identity.key'), WHICH.identity)
   const authority = ensureAuthority({ dir, site }, nowMs)
   const delivery = ensureDelivery({ dir, site }, authority)
   const publicKey = publicKeyOf(key)
@@ -68,6 +73,14 @@ export function ensureIdentity({ dir, site }: Place, nowMs: number): Identity {
 /** Whether all of it is there, so that `ensureIdentity` would write nothing. */
 export function hasIdentity(dir: string): boolean {
   return IDENTITY_FILES.every((name) => existsSync(join(dir, name)))
+}
+
+/** As it is in a store; undefined where there is none yet. @throws STORE_DAMAGED */
+export function readIdentity(dir: string): ReportIdentity | undefined {
+  const key = readKey(join(dir, 'identity.key'), WHICH.identity)
+  if (key === undefined) return undefined
+  const publicKey = publicKeyOf(key)
+  return { key, publicKey, words: identityWords(publicKey) }
 }
 
 /** Brings back what a backup has; an identity that is here stays: reports of it were accepted since, and boxes have
@@ -99,7 +112,7 @@ export function derivedKey(key: KeyObject, site: string, info: string): Buffer {
 }
 
 function ensureAuthority({ dir, site }: Place, nowMs: number): Issuer {
-  const key = ensureKey(join(dir, 'authority.key'), 'of the authority')
+  const key = ensureKey(join(dir, 'authority.key'), WHICH.authority)
   const made = new Date(nowMs)
   const certificate = ensureCertificate(join(dir, 'authority.pem'), key, () =>
     issueCertificate({
@@ -121,7 +134,7 @@ function ensureAuthority({ dir, site }: Place, nowMs: number): Issuer {
 }
 
 function ensureDelivery({ dir, site }: Place, authority: Issuer): Issuer {
-  const key = ensureKey(join(dir, 'delivery.key'), 'that opens licenses')
+  const key = ensureKey(join(dir, 'delivery.key'), WHICH.delivery)
   const file = join(dir, 'delivery.pem')
   const certificate = ensureCertificate(file, key, () =>
     issueCertificate({ kind: 'delivery', site, key, name: 'delivery', issuer: authority, ...lifeOf(authority) }),
