@@ -44,6 +44,7 @@ const MirrorSettings = strictObject({
     [],
   ),
   inventories: v.exactOptional(v.boolean(), true),
+  boxes: v.exactOptional(strictObject({ listen: Listen, hosts: Hosts })),
   keepPreviousHours: v.exactOptional(v.pipe(v.number(), v.minValue(0), v.maxValue(8784)), 48),
 })
 
@@ -74,6 +75,8 @@ export interface MirrorConfig {
   origins: OriginListener[]
   /** whether origins take inventories from boxes */
   takesInventories: boolean
+  /** where boxes fetch licenses, over TLS; undefined: nowhere */
+  boxes: Listener | undefined
   /** immutable paths of a replaced tree stay fetchable for so long, counted from being replaced */
   keepPreviousHours: number
 }
@@ -101,6 +104,7 @@ export function parseMirrorConfig(text: string, file: string): MirrorConfig {
     admin: parseListener(settings.admin, `${file}: admin`),
     origins: settings.origins.map((origin) => parseOrigin(origin, file)),
     takesInventories: settings.inventories,
+    boxes: settings.boxes === undefined ? undefined : parseListener(settings.boxes, `${file}: boxes`),
     keepPreviousHours: settings.keepPreviousHours,
   }
   refuseTwice(config)
@@ -142,7 +146,7 @@ export function namesOf({ hosts, vendorNames }: OriginListener): string[] {
 }
 
 /** True for an address of this machine's own, or one that stands for all of them. */
-function isAnyAddress(host: string): boolean {
+export function isAnyAddress(host: string): boolean {
   return host === '0.0.0.0' || host === '::'
 }
 
@@ -177,7 +181,12 @@ function parseListener({ listen, hosts }: { listen: string; hosts: string[] }, w
 }
 
 /** What could not be told apart when a request comes in, or could not be opened twice. */
-function refuseTwice({ file, admin, origins }: MirrorConfig): void {
+function refuseTwice({ file, admin, origins, boxes }: MirrorConfig): void {
+  if (boxes !== undefined && [admin, ...origins].some((other) => sharesSocket(boxes, other))) {
+    throw new GapferryError('CONFIG_INVALID', `${file}: boxes listens at ${formatListen(boxes)}, where another does`, {
+      hint: 'give it a port of its own, as in 0.0.0.0:8490',
+    })
+  }
   for (const [i, origin] of origins.entries()) {
     const others = origins.slice(i + 1)
     if (others.some((other) => other.group === origin.group)) {
