@@ -57,11 +57,7 @@ freepbx() {
 # Tab separated: version V · module NAME VERSION ENABLED · setting KEY VALUE DEFAULT · profile KEY VALUE · repos LIST ·
 # sound TYPE MODULE LANGUAGE FORMAT INSTALLED. A table that is not there is passed over.
 database_rows() {
-  user=$(php_setting AMPDBUSER) && name=$(php_setting AMPDBNAME)
-  have mysql && [ -n "$user" ] || return 0
-  host=$(php_setting AMPDBHOST)
-  MYSQL_PWD=$(php_setting AMPDBPASS) within mysql --batch --skip-column-names --force --connect-timeout=3 \
-    --host="${host:-localhost}" --user="$user" "${name:-asterisk}" --execute="
+  database "
       SELECT 'version', value FROM admin WHERE variable = 'version';
       SELECT 'module', modulename, version, enabled FROM modules;
       SELECT 'setting', keyword, value, defaultval FROM freepbx_settings WHERE keyword IN ('AMPWEBROOT', 'MODULE_REPO',
@@ -71,7 +67,17 @@ database_rows() {
       SELECT 'profile', 'ucount', COUNT(*) FROM users;
       SELECT 'repos', data FROM module_xml WHERE id IN ('repos_json', 'repos_serialized') ORDER BY id LIMIT 1;
       SELECT 'sound', type, module, language, format, installed FROM soundlang_packages
-        WHERE installed <> '' AND type <> '' AND module <> '' AND language <> '' AND format <> '';" 2>/dev/null
+        WHERE installed <> '' AND type <> '' AND module <> '' AND language <> '' AND format <> '';" --force
+}
+
+# database SQL [OPTION]: rows of FreePBX's database, tab separated, as mysql escapes them; nothing where it cannot be read
+database() {
+  user=$(php_setting AMPDBUSER) && name=$(php_setting AMPDBNAME)
+  have mysql && [ -n "$user" ] || return 0
+  host=$(php_setting AMPDBHOST)
+  sql=$1 && shift
+  MYSQL_PWD=$(php_setting AMPDBPASS) within mysql --batch --skip-column-names --connect-timeout=3 \
+    --host="${host:-localhost}" --user="$user" "${name:-asterisk}" --execute="$sql" "$@" 2>/dev/null
 }
 
 php_setting() {

@@ -6,7 +6,19 @@ have() {
 
 # within COMMAND…: ended after a few seconds; a box that hangs somewhere still tells the rest
 within() {
-  if have timeout; then timeout "$WAIT_SECONDS" "$@" </dev/null; else "$@" </dev/null; fi
+  waiting "$WAIT_SECONDS" "$@"
+}
+
+# waiting SECONDS COMMAND…
+waiting() {
+  if have timeout; then timeout "$@" </dev/null; else shift && "$@" </dev/null; fi
+}
+
+# A python of either kind, or nothing
+any_python() {
+  for python in python3 python2 python /usr/libexec/platform-python; do
+    ! have "$python" || { printf '%s\n' "$python" && break; }
+  done
 }
 
 # Lines as words: without a space
