@@ -26,6 +26,7 @@ main() {
   case ${1:-} in
   inventory) shift && inventory "$@" ;;
   parity) shift && parity "$@" ;;
+  apply) shift && apply "$@" ;;
   -h | --help | help) usage ;;
   --version) printf '%s\n' "$TOOL" ;;
   '') fail 2 'a command is missing' ;;
@@ -41,6 +42,8 @@ Usage: gapferry-box COMMAND [OPTIONS]
   parity [ORIGIN]    would an update from the mirror do what was planned? Installs nothing;
                      writes the result to standard output, exit status 1 where it differs
                      (ORIGIN: scheme, host and port; default: as in the repository files)
+  apply DIR          one box and no mirror: take the bundle of the stick at DIR, and update from
+                     it (gapferry-box apply --help)
 
 Options:
   --root DIR         look at the system below DIR, as at a mounted disk (default: /)
