@@ -6,8 +6,13 @@ import { readFileSync } from 'node:fs'
 import { wordlist } from '@scure/bip39/wordlists/english.js'
 
 /** In their order: `head.sh` says what the file is, the functions behind it may stand in any. */
-const SHELL_PARTS = ['head', 'inventory', 'packages', 'parity', 'freepbx', 'readiness', 'tools', 'changes']
-const PYTHON_PARTS: Record<string, string> = { choose: './choose.py' }
+const SHELL_PARTS = ['head', 'inventory', 'packages', 'parity', 'freepbx', 'readiness', 'tools', 'changes', 'license']
+const PYTHON_PARTS: Record<string, string> = {
+  choose: './choose.py',
+  whole: './whole.py',
+  mirror: './mirror.py',
+  license: './license.py',
+}
 /** Where a python part names it, it has the words of fingerprints. */
 const WORDS = '@words@'
 
