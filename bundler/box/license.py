@@ -26,7 +26,7 @@ def license_folders(root):
     for folder in FOLDERS:
         found = os.path.realpath(os.path.join(root, folder))
         if found not in allowed:
-            raise Failure(3, '/%s is a link to another place: licenses are not written there' % folder, 'make it a folder again')
+            raise Failure(3, '/%s is a link to another place: licenses are not written there' % folder, 'make it a folder again', 'LICENSE_PLACE')
         real[folder] = found
     return real
 
@@ -67,7 +67,7 @@ def deployment_of(root):
     raise Failure(4, 'this box has no Deployment ID: it was never activated', 'put its Deployment ID into /etc/schmooze/pbxid')
 
 def owners(root, kind):
-    """name → number, of the box below `root`"""
+    """{name: number}, of the box below `root`"""
     if not root.strip('/'):
         return dict((row[0], row[2]) for row in (pwd.getpwall() if kind == 'passwd' else grp.getgrall()))
     text = read_plain(os.path.join(root, 'etc', kind), 1 << 22) or b'root:x:0:0:'
@@ -131,8 +131,8 @@ def opened(root, sealed):
     status, data, _ = openssl(['cms', '-decrypt', '-inform', 'DER', '-recip', own(root, 'box.pem'), '-inkey', own(root, 'box.key')], sealed)
     return data if status == 0 else None
 
-def refused(why):
-    return Failure(3, 'the license is refused: %s' % why, 'gapferry license list, on the laptop')
+def refused(why, code='LICENSE_INVALID'):
+    return Failure(3, 'the license is refused: %s' % why, 'gapferry license list, on the laptop', code)
 
 def once(pairs):
     if len(set(name for name, _ in pairs)) != len(pairs):
@@ -148,9 +148,9 @@ def parse_license(data, site, deployment):
     if not isinstance(doc, dict) or set(doc) != DOCUMENT or doc['_type'] != 'gapferry-license' or doc['format'] != 1:
         raise refused('it is no license document of format 1')
     if site and doc['site'] != site:
-        raise refused('it is for another site than %s' % site)
+        raise refused('it is for another site than %s' % site, 'LICENSE_SITE')
     if doc['deploymentId'] != deployment:
-        raise refused('it is for another deployment than this box')
+        raise refused('it is for another deployment than this box', 'LICENSE_DEPLOYMENT')
     files = doc['files']
     if not isinstance(files, list) or not 0 < len(files) <= MAX_FILES:
         raise refused('it has no files, or more than %d' % MAX_FILES)
@@ -158,7 +158,7 @@ def parse_license(data, site, deployment):
     if sum(len(one['data']) for one in doc['files']) > MAX_FILES_BYTES:
         raise refused('its files have more than %d bytes' % MAX_FILES_BYTES)
     if ids_in([(one['path'], one['data']) for one in doc['files']]) - set([deployment]):
-        raise refused('one of its files is for another deployment than this box')
+        raise refused('one of its files is for another deployment than this box', 'LICENSE_DEPLOYMENT')
     return doc
 
 def parse_file(file):
@@ -184,7 +184,7 @@ class Installation(object):
     def __init__(self, root):
         self.root, self.home = root, home(root)
         self.folders = license_folders(root)
-        self.whole = Whole(self.home, 'license', list(self.folders.values()))
+        self.whole = Whole(self.home, 'license', list(self.folders.values()), os.path.realpath(root))
         self.whole.lock()
         if self.whole.recover():
             say('an interrupted installation of a license was completed')
@@ -229,19 +229,21 @@ class Installation(object):
         new = dates_in([(one['path'], one['data']) for one in doc['files']])
         both = [name for name in new if name in here]
         if both and all(new[name] <= here[name] for name in both) and any(new[name] < here[name] for name in both):
-            raise Failure(3, 'the license that is here is newer than the one that was brought: it stays', 'gapferry-box license --force, to go back')
+            raise Failure(3, 'the license that is here is newer than the one that was brought: it stays',
+                          'gapferry-box license --force, to go back', 'LICENSE_OLDER')
 
     def owner(self, file):
         users, groups = owners(self.root, 'passwd'), owners(self.root, 'group')
         for name, known in ((file['owner'], users), (file['group'], groups)):
             if name not in known:
-                raise refused('%s is for "%s", whom this box does not know' % (file['path'], name[:32]))
+                raise refused('%s is for "%s", whom this box does not know' % (file['path'], name[:32]), 'LICENSE_OWNER')
         return users[file['owner']], groups[file['group']]
 
     def notes(self, doc, content, same):
         """What is known of it, and that FreePBX is still to be told: replaced together with the files."""
         about = {'content': content, 'site': doc['site'], 'files': dict((one['path'], one['sha256']) for one in doc['files'])}
-        result = {'format': 1, 'license': content, 'result': 'installed', 'files': len(doc['files'])}
+        dates = sorted(dates_in([(one['path'], one['data']) for one in doc['files']]).items())
+        result = {'result': 'installed', 'license': content, 'expires': [{'name': name, 'date': day} for name, day in dates[:200]]}
         notes = [('installed', about), ('pending', result)] + ([] if same else [('restart', {})])
         return [(os.path.join(self.home, name), json.dumps(value).encode('ascii'), 0o600, None) for name, value in notes]
 
@@ -263,7 +265,7 @@ class Installation(object):
             shutil.rmtree(os.path.join(self.home, name))
 
 def dates_in(files):
-    """name of a module's end → day, of several the last; spellings that are not understood are left out"""
+    """{name of what ends: day}, of several the last; spellings that are not understood are left out"""
     found = {}
     for _, data in files:
         for name, value in lines_of(data):
@@ -287,7 +289,7 @@ def install(root, path, site, force):
     here = Installation(root)
     data = opens(root, path)
     if data is None:
-        raise refused('it is sealed for another key, or it was changed')
+        raise refused('it is sealed for another key, or it was changed', 'LICENSE_SEALED')
     told(root, here.install(data, site, force))
 
 def told(root, doc):
@@ -326,7 +328,7 @@ def fetch(root, quiet, force):
     try:
         data = opened(root, sealed)
         if data is None or digest_of(data) != content:
-            raise refused('it does not open with the key of this box, or it is not what the mirror says')
+            raise refused('it does not open with the key of this box, or it is not what the mirror says', 'LICENSE_SEALED')
         doc = here.install(data, None, force)
     except Failure as failure:
         return not_installed(root, here, content, failure, off)
@@ -337,8 +339,8 @@ def fetch(root, quiet, force):
 
 def not_installed(root, here, content, failure, off):
     """The mirror hears why, once."""
-    result = {'format': 1, 'license': content[:64], 'result': 'refused' if failure.status == 3 else 'failed', 'why': str(failure)[:500]}
-    report(root, result, off)
+    result = {'result': 'refused' if failure.status == 3 else 'failed', 'code': failure.code}
+    report(root, dict(result, license=content) if re.match('[0-9a-f]{64}$', content) else result, off)
     if failure.status == 3:
         path = os.path.join(here.home, 'refused')
         remove(path)

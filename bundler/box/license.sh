@@ -44,12 +44,13 @@ license_install() {
 
 # license_keep: for keep. Of a box that is enrolled: ends what was interrupted, and installs what the mirror has that is new.
 # One line on stdout for each thing done
-license_keep() {
-  [ -r "$ROOT/etc/gapferry/enrolled" ] || return 0
-  license_python fetch quiet '' || kept=$?
-  license_python finish quiet || kept=$?
-  return "${kept:-0}"
-}
+license_keep() (
+  status=0
+  [ -r "$ROOT/etc/gapferry/enrolled" ] || exit 0
+  license_python fetch quiet '' || status=$?
+  license_python finish quiet || status=$?
+  exit "$status"
+)
 
 # mirror_put NAME FILE: sends it to /boxes/<this box>/NAME of the mirror where the box is enrolled
 mirror_put() {
@@ -77,15 +78,17 @@ license_options() {
 }
 
 # license_python MODE ARGUMENT…
-license_python() {
+license_python() (
   find_manager
   python=$(interpreter)
   have "$python" || fail 4 'there is no python here' 'install python3'
-  mode=$1
-  shift
-  # python looks for modules where it is started, and anybody may have put some there
-  (cd / && { python_whole && python_mirror && python_license; } | GAPFERRY_TOOL=$TOOL "$python" -E - "$mode" "$ROOT" "$@")
-}
+  cd / # python looks for modules where it is started, and anybody may have put some there
+  { python_whole && python_mirror && python_license; } | {
+    mode=$1
+    shift
+    GAPFERRY_TOOL=$TOOL "$python" -E -W ignore - "$mode" "$ROOT" "$@"
+  }
+)
 
 absolute() {
   case $1 in /*) printf '%s\n' "$1" ;; *) printf '%s/%s\n' "$PWD" "$1" ;; esac

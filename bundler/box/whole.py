@@ -4,10 +4,12 @@
 import base64, binascii, errno, fcntl, glob, hashlib, json, os, re, shutil, signal, stat, subprocess, sys, threading, time
 
 class Failure(Exception):
-    """`status` as in product: 1 failed, 2 usage, 3 refused, 4 missing, 5 no space, 6 network, 7 busy."""
-    def __init__(self, status, text, step='gapferry-box --help'):
+    """`status`: 1 failed, 2 wrong use, 3 refused, 4 something is missing, 5 no space, 6 network, 7 busy. `code` is what the
+       mirror is told."""
+    def __init__(self, status, text, step='gapferry-box --help', code=None):
         Exception.__init__(self, text)
         self.status, self.step = status, step
+        self.code = code or {5: 'BOX_SPACE', 7: 'BOX_BUSY'}.get(status, 'BOX_FAILED')
 
 def say(text):
     sys.stderr.write('gapferry-box: %s\n' % text)
@@ -23,11 +25,11 @@ def read_plain(path, limit):
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return None
         if error.errno == errno.ELOOP:
-            raise Failure(3, '%s is a link: it is left as it is' % path, 'put a plain file there')
+            raise Failure(3, '%s is a link: it is left as it is' % path, 'put a plain file there', 'LICENSE_PLACE')
         raise
     if not stat.S_ISREG(os.fstat(number).st_mode):
         os.close(number)
-        raise Failure(3, '%s is no plain file: it is left as it is' % path, 'put a plain file there')
+        raise Failure(3, '%s is no plain file: it is left as it is' % path, 'put a plain file there', 'LICENSE_PLACE')
     with os.fdopen(number, 'rb') as file:
         data = file.read(limit + 1)
     if len(data) > limit:
@@ -69,9 +71,10 @@ def write_new(path, data, mode, owner=None):
 class Whole(object):
     """@param home  a folder of our own, for the journal and what is kept
        @param name  tells the temporary files of this one from those of others
-       @param folders  where its files are"""
-    def __init__(self, home, name, folders):
-        self.home, self.folders = home, folders
+       @param folders  where its files are
+       @param base  what paths of kept files are below"""
+    def __init__(self, home, name, folders, base='/'):
+        self.home, self.folders, self.base = home, folders, base
         self.journal = os.path.join(home, name + '.journal')
         self.prefix = '.gapferry-%s.' % name
 
@@ -143,11 +146,11 @@ class Whole(object):
             if data is None:
                 continue
             about = os.lstat(path)
-            place = os.path.join(building, path.lstrip('/'))
+            place = os.path.join(building, os.path.relpath(path, self.base))
             private_folder(os.path.dirname(place))
             write_new(place, data, stat.S_IMODE(about.st_mode), (about.st_uid, about.st_gid))
             sync_folder(os.path.dirname(place))
-            olds[path] = os.path.join(kept, path.lstrip('/'))
+            olds[path] = os.path.join(kept, os.path.relpath(path, self.base))
         if olds:
             os.rename(building, kept)
             sync_folder(os.path.dirname(kept))
