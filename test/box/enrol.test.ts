@@ -1,14 +1,14 @@
 import { X509Certificate } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
-import { connect, createServer, type AddressInfo } from 'node:net'
+import { createServer, type AddressInfo } from 'node:net'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { fingerprintWords } from '../../manifests/words.ts'
-import { SHELLS } from '../helpers/box-root.ts'
+import { GAPFERRY_BOX, SHELLS } from '../helpers/box-root.ts'
 import { makeLicenseBox, PYTHONS, type LicenseBox } from '../helpers/license-box.ts'
 import { makeAuthority, startLicenseMirror, type LicenseMirror, type MirrorFaults } from '../helpers/license-mirror.ts'
-import type { Outcome } from '../helpers/process.ts'
+import { run, type Outcome } from '../helpers/process.ts'
 
 const CODE = '7H3K-XW9Q-M2TD-ZZ04-PRVA-81CE'
 const DAY_MS = 86_400_000
@@ -44,10 +44,7 @@ for (const [index, python] of PYTHONS.entries()) {
     const outcome = await enrol({ code: CODE.toLowerCase().replaceAll('-', ''), name: 'PBX1' })
     const certificate = mirror.boxes.get('pbx1')!
     t.match(outcome, { status: 0, stderr: '' })
-    t.equal(
-      outcome.stdout,
-      `enrolled as pbx1 at ${mirror.url}\ncertificate: ${fingerprintWords(certificate)}\n`,
-    )
+    t.equal(outcome.stdout, `enrolled as pbx1 at ${mirror.url}\ncertificate: ${fingerprintWords(certificate)}\n`)
     const files = own()
     t.strictSame(Object.keys(files).sort(), ['authority.pem', 'box.key', 'box.pem', 'enrolled'])
     t.ok(new X509Certificate(files['box.pem']!).raw.equals(certificate))
@@ -60,8 +57,7 @@ for (const [index, python] of PYTHONS.entries()) {
   t.test(`the code can be read from standard input (${SHELLS[index]!.join(' ')})`, async (t) => {
     const { mirror, box } = await makeScene(t, {}, python)
     const script = `printf '%s\\n' "$CODE" | "$@"`
-    const tool = [...SHELLS[index]!, (await import('../helpers/box-root.ts')).GAPFERRY_BOX]
-    const { run } = await import('../helpers/process.ts')
+    const tool = [...SHELLS[index]!, GAPFERRY_BOX]
     const args = ['-c', script, 'sh', ...tool, 'enrol', mirror.url, '--box', 'pbx1', '--root', box.root]
     t.match(await run('sh', args, { env: { CODE } }), { status: 0, stdout: /^enrolled as pbx1/ })
   })
@@ -98,7 +94,7 @@ t.test('wrong use is told, and changes nothing', async (t) => {
   const { box, enrol, own } = await makeScene(t)
   const urls = ['http://127.0.0.1:8490', 'https://127.0.0.1', 'https://u:p@127.0.0.1:1', 'https://127.0.0.1:1/x']
   for (const url of urls) t.match(await box.run(['enrol', url, '--code', CODE]), { status: 2 }, url)
-  for (const name of ['a b', '../x', '', 'a'.repeat(70)]) t.match(await enrol({ name }), { status: 2 }, name)
+  for (const name of ['a b', '../x', 'a'.repeat(70)]) t.match(await enrol({ name }), { status: 2 }, name)
   t.match(await box.run(['enrol']), { status: 2, stderr: /address of the mirror is missing/ })
   t.match(await box.run(['enrol', '--file', 'x']), { status: 2 })
   t.strictSame(own(), {})
@@ -120,19 +116,14 @@ t.test('a mirror that is away, or is none', async (t) => {
 
 t.test('somebody in between, with another certificate, can pass nothing on', async (t) => {
   const { mirror, enrol, own } = await makeScene(t)
-  // It shows its own certificate, and hands on what it hears to the real one.
-  const between = await startLicenseMirror(t)
-  const heard: string[] = []
-  between.codes.set('pbx1', 'unknown to it')
-  between.faults.spoil = (_, body) => body
+  const between = await startLicenseMirror(t, { relayTo: mirror.url })
   t.match(await enrol({ url: between.url }), { status: 3 })
-  heard.push(between.requests.at(-1)!.line)
-  t.strictSame(heard, ['POST /enrol'])
+  t.ok(mirror.requests.some(({ line }) => line === 'POST /enrol'))
   t.strictSame(own(), {})
-  t.ok(mirror.codes.has('pbx1'))
+  t.ok(mirror.codes.has('pbx1'), 'the code was not used up')
 })
 
-t.test('what it hears does not work at the mirror, and its own answer is not believed', async (t) => {
+t.test('an answer with another authority in it is not believed', async (t) => {
   const { mirror, enrol, own } = await makeScene(t)
   const forged = makeAuthority()
   mirror.faults.spoil = (what, body) => {
@@ -177,7 +168,10 @@ t.test('an old answer is not taken again', async (t) => {
 
 t.test('a certificate for another host is told', async (t) => {
   const { enrol, own } = await makeScene(t, { hosts: ['mirror.hq.lan', '10.0.0.1'] })
-  t.match(await enrol(), { status: 3, stderr: /certificate is for mirror\.hq\.lan, 10\.0\.0\.1, 127\.0\.0\.1, not for localhost|not for 127\.0\.0\.1/ })
+  t.match(await enrol(), {
+    status: 3,
+    stderr: /certificate is for mirror\.hq\.lan, 10\.0\.0\.1.*, not for 127\.0\.0\.1/,
+  })
   t.strictSame(own(), {})
 })
 
@@ -206,7 +200,10 @@ t.test('what answers over TLS 1.1 is not spoken to', async (t) => {
 t.test('a clock that is wrong is named, on whichever side', async (t) => {
   for (const python of PYTHONS) {
     const { mirror, box, enrol, own } = await makeScene(t, { aheadMs: 40 * DAY_MS }, python)
-    t.match(await enrol(), { status: 0, stderr: /the clocks differ by (39|40) days: it is .* here and .* at the mirror/ })
+    t.match(await enrol(), {
+      status: 0,
+      stderr: /the clocks differ by (39|40) days: it is .* here and .* at the mirror/,
+    })
     t.match(await box.run(['license']), { status: 4, stderr: /the clocks differ by/ })
     mirror.faults.aheadMs = -3 * 3_600_000
     t.match(await box.run(['license']), { status: 4, stderr: /the clocks differ by (2|3) hours/ })
@@ -220,13 +217,19 @@ t.test('a clock that is wrong is named, on whichever side', async (t) => {
 t.test('a box whose clock is before the mirror was made', async (t) => {
   for (const python of PYTHONS) {
     const { mirror, box, enrol, own } = await makeScene(t, {}, python)
-    const path = `${fakeTime(t, '-900d')}:${box.path}`
-    const early = await box.run(['enrol', mirror.url, '--code', CODE, '--box', 'pbx1'], { path })
-    t.match(early, { status: 3, stderr: /the clocks differ by (899|900) days.*not valid yet by the clock of this box/s })
+    const shell: [string, ...string[]] = ['faketime', '-f', '-900d', 'dash']
+    const early = await box.run(['enrol', mirror.url, '--code', CODE, '--box', 'pbx1'], { shell })
+    t.match(early, {
+      status: 3,
+      stderr: /the clocks differ by (899|900) days.*not valid yet by the clock of this box/s,
+    })
     t.strictSame(own(), {})
     mirror.codes.set('pbx1', CODE)
     t.match(await enrol(), { status: 0 })
-    t.match(await box.run(['license'], { path }), { status: 3, stderr: /the clocks differ by (899|900) days.*not valid yet.*\n.*next: set the clock/s })
+    t.match(await box.run(['license'], { shell }), {
+      status: 3,
+      stderr: /the clocks differ by (899|900) days.*not valid yet.*\n.*next: set the clock/s,
+    })
   }
 })
 
@@ -267,9 +270,3 @@ t.test('a key where there is no mirror, made once', async (t) => {
     t.not(own()['box.pem'], certificate.toString())
   }
 })
-
-/** A folder whose python and openssl live at another time. */
-function fakeTime(t: Test, offset: string): string {
-  const folder = join(t.testdir({}), '..', `${t.name.replaceAll(/\W+/g, '-')}-faketime`)
-  return makeFakeTime(t, folder, offset)
-}

@@ -31,7 +31,10 @@ const FILES: DocumentFile[] = [
 ]
 
 /** The bytes of a license document, right unless it is told otherwise. */
-export function licenseDocument({ files = FILES, ...changes }: { files?: DocumentFile[] } & Record<string, unknown> = {}): Buffer {
+export function licenseDocument({
+  files = FILES,
+  ...changes
+}: { files?: DocumentFile[] } & Record<string, unknown> = {}): Buffer {
   return canonicalJson({
     ...{ _type: 'gapferry-license', format: 1, site: 'hq', deploymentId: DEPLOYMENT, product: 'PBXact', expires: [] },
     ...{ host: null, capturedAt: null, files: files.map(documentFile) },

@@ -1,7 +1,7 @@
 import { createHash, createHmac, createPublicKey, generateKeyPairSync, X509Certificate } from 'node:crypto'
 import { once } from 'node:events'
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { createServer } from 'node:https'
+import { createServer, request } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import { sealCms } from '../../manifests/cms.ts'
@@ -24,6 +24,8 @@ export interface MirrorFaults {
   spoil?: (what: 'enrol' | 'license', body: Buffer) => Buffer
   /** the license's ETag instead of the right one */
   etag?: string
+  /** hands every request on to this mirror, and its answers back */
+  relayTo?: string
   /** status instead of the right one */
   status?: number
 }
@@ -47,7 +49,10 @@ export interface LicenseMirror {
 export function makeAuthority(notBeforeMs = Date.now() - 86_400_000): Issuer {
   const { privateKey: key } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
   const times = { notBeforeMs, notAfterMs: notBeforeMs + 20 * YEAR_MS }
-  return { key, certificate: new X509Certificate(issueCertificate({ kind: 'authority', site: 'hq', name: 'boxes', key, ...times })) }
+  return {
+    key,
+    certificate: new X509Certificate(issueCertificate({ kind: 'authority', site: 'hq', name: 'boxes', key, ...times })),
+  }
 }
 
 /** @param authority  whose certificates it has; default one of its own */
@@ -63,7 +68,16 @@ export async function startLicenseMirror(
     ...{ notBeforeMs, notAfterMs: notBeforeMs + YEAR_MS, hosts: faults.hosts ?? ['127.0.0.1'] },
   })
   const mirror: LicenseMirror = {
-    ...{ url: '', authority, codes: new Map(), licenses: new Map(), boxes: new Map(), requests: [], results: [], faults },
+    ...{
+      url: '',
+      authority,
+      codes: new Map(),
+      licenses: new Map(),
+      boxes: new Map(),
+      requests: [],
+      results: [],
+      faults,
+    },
   }
   const tls = { minVersion: 'TLSv1.2', requestCert: true, rejectUnauthorized: false } as const
   const server = createServer(
@@ -94,13 +108,15 @@ async function answer(mirror: LicenseMirror, own: Buffer, req: IncomingMessage, 
   const chunks: Buffer[] = []
   for await (const chunk of req) chunks.push(chunk as Buffer)
   const body = Buffer.concat(chunks)
-  const { aheadMs = 0, status = 200 } = mirror.faults
+  const { aheadMs = 0, status = 200, relayTo } = mirror.faults
+  if (relayTo !== undefined) return relay(`${relayTo}${url}`, method, body, res)
   res.setHeader('Date', new Date(Date.now() + aheadMs).toUTCString())
   const [, name = '', what = url] = /^\/boxes\/([^/]+)\/(.+)$/.exec(url) ?? []
   const reply = what === '/enrol' ? enrol(mirror, own, body) : undefined
   if (reply !== undefined) return void res.writeHead(status).end(spoiled(mirror, 'enrol', reply))
   const caller = (req.socket as TLSSocket).getPeerX509Certificate()?.raw
-  if (caller === undefined || mirror.boxes.get(name)?.equals(caller) !== true) return void res.writeHead(404).end('404\n')
+  if (caller === undefined || mirror.boxes.get(name)?.equals(caller) !== true)
+    return void res.writeHead(404).end('404\n')
   if (what === 'result') {
     mirror.results.push(JSON.parse(body.toString()) as Record<string, unknown>)
     return void res.writeHead(204).end()
@@ -111,6 +127,14 @@ async function answer(mirror: LicenseMirror, own: Buffer, req: IncomingMessage, 
   if (req.headers['if-none-match']?.includes(etag)) return void res.writeHead(304, { ETag: etag }).end()
   const sealed = await sealCms(license, [mirror.boxes.get(name)!])
   res.writeHead(status, { ETag: etag }).end(spoiled(mirror, 'license', sealed))
+}
+
+function relay(url: string, method: string, body: Buffer, res: ServerResponse): void {
+  const onward = request(url, { method, rejectUnauthorized: false }, (answer) => {
+    res.writeHead(answer.statusCode!)
+    answer.pipe(res)
+  })
+  onward.end(body)
 }
 
 function spoiled({ faults }: LicenseMirror, what: 'enrol' | 'license', body: Buffer): Buffer {
@@ -134,7 +158,9 @@ function enrol(mirror: LicenseMirror, own: Buffer, body: Buffer): Buffer | undef
   mirror.boxes.set(name, certificate)
   const { raw } = authority.certificate
   const answer = { certificate: pemOf(certificate), authority: pemOf(raw) }
-  return Buffer.from(JSON.stringify({ ...answer, proof: proofOf(code, 'gapferry-enrolled 1', digest(certificate), digest(raw)) }))
+  return Buffer.from(
+    JSON.stringify({ ...answer, proof: proofOf(code, 'gapferry-enrolled 1', digest(certificate), digest(raw)) }),
+  )
 }
 
 function proofOf(code: string, ...lines: string[]): string {
