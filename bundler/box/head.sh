@@ -27,6 +27,10 @@ main() {
   inventory) shift && inventory "$@" ;;
   parity) shift && parity "$@" ;;
   apply) shift && apply "$@" ;;
+  capture) shift && capture "$@" ;;
+  enrol) shift && enrol "$@" ;;
+  key) shift && key "$@" ;;
+  license) shift && license "$@" ;;
   -h | --help | help) usage ;;
   --version) printf '%s\n' "$TOOL" ;;
   '') fail 2 'a command is missing' ;;
@@ -45,14 +49,28 @@ Usage: gapferry-box COMMAND [OPTIONS]
   apply DIR          one box and no mirror: take the bundle of the stick at DIR, and update from
                      it (gapferry-box apply --help)
 
+  capture            write this box's license files as an archive to standard output, while it
+                     is activated; for `gapferry license add` on the laptop
+  enrol MIRROR       make this box known to the mirror that delivers its license
+                     (https://HOST:PORT, with the one-time CODE that `gapferry-mirror boxes
+                     enrol` shows there)
+  key                make a key for licenses where there is no mirror; shows its words
+  license            fetch the license from the mirror and install it, or take it from a file
+
 Options:
   --root DIR         look at the system below DIR, as at a mounted disk (default: /)
-  --box NAME         parity: what the laptop calls this box (default: its host name)
+  --code CODE        enrol: the one-time code; without it, or with -, it is read
+  --file FILE        license: a license that is sealed for this box's key
+  --force            license: also where what is here is newer
+  --box NAME         parity, enrol, key: what the laptop calls this box (default: its host name)
   --help, --version
 
 Examples, as root:
   gapferry-box inventory > box.gfi
   gapferry-box parity > box.parity
+  gapferry-box capture > box.license.tar
+  gapferry-box enrol https://mirror.hq.lan:8490
+  gapferry-box license
 TEXT
 }
 

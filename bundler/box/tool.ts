@@ -6,13 +6,17 @@ import { readFileSync } from 'node:fs'
 import { wordlist } from '@scure/bip39/wordlists/english.js'
 
 /** In their order: `head.sh` says what the file is, the functions behind it may stand in any. */
-const SHELL_PARTS = ['head', 'inventory', 'packages', 'parity', 'freepbx', 'readiness', 'tools', 'changes', 'apply', 'web']
+const SHELL_PARTS =
+  'head inventory packages parity freepbx readiness tools changes apply web license'.split(' ')
 const PYTHON_PARTS: Record<string, string> = {
   choose: './choose.py',
   verify: '../verify.py',
   apply: './apply.py',
   records: './records.py',
   upgrades: './upgrades.py',
+  whole: './whole.py',
+  mirror: './mirror.py',
+  license: './license.py',
 }
 /** Where a python part names it, it has the words of fingerprints. */
 const WORDS = '@words@'
