@@ -8,7 +8,7 @@ import { wordlist } from '@scure/bip39/wordlists/english.js'
 /** In their order: `head.sh` says what the file is, the functions behind it may stand in any. */
 const SHELL_PARTS = ['head', 'inventory', 'packages', 'parity', 'freepbx', 'readiness', 'tools', 'changes', 'apply', 'web']
 const PYTHON_PARTS: Record<string, string> = {
-  choose: './choose.py',
+  choose: './choose.py', probe: './probe.py',
   verify: '../verify.py',
   apply: './apply.py',
   records: './records.py',
