@@ -9,7 +9,7 @@ import { wordlist } from '@scure/bip39/wordlists/english.js'
 const SHELL_PARTS =
   'head inventory packages parity freepbx readiness tools changes apply web license'.split(' ')
 const PYTHON_PARTS: Record<string, string> = {
-  choose: './choose.py',
+  choose: './choose.py', probe: './probe.py',
   verify: '../verify.py',
   apply: './apply.py',
   records: './records.py',
