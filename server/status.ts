@@ -55,8 +55,8 @@ export interface OriginStatus {
   /** which of that bundle's trees is served */
   role: TreeRole | null
   releasedAt: string | null
-  /** whether the content before can be served again, and why not */
-  rollback: { isPossible: true } | { isPossible: false; reason: string }
+  /** whether the content before can be served again, of which bundle that is where it is known, and why not */
+  rollback: { isPossible: true; content: number | null } | { isPossible: false; reason: string }
 }
 
 export interface BundleStatus {
@@ -143,7 +143,9 @@ function rollbackOf(releases: Releases, released: ServedTree | null): OriginStat
   if (released === null) return { isPossible: false, reason: 'nothing is released yet' }
   if (released.role === 'previous') return { isPossible: false, reason: 'it is rolled back already' }
   const refusal = releases.rollbackRefusal(released.group)
-  return refusal === undefined ? { isPossible: true } : { isPossible: false, reason: refusal.message }
+  return refusal === undefined
+    ? { isPossible: true, content: releases.contentBefore(released.group) }
+    : { isPossible: false, reason: refusal.message }
 }
 
 /** The bundles that were imported, highest number first. */
