@@ -118,27 +118,17 @@ async function addReport(work: Work, found: Found, options: AddOptions, around: 
   }
 }
 
-/** A row of the trail where boxes' inventories changed. */
-async function addInventories(
+function addInventories(
   { ledger, fleet }: Work,
-  { signed, report: { site } }: TakenReport,
+  { signed, report: { site, inventories } }: TakenReport,
   what: string,
   around: Surroundings,
 ): Promise<TakenInventory[]> {
-  if (signed.report.inventories.length === 0) return []
+  if (inventories.length === 0) return Promise.resolve([])
   const asked = { command: 'inventory add', site, files: [what] }
-  const taken = takeInventories(fleet, signed, what, around.nowMs())
-  const kept = taken.filter(({ outcome }) => outcome === 'new' || outcome === 'replaced')
-  if (kept.length === 0) return taken
-  const boxes = kept.map(({ box }) => box)
-  await auditedOnLaptop(
-    ledger,
-    around,
-    asked,
-    async () => undefined,
-    () => ({ ...asked, boxes }),
-  )
-  return taken
+  const done = (taken: TakenInventory[]) => ({ ...asked, boxes: taken.flatMap(({ kept }) => kept ?? []) })
+  const take = async () => takeInventories(fleet, signed, what, around.nowMs())
+  return auditedOnLaptop(ledger, around, asked, take, done)
 }
 
 function askedOf({ file, site, bytes }: Found): AuditWhat & { command: string } {

@@ -17,6 +17,8 @@ const MAX_NUMBERS_AHEAD = 10_000
 export interface TakenInventory {
   /** as the laptop knows the box */
   box: string
+  /** where it was kept: name and digest, for the trail */
+  kept?: string
   outcome: 'new' | 'replaced' | 'unchanged' | 'older' | 'absent' | 'refused'
   /** of `refused` */
   error?: GapferryError
@@ -95,10 +97,8 @@ function keepOne(
   if (box?.inventory.digest === inventory.digest) return { box: name, outcome: 'unchanged' }
   const byHand = box?.isByHand === true && box.group !== undefined ? { group: box.group } : {}
   const choice = { addedAt, isReported: true, ...byHand }
-  return {
-    box: name,
-    outcome: keepInventory(fleet, siteOf(fleet, site), { name, bytes, inventory, choice, isForced: false }),
-  }
+  const outcome = keepInventory(fleet, siteOf(fleet, site), { name, bytes, inventory, choice, isForced: false })
+  return { box: name, outcome, kept: `${name} ${inventory.digest}` }
 }
 
 /** With reports nobody names a file, so the way out is another one. */
