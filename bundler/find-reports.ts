@@ -1,5 +1,5 @@
 /** Where reports are found: a file, or the stick. */
-import { closeSync, constants, fstatSync, openSync, readdirSync, readFileSync, statSync } from 'node:fs'
+import { closeSync, constants, fstatSync, openSync, readdirSync, readFileSync, readSync, statSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { GapferryError } from '../manifests/errors.ts'
 import { looksLikeMirrorIdentity, parseMirrorIdentity } from '../manifests/mirror-identity.ts'
@@ -18,6 +18,8 @@ export interface Found {
 
 const MAX_NAMES = 10_000
 /** What is public of a mirror, as its store has it. */
+/** Canonical form sorts the keys. */
+const FIRST_BYTES = Buffer.from('{"_type":"gapferry-sealed-report"')
 const IDENTITY_NAME = 'mirror-identity.json'
 const REPORT_NAME = /^([a-z0-9._-]{1,64})-([1-9][0-9]{0,12})\.report$/
 
@@ -58,8 +60,20 @@ function newestIn(folder: string, site: string): Found[] {
   return [{ file, site, bytes: readReport(file) }]
 }
 
+/** Whether a file is a sealed report, as far as its beginning tells. */
+export function isReport(file: string): boolean {
+  if (statSync(file, { throwIfNoEntry: false })?.isFile() !== true) return false
+  const fd = openSync(file, 'r')
+  try {
+    const start = Buffer.alloc(FIRST_BYTES.length)
+    return readSync(fd, start, 0, start.length, 0) === start.length && start.equals(FIRST_BYTES)
+  } finally {
+    closeSync(fd)
+  }
+}
+
 /** @throws USAGE_INVALID where there is none; REPORT_INVALID for what is no file, or too large a one */
-function readReport(file: string): Buffer {
+export function readReport(file: string): Buffer {
   let fd: number
   try {
     // A stick may hold a link, or a pipe that would be waited for.

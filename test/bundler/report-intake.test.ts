@@ -223,3 +223,36 @@ t.test('a number that another laptop used is not used again; one that cannot be 
   t.match(far.stderr, /warning: hq-7.report: it names bundle 1099511627776, .*--number-above 1099511627776/)
   t.equal(next(), 42)
 })
+
+t.test('init --from REPORT: a laptop whose keys are back hears from the mirror what was packed since', async (t) => {
+  const { dir, report, run, withLedger } = laptop(t)
+  await run(0, 'init', '.', '--no-passphrase')
+  mkdirSync(join(dir, 'new'))
+  const safe = join(dir, 'hq.backup')
+  const withPassphrase = { environment: { GAPFERRY_PASSPHRASE: 'a long passphrase' } }
+  t.equal((await inside(runGapferry, dir, ['keys', 'backup', '--to', safe], withPassphrase)).status, 0)
+  const named = [{ number: 12, state: sha256Of('targets 12'), isComplete: true }]
+  const file = report({ 'old-1': { box: 'old-1' } }, { bundles: named, served: [] })
+
+  const fresh = (...args: string[]) => inside(runGapferry, join(dir, 'new'), args, withPassphrase)
+  const early = await fresh('init', '--from', file)
+  t.match(early.stderr, /REPORT_KEY_MISSING.*\n.*keys restore FILE, then this again; without a backup: .*--root-key/)
+  t.equal((await fresh('keys', 'restore', safe)).status, 0)
+  t.match((await fresh('init', '--from', file)).stderr, /REPORT_NOT_CONFIRMED/)
+  const taken = await fresh('init', '--from', file, '--yes')
+  t.match(taken.stdout, /^hq: report of .* accepted\nhq: inventory of old-1: new\nhq: the next bundle is 13$/m)
+  t.equal(
+    withLedger((ledger) => ledger.nextNumber('hq')),
+    1,
+    'the other laptop was not asked',
+  )
+
+  // Set up from nothing, it has another key.
+  const other = join(dir, 'other')
+  mkdirSync(other)
+  writeFileSync(join(other, 'gapferry.yaml'), SETTINGS)
+  t.match(
+    (await inside(runGapferry, other, ['init', '--from', file, '--yes'])).stderr,
+    /no key of hq is here.*REPORT_KEY_MISSING/,
+  )
+})
