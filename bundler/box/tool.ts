@@ -6,10 +6,10 @@ import { readFileSync } from 'node:fs'
 import { wordlist } from '@scure/bip39/wordlists/english.js'
 
 /** In their order: `head.sh` says what the file is, the functions behind it may stand in any. */
-const SHELL_PARTS =
-  'head inventory packages parity freepbx readiness tools changes apply web license'.split(' ')
+const SHELL_PARTS = 'head inventory packages parity freepbx readiness tools changes apply web license'.split(' ')
 const PYTHON_PARTS: Record<string, string> = {
-  choose: './choose.py', probe: './probe.py',
+  choose: './choose.py',
+  probe: './probe.py',
   verify: '../verify.py',
   apply: './apply.py',
   records: './records.py',
