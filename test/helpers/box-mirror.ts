@@ -8,6 +8,7 @@ import type { Test } from 'tap'
 import { sealCms } from '../../manifests/cms.ts'
 import { bitString, der, integer, oid, sequence } from '../../manifests/der.ts'
 import { sha256Of } from '../../manifests/digest.ts'
+import { GapferryError } from '../../manifests/errors.ts'
 import { BoxAccess, type BoxAccessArgs } from '../../server/box-access.ts'
 import { boxListener, type BoxListener } from '../../server/box-listener.ts'
 import { newCode, proofOf, sealCode } from '../../server/enrol-code.ts'
@@ -74,7 +75,10 @@ export async function boxMirror(t: Test, options: { refusalMs?: number } = {}): 
   const args: BoxAccessArgs = {
     ...{ store, identity },
     licenses: { licenseFor: (deployment) => Promise.resolve(licenses.get(deployment)) },
-    keepInventory: ({ box, bytes }) => void inventories.push({ box, bytes }),
+    keepInventory: ({ box, bytes }) => {
+      if (bytes.toString().startsWith('refuse')) throw new GapferryError('INVENTORY_INVALID', bytes.toString())
+      inventories.push({ box, bytes })
+    },
     around: { nowMs, user: 'test', signal: new AbortController().signal, stderr: process.stderr },
     log: pino({ base: null }, { write: (line: string) => void log.push(line) }),
   }
