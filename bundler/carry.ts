@@ -6,7 +6,8 @@ import { formatTime, plural } from '../manifests/console.ts'
 import { sha256Of, type Sha256 } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { MAX_AHEAD_MS } from '../manifests/metadata.ts'
-import { isPointer, MAX_TREE_BYTES, parseTree } from '../manifests/tree.ts'
+import { parseSealedLicenses } from '../manifests/licenses.ts'
+import { isPointer, isTreeTarget, LICENSES_TARGET, MAX_TREE_BYTES, parseTree } from '../manifests/tree.ts'
 import { blobFault, CHECK_BUFFER_BYTES } from '../storage/blob-check.ts'
 import type { BlobStore } from '../storage/blobs.ts'
 import type { Ledger, SignedBundle } from '../storage/ledger.ts'
@@ -23,6 +24,7 @@ import { makePlan, PLAN_FORMAT, sharedSources } from './plan.ts'
 import type { Plan, PlannedPackage, PlanSources } from './plan.ts'
 import type { Progress } from '../manifests/progress.ts'
 import { keepPlan } from './plan-file.ts'
+import { treesBefore } from './report-base.ts'
 import { ifSound, MEND } from './rot.ts'
 import type { Tell } from './run-log.ts'
 import { bringsKeys, signBundle } from './sign.ts'
@@ -117,10 +119,11 @@ export async function composeBundle(
   const createdAtMs = createdAfter(last, nowMs, laptop.warn)
   const signer = await keys.unlock()
   const context = { site: site.name, number, nowMs, store, signDetached: signer.signDetached.bind(signer) }
-  const composed = await composeSite(context, groups, last, (group) => ledger.promises(site.name, group))
-  for (const group of composed.withoutWayBack) {
+  const from = { last, before: treesBefore(ledger, site.name, last) }
+  const composed = await composeSite(context, groups, from, (group) => ledger.promises(site.name, group))
+  for (const { group, bundle } of composed.withoutWayBack) {
     laptop.warn(
-      `${group}: the content of bundle ${last!.number} is not in this store: a mirror cannot roll back from bundle ${number}`,
+      `${group}: the content of bundle ${bundle} is not in this store: a mirror cannot roll back from bundle ${number}`,
     )
   }
   const targets = new Map(
@@ -219,7 +222,7 @@ async function refuseRotten({ store, ledger, signal }: Laptop, { groups }: Plan[
 /** Whether what was made and signed for a bundle is here and sound; nobody could fetch it again. */
 function hasDocuments(store: BlobStore, { trees }: SignedBundle): boolean {
   return [...trees].every(([target, sha256]) =>
-    target === 'site'
+    !isTreeTarget(target)
       ? ifSound(() => store.read(sha256, MAX_TREE_BYTES)) !== undefined
       : signedTree(store, sha256, target) !== undefined,
   )
@@ -232,7 +235,8 @@ function describe(store: BlobStore, bundle: SignedBundle, isNew: boolean): Compo
   for (const [target, sha256] of bundle.trees) {
     const bytes = store.read(sha256, MAX_TREE_BYTES)
     documents.set(sha256, bytes)
-    if (target === 'site') continue
+    if (target === LICENSES_TARGET) for (const [blob, size] of parseSealedLicenses(bytes).blobs) wanted.set(blob, size)
+    if (!isTreeTarget(target)) continue
     const tree = parseTree(bytes, target)
     if (tree.role === 'current') paths += tree.entries.size
     for (const entry of tree.entries.values()) {

@@ -8,7 +8,7 @@ import { GapferryError } from '../manifests/errors.ts'
 import { parseTimestamp } from '../manifests/metadata.ts'
 import type { Surroundings } from '../manifests/program.ts'
 import { parseSiteFacts } from '../manifests/site.ts'
-import { parseTree } from '../manifests/tree.ts'
+import { isTreeTarget, parseTree } from '../manifests/tree.ts'
 import { fingerprintWords } from '../manifests/words.ts'
 import type { AuditWhat } from '../storage/audit.ts'
 import type { SignedBundle } from '../storage/ledger.ts'
@@ -25,7 +25,7 @@ import type { PackedBundle } from './render.ts'
 import { eachSite, type SiteFailure } from './sites.ts'
 import { renderSlip, type SlipContent } from './slip.ts'
 import { explainMedium } from './stick.ts'
-import { leaveOut } from './report.ts'
+import { leaveOut } from './report-base.ts'
 import { verifyPart } from './verify.ts'
 
 export interface DeliverOptions {
@@ -168,7 +168,7 @@ function slipContent({ bundle, documents }: ComposedBundle, around: Surroundings
     expiresAtMs,
     bundler: `gapferry ${around.version}`,
     facts: parseSiteFacts(document('site')),
-    trees: [...trees.keys()].filter((name) => name !== 'site').map((name) => parseTree(document(name), name)),
+    trees: [...trees.keys()].filter(isTreeTarget).map((name) => parseTree(document(name), name)),
     fingerprint: fingerprintWords(roots[0]!),
   }
 }

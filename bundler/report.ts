@@ -1,18 +1,15 @@
 /**
- * Reports of mirrors on the laptop: judged, remembered, and what the next bundle may leave out because of them. A bundle never
- * counts as arrived because it was packed: only a report, or a person who reads a mirror's words, says so.
+ * Reports of mirrors on the laptop: judged and remembered. A bundle never counts as arrived because it was packed: only a
+ * report, or a person who reads a mirror's words, says so. What follows for the next bundle: report-base.ts.
  */
-import { formatTime } from '../manifests/console.ts'
-import { sha256Of, type Sha256 } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { openReport, parseSealedReport } from '../manifests/report-seal.ts'
-import { heldBlobs, keyDigest, parseReport, publicKeyOf, wholeBundle } from '../manifests/report.ts'
+import { keyDigest, parseReport, publicKeyOf, wholeBundle } from '../manifests/report.ts'
 import type { Report, SignedReport } from '../manifests/report.ts'
-import { isPointer } from '../manifests/tree.ts'
 import { parseFingerprint, parseStateWords, stateWords } from '../manifests/words.ts'
-import type { BlobStore } from '../storage/blobs.ts'
-import type { Ledger, SignedBundle } from '../storage/ledger.ts'
-import { signedTree } from './signed-tree.ts'
+import type { Ledger } from '../storage/ledger.ts'
+import type { KnownReport } from '../storage/reports.ts'
+import { stateOf } from './report-base.ts'
 
 /** Who says that an identity is that of a site's mirror. */
 export interface Acceptance {
@@ -30,21 +27,6 @@ export interface TakenReport {
   outcome: 'added' | 'accepted' | 'known'
   /** of the mirror's identity */
   words: string
-}
-
-/** What a bundle does not carry, because the site has it. */
-export interface LeftOut {
-  count: number
-  bytes: number
-  /** who says so, for people */
-  source: string
-}
-
-/** What a site has, as far as somebody said so. */
-interface Base {
-  held: ReadonlySet<Sha256>
-  /** where that is known from, for people */
-  source: string
 }
 
 const ANOTHER = 'gapferry-mirror report --to DIR'
@@ -67,11 +49,9 @@ export async function takeReport(
   const isNewIdentity = await acceptIdentity(ledger, signed, acceptance, what)
   const last = ledger.reports.last(site)
   if (!isNewIdentity && last?.document?.equals(document) === true) return { report, outcome: 'known', words }
-  if (!isNewIdentity && !isForced && last !== undefined && report.sequence <= last.sequence) {
-    throw older(what, report, last.sequence)
-  }
+  if (!isNewIdentity && !isForced && last !== undefined) refuseOlder(last, report, what)
   ledger.write(() => {
-    if (isNewIdentity) ledger.reports.pinIdentity(site, identity)
+    if (isNewIdentity) ledger.identities.accept(site, identity)
     ledger.reports.keep({ site, sequence: report.sequence, addedAtMs: nowMs, document, state: null })
   })
   return { report, outcome: isNewIdentity ? 'accepted' : 'added', words }
@@ -92,38 +72,6 @@ export function takeWords(ledger: Ledger, args: { site: string; words: string; n
   const { sequence = 0 } = ledger.reports.last(site) ?? {}
   ledger.reports.keep({ site, sequence, addedAtMs: nowMs, document: null, state: stateOf(bundle) })
   return bundle.number
-}
-
-/** What the next bundle of the site may leave out; undefined where nobody said what the site has.
- *  @throws REPORT_INVALID where the ledger was changed */
-function reportedBase({ ledger, store }: { ledger: Ledger; store: BlobStore }, site: string): Base | undefined {
-  const last = ledger.reports.last(site)
-  if (last === undefined) return undefined
-  if (last.document !== null) {
-    const { report } = parseReport(last.document, `report of ${site}`)
-    const source = `the report of ${formatTime(Date.parse(report.createdAt))}`
-    return { held: heldBlobs(report, `report of ${site}`), source }
-  }
-  const bundle = ledger.bundles().find((one) => one.site === site && stateOf(one) === last.state)
-  const held = bundle && requiredBlobs(store, bundle)
-  return held && { held, source: `the words of bundle ${bundle.number}, told ${formatTime(last.addedAtMs)}` }
-}
-
-/** What the site has need not travel; metadata and trees always do.
- *  @param wanted  all blobs of the bundle, with their sizes
- *  @returns what is left of them, and what is not; `leftOut` null where nothing says what the site has, or `isFull` */
-export function leaveOut(
-  laptop: { ledger: Ledger; store: BlobStore },
-  site: string,
-  wanted: Map<Sha256, number>,
-  isFull: boolean,
-): { wanted: Map<Sha256, number>; leftOut: LeftOut | null } {
-  const base = isFull ? undefined : reportedBase(laptop, site)
-  if (base === undefined) return { wanted, leftOut: null }
-  const [left, kept] = [new Map<Sha256, number>(), new Map<Sha256, number>()]
-  for (const [sha256, bytes] of wanted) (base.held.has(sha256) ? left : kept).set(sha256, bytes)
-  const bytes = [...left.values()].reduce((total, one) => total + one, 0)
-  return { wanted: kept, leftOut: { count: left.size, bytes, source: base.source } }
 }
 
 /** What is known of a site, for `report list`. */
@@ -153,25 +101,6 @@ export function knownSite(ledger: Ledger, site: string): KnownSite | undefined {
   }
 }
 
-/** SHA-256 of the bundle's targets.json: its state. */
-function stateOf({ number, metadata }: SignedBundle): Sha256 {
-  return sha256Of(metadata.get(`${number}.targets.json`)!)
-}
-
-/** What a bundle that is whole certainly brought. @returns undefined where its trees are not here any more */
-function requiredBlobs(store: BlobStore, { trees }: SignedBundle): Set<Sha256> | undefined {
-  const held = new Set<Sha256>()
-  for (const [target, sha256] of trees) {
-    if (target === 'site') continue
-    const tree = signedTree(store, sha256, target)
-    if (tree === undefined) return undefined
-    for (const entry of tree.entries.values()) {
-      if (tree.role === 'current' || isPointer(entry)) held.add(entry.sha256)
-    }
-  }
-  return held
-}
-
 function unseal(ledger: Ledger, site: string, bytes: Buffer, what: string): Buffer {
   const sealed = parseSealedReport(bytes, what)
   if (sealed.site !== site) throw mismatch(what, site, sealed.site)
@@ -194,7 +123,7 @@ async function acceptIdentity(
   { words: given, isConfirmed, ask }: Acceptance,
   what: string,
 ): Promise<boolean> {
-  const pinned = ledger.reports.identity(site)
+  const pinned = ledger.identities.of(site)?.identity
   if (given !== undefined && parseFingerprint(given) !== words) throw otherIdentity(what, words, 'not the words given')
   if (pinned === identity) return false
   if (given !== undefined) return true
@@ -216,9 +145,22 @@ function otherIdentity(what: string, words: string, why: string): GapferryError 
   })
 }
 
-function older(what: string, report: Report, known: number): GapferryError {
-  const message = `${what}: report ${report.sequence} of ${report.createdAt} is not newer than report ${known}, which is here`
-  return new GapferryError('REPORT_OLDER', message, {
+/** Sequences rise with each report. What is served rises with each release, so that nobody makes a laptop sign as the way back
+ *  what a site had long ago. */
+function refuseOlder(last: KnownReport, report: Report, what: string): void {
+  if (report.sequence <= last.sequence) {
+    throw older(what, `report ${report.sequence} of ${report.createdAt}`, `report ${last.sequence}, which is here`)
+  }
+  const before = last.document === null ? [] : parseReport(last.document, `report of ${report.site}`).report.served
+  for (const { group, bundle } of report.served) {
+    const known = before.find((one) => one.group === group)?.bundle ?? 0
+    if (bundle >= known) continue
+    throw older(what, `bundle ${bundle}, which it says ${group} is served`, `bundle ${known}, which was served before`)
+  }
+}
+
+function older(what: string, found: string, known: string): GapferryError {
+  return new GapferryError('REPORT_OLDER', `${what}: ${found} is not newer than ${known}`, {
     hint: `write another one at the site: ${ANOTHER}; where its mirror was restored from an older backup, add --force`,
   })
 }

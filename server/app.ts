@@ -9,11 +9,12 @@ import type { Logger } from 'pino'
 import { GapferryError } from '../manifests/errors.ts'
 import { systemCode } from '../storage/durable.ts'
 import { addAdminRoutes, answerBadPath, checksHost, type MirrorStatus } from './admin.ts'
-import { formatListen, listenerUrl, type Listener, type MirrorConfig, type OriginListener } from './config.ts'
+import { formatListen, listenerUrl, namesOf, type Listener, type MirrorConfig, type OriginListener } from './config.ts'
 import { contentAnswers, refusal, type Answer, type ContentRequest } from './content.ts'
 import { HostTable } from './hosts.ts'
 import type { Contacts } from './contacts.ts'
-import { answerClientError, ConnectionLimit, limitedServer, readsBody } from './listener.ts'
+import { isInventoryRequest, MAX_INVENTORY_BODY_BYTES, type InventoryTaker } from './inventories.ts'
+import { answerClientError, ConnectionLimit, limitedServer, MAX_BODY_BYTES, readsBody } from './listener.ts'
 import { hasForm } from './module-answers.ts'
 import { Sender, type BlobSource } from './send.ts'
 import { Served, type ReleaseSource } from './served.ts'
@@ -34,6 +35,8 @@ export interface MirrorArgs {
   log: Logger
   /** who notes which boxes ask; whoever makes it closes it */
   contacts?: Pick<Contacts, 'note'>
+  /** who keeps inventories; undefined where they are switched off */
+  inventories?: InventoryTaker | undefined
 }
 
 export interface Mirror {
@@ -44,7 +47,14 @@ export interface Mirror {
   /** with the real port once it listens */
   readonly adminUrl: string
   /** in the order of the settings, with real ports once it listens */
-  readonly origins: readonly { group: string; url: string }[]
+  readonly origins: readonly OriginUrl[]
+}
+
+/** Where an origin is; `vendorNames`: under the vendor's names, too. */
+export interface OriginUrl {
+  group: string
+  url: string
+  vendorNames?: true
 }
 
 /** How long an answer under way may still take when the mirror is told to end. */
@@ -56,14 +66,23 @@ const HOUR_MS = 3_600_000
 export function buildMirror(args: MirrorArgs): Mirror {
   const { config, log } = args
   const served = new Served({ ...args, keepPreviousMs: config.keepPreviousHours * HOUR_MS })
-  const shared = { served, sender: new Sender(args.blobs, log), limit: new ConnectionLimit(), contacts: args.contacts }
+  const shared = {
+    served,
+    sender: new Sender(args.blobs, log),
+    limit: new ConnectionLimit(),
+    contacts: args.contacts,
+    inventories: args.inventories,
+  }
   const endpoints = new Map<OriginListener, Endpoint>()
   for (const origins of bySocket(config.origins)) {
     const endpoint = originEndpoint(origins, shared)
     for (const origin of origins) endpoints.set(origin, endpoint)
   }
-  const origins = (): { group: string; url: string }[] =>
-    config.origins.map((origin) => ({ group: origin.group, url: endpoints.get(origin)!.urlOf(origin) }))
+  const origins = (): OriginUrl[] =>
+    config.origins.map((origin) => {
+      const url = endpoints.get(origin)!.urlOf(origin)
+      return { group: origin.group, url, ...(origin.vendorNames === true ? { vendorNames: true } : {}) }
+    })
   let isUp = false
   const admin = adminEndpoint(config.admin, log, {
     isServing: () => isUp && config.origins.some(({ group }) => served.released().has(group)),
@@ -119,7 +138,7 @@ class Endpoint {
     } catch (cause) {
       const why = LISTEN_ERRORS.get(systemCode(cause)) ?? systemCode(cause)
       throw new GapferryError('LISTEN_FAILED', `cannot listen at ${formatListen({ host, port })}: ${why}`, {
-        hint: 'end the program that has it, or choose another listen address in mirror.yaml',
+        hint: LISTEN_HINTS.get(systemCode(cause)) ?? LISTEN_HINT,
         cause,
       })
     }
@@ -138,6 +157,13 @@ class Endpoint {
   }
 }
 
+const LISTEN_HINT = 'end the program that has it, or choose another listen address in mirror.yaml'
+const LISTEN_HINTS = new Map([
+  [
+    'EACCES',
+    'ports below 1024 are for root: in the service, AmbientCapabilities=CAP_NET_BIND_SERVICE; or choose another in mirror.yaml',
+  ],
+])
 const LISTEN_ERRORS = new Map([
   ['EADDRINUSE', 'another program has this port'],
   ['EACCES', 'this user may not use this port'],
@@ -150,18 +176,27 @@ interface Shared {
   sender: Sender
   limit: ConnectionLimit
   contacts: MirrorArgs['contacts']
+  inventories: MirrorArgs['inventories']
 }
 
 /** One listener of origins. Fastify opens and closes it, but its router is not on the way: it would judge targets and
  *  methods before the one function that does. (Measured for 4 KB answers, the router costs 0–8 % of processor time.) */
-function originEndpoint(origins: OriginListener[], { served, sender, limit, contacts }: Shared): Endpoint {
+function originEndpoint(origins: OriginListener[], { served, sender, limit, contacts, inventories }: Shared): Endpoint {
   const [listener] = origins as [OriginListener]
   let answer: (request: ContentRequest) => Answer
-  const { request, checkContinue } = readsBody(hasForm, (req, res, head, { refused, kept: form }) => {
+  const isInventory = (method: string, target: string): boolean =>
+    inventories !== undefined && isInventoryRequest(method, target)
+  const wants = (method: string, target: string): number =>
+    isInventory(method, target) ? MAX_INVENTORY_BODY_BYTES : hasForm(target) ? MAX_BODY_BYTES : 0
+  const { request, checkContinue } = readsBody(wants, (req, res, head, { refused, kept: form }) => {
     const { method = '', url: target = '', socket: connection } = req
     const isHeadOnly = method === 'HEAD'
     if (refused !== undefined) return sender.send(res, refusal(refused, { isHeadOnly, isLast: true }))
     const given = answer({ method, target, head, form, connection })
+    if (isInventory(method, target) && given.group !== undefined) {
+      const address = connection.remoteAddress ?? ''
+      return sender.send(res, inventories!.answer({ target, body: form, address, group: given.group }))
+    }
     sender.send(res, given)
     if (form === undefined || given.group === undefined || contacts === undefined) return
     contacts.note({ group: given.group, target, form, address: connection.remoteAddress ?? '', status: given.status })
@@ -173,8 +208,9 @@ function originEndpoint(origins: OriginListener[], { served, sender, limit, cont
   return new Endpoint(listener, {
     app,
     onUp: (port) => {
-      const named = origins.map(({ hosts, group }) => ({ hosts, value: group }))
-      answer = contentAnswers(new HostTable({ host: listener.host, port }, named), served)
+      const named = origins.map((origin) => ({ hosts: namesOf(origin), value: origin.group }))
+      const vendorNames = new Set(origins.filter((origin) => origin.vendorNames).map(({ group }) => group))
+      answer = contentAnswers(new HostTable({ host: listener.host, port }, named), served, vendorNames)
     },
   })
 }

@@ -9,6 +9,7 @@ import { judge, type RequestHead } from './conditions.ts'
 import type { HostTable } from './hosts.ts'
 import { insteadOfRefusal, moduleRole, versionPath, type ModuleRole } from './module-answers.ts'
 import type { Resource, Served } from './served.ts'
+import { vendorAnswer } from './vendor-answers.ts'
 
 export interface ContentRequest {
   method: string
@@ -57,6 +58,10 @@ const REFUSALS: Partial<Record<ErrorCode, string>> = {
   CONDITION_FAILED: 'the file is not the one the condition names',
   RANGE_INVALID: 'the range starts behind the end of the file',
   BODY_TOO_LONG: 'the request body is too long',
+  INVENTORY_INVALID: 'the inventory is not whole, or not understood: on the box, gapferry-box inventory writes it',
+  INVENTORY_OLDER: 'a newer inventory of this box is here',
+  INVENTORY_LIMIT: 'too many inventories for now',
+  BOX_CONFLICT: 'another machine has this name here: give each box a host name of its own',
   RELEASE_NOTHING: 'nothing is released here yet',
   BLOB_MISSING: 'the file is damaged or missing at the mirror',
   BLOB_DIGEST_MISMATCH: 'the file is damaged or missing at the mirror',
@@ -64,9 +69,14 @@ const REFUSALS: Partial<Record<ErrorCode, string>> = {
   BLOB_UNREADABLE: 'the file is damaged or missing at the mirror',
 }
 
-/** @param hosts  the names of one listener → group
+/** @param hosts        the names of one listener → group
+ *  @param vendorNames  groups that answer under the vendor's names, too
  *  @returns a function from request to answer that never throws */
-export function contentAnswers(hosts: HostTable<string>, served: Served): (request: ContentRequest) => Answer {
+export function contentAnswers(
+  hosts: HostTable<string>,
+  served: Served,
+  vendorNames: ReadonlySet<string> = new Set(),
+): (request: ContentRequest) => Answer {
   return (request) => {
     const { method, head, connection } = request
     const isHeadOnly = method === 'HEAD'
@@ -78,7 +88,12 @@ export function contentAnswers(hosts: HostTable<string>, served: Served): (reque
       const found = hosts.find(request.target, head, connection)
       group = found.value
       const client = connection.remoteAddress ?? ''
-      const resource = served.find(group, parseContentPath(found.target), client, head.acceptEncoding)
+      const vendor = vendorNames.has(group)
+        ? vendorAnswer(head.host ?? '', found.target, served.carried(group))
+        : undefined
+      if (vendor !== undefined && 'body' in vendor) return madeHere(vendor, { isHeadOnly, group })
+      const path = parseContentPath(vendor?.target ?? found.target)
+      const resource = served.find(group, path, client, head.acceptEncoding)
       return present(resource, head, { isHeadOnly, group })
     } catch (error) {
       return answerWithoutFile(request, { error, group, isHeadOnly, served })
@@ -120,6 +135,15 @@ export function refusal(
     ...(options.extra ?? []),
   ]
   return { status: instead?.status ?? httpStatus(error), headers, body, isHeadOnly, error, group }
+}
+
+function madeHere(
+  { type, body }: { type: string; body: Buffer },
+  about: { isHeadOnly: boolean; group: string },
+): Answer {
+  const length = ['Content-Length', String(body.length)]
+  const headers = ['Content-Type', type, ...length, 'Cache-Control', 'no-cache', 'X-Content-Type-Options', 'nosniff']
+  return { status: 200, headers, body, ...about }
 }
 
 /** A box's question that needs no file, or one whose file is not there. */

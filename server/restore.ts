@@ -71,7 +71,7 @@ export async function restore(args: {
       addRestoreRow(storeDir, state, { ...args, lost: present.head })
       await batch.commit()
       swapDatabase(storeDir)
-      putIdentity(storeDir, found.identity)
+      putIdentity(storeDir, new Map([...found.identity].map(([name, file]) => [name, file.bytes()])))
       const isConfigRestored = putConfig(configFile, config)
       return {
         site: state.site,

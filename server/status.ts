@@ -7,11 +7,11 @@ import { isIP } from 'node:net'
 import { parseSiteFacts, type SiteFacts } from '../manifests/site.ts'
 import { fingerprintWords } from '../manifests/words.ts'
 import type { BundleRow, Catalog } from '../storage/catalog.ts'
-import { missingBytes, missingPaths, readTrees } from '../storage/completeness.ts'
+import { missingBytes, missingPaths, readLicenses, readTrees } from '../storage/completeness.ts'
 import type { Releases, ServedGroup, ServedTree } from '../storage/releases.ts'
 import type { TreeRole } from '../manifests/tree.ts'
 import { boxSummary } from './boxes.ts'
-import { listenerUrl, type MirrorConfig } from './config.ts'
+import { listenerUrl, type MirrorConfig, type OriginListener } from './config.ts'
 import type { MirrorStore, ReadOnlyStore } from './store.ts'
 
 /** What an operator must hear; its name is stable. DATABASE_DAMAGED: the mirror is read-only. GROUP_UNVERIFIED: a group is not
@@ -46,6 +46,8 @@ export interface OriginStatus {
   group: string
   /** where boxes reach it */
   url: string
+  /** it answers under the vendor's names, too */
+  vendorNames: boolean
   /** ids of the yum repositories below `yum/` */
   yum: string[]
   /** null: nothing is released for this group yet */
@@ -53,8 +55,8 @@ export interface OriginStatus {
   /** which of that bundle's trees is served */
   role: TreeRole | null
   releasedAt: string | null
-  /** whether the content before can be served again, and why not */
-  rollback: { isPossible: true } | { isPossible: false; reason: string }
+  /** whether the content before can be served again, of which bundle that is where it is known, and why not */
+  rollback: { isPossible: true; content: number | null } | { isPossible: false; reason: string }
 }
 
 export interface BundleStatus {
@@ -97,6 +99,7 @@ export function siteStatus(args: {
       return {
         group: origin.group,
         url: listenerUrl(origin),
+        vendorNames: origin.vendorNames === true,
         yum: [...(released?.tree.stamps.keys() ?? [])].sort(),
         bundle: released?.number ?? null,
         role: released?.role ?? null,
@@ -140,15 +143,19 @@ function rollbackOf(releases: Releases, released: ServedTree | null): OriginStat
   if (released === null) return { isPossible: false, reason: 'nothing is released yet' }
   if (released.role === 'previous') return { isPossible: false, reason: 'it is rolled back already' }
   const refusal = releases.rollbackRefusal(released.group)
-  return refusal === undefined ? { isPossible: true } : { isPossible: false, reason: refusal.message }
+  return refusal === undefined
+    ? { isPossible: true, content: releases.contentBefore(released.group) }
+    : { isPossible: false, reason: refusal.message }
 }
 
 /** The bundles that were imported, highest number first. */
 export function bundleStatuses(store: Pick<MirrorStore, 'catalog' | 'blobs'>): BundleStatus[] {
   const inForce = store.catalog.releases(Number.MAX_SAFE_INTEGER)
   return store.catalog.bundles().map((row) => {
-    const trees = readTrees(store.blobs, store.catalog.trees(row.number))
-    const missing = missingPaths(trees.values(), (sha256) => store.blobs.has(sha256))
+    const named = store.catalog.trees(row.number)
+    const trees = readTrees(store.blobs, named)
+    const licenses = readLicenses(store.blobs, named)
+    const missing = missingPaths(trees.values(), (sha256) => store.blobs.has(sha256), licenses)
     return {
       number: row.number,
       createdAt: formatIso(row.createdAtMs),
@@ -185,14 +192,25 @@ export function originWarnings(config: MirrorConfig, facts: SiteFacts): string[]
         `group ${group} has no origin; add under origins in ${config.file}: { group: ${group}, listen: 0.0.0.0:${port} }`,
       ]
     }
+    const portWarnings = vendorPortWarnings(listener, config.file)
     const names = [...listener.hosts, listener.host]
     const isKnown = names.includes(url.hostname) || names.includes(url.host) || isIP(url.hostname) !== 0
-    if (isKnown || (url.hostname === 'localhost' && listener.host.startsWith('127.'))) return []
+    if (isKnown || (url.hostname === 'localhost' && listener.host.startsWith('127.'))) return portWarnings
     return [
+      ...portWarnings,
       `boxes of group ${group} are told ${origin}, but ${url.hostname} is not among its hosts in ${config.file}: ` +
         `requests for that name would be refused; add hosts: [${url.hostname}]`,
     ]
   })
+}
+
+/** Nobody can tell a box another port: the vendor's files name none. */
+function vendorPortWarnings({ group, port, vendorNames }: OriginListener, file: string): string[] {
+  if (vendorNames !== true || port === 80) return []
+  return [
+    `group ${group} answers under the vendor's names, which boxes ask at port 80, but listens at port ${port}: ` +
+      `in ${file} let it listen at port 80, or let the firewall pass port 80 on to ${port}`,
+  ]
 }
 
 function newestReleased(catalog: Catalog, served: Map<string, ServedGroup>): BundleRow | undefined {

@@ -22,6 +22,7 @@ const PACKAGES = {
   gawk: ['/usr/bin/gawk'],
   gnupg: ['/usr/bin/gpg', '/usr/bin/gpgconf', '/usr/bin/gpg-agent'],
   gpgv: ['/usr/bin/gpgv'],
+  iproute2: ['/usr/sbin/ip'],
   'libsolv-tools': ['/usr/bin/testsolv'],
   mawk: ['/usr/bin/mawk'],
   opensc: ['/usr/bin/pkcs11-tool'],

@@ -1,6 +1,7 @@
 /** What the doctor's tests need: a real mirror with packages and modules, what stands before it, and the doctor. */
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { createServer, request, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import { createServer as createPort, type AddressInfo } from 'node:net'
@@ -48,6 +49,8 @@ export interface WardArgs extends WardFiles {
   /** the front speaks https with this certificate */
   tls?: { key: string; cert: string }
   expiresAtMs?: number
+  /** the origin answers under the vendor's names, too */
+  vendorNames?: boolean
   /** default true */
   isListening?: boolean
 }
@@ -91,6 +94,7 @@ export async function makeWard(t: Test, args: WardArgs = {}): Promise<Ward> {
     ...['init', 'mir', '--trust', 'root.json', '--yes', '--origin', `pbx=127.0.0.1:${inner}`, ...named],
     ...['--admin', '127.0.0.1:0'],
   )
+  if (args.vendorNames === true) nameIt(join(dir, 'mir/mirror.yaml'))
   const { expiresAtMs } = args
   const signed = signContent(wardContent(args), {
     roots: [root],
@@ -113,6 +117,10 @@ export async function makeWard(t: Test, args: WardArgs = {}): Promise<Ward> {
       return round(dir, { origin }, doctor)
     },
   }
+}
+
+function nameIt(file: string): void {
+  writeFileSync(file, readFileSync(file, 'utf8').replace(/^( +)hosts: /m, '$1vendorNames: true\n$&'))
 }
 
 /** The doctor's round over group `pbx` of the mirror in `dir`. */
