@@ -1,7 +1,8 @@
 """Brings a bundle from a stick to this box: believes it as a mirror's import does, stages its blobs, unpacks the tree of one
 group and makes it the one that is served.
 
-usage: python - name=value... (source of verify.py on descriptor 3); prints lines "name value" about what is served now.
+usage: python - roots|apply name=value... (source of verify.py on descriptor 3). Prints lines "name value": of roots which root
+is pinned, or which ones the stick offers; of apply what is served now.
 Python 2.7 and 3. Everything lies below <root>/var/lib/gapferry, what is believed below <root>/etc/gapferry.
 
 What holds at every moment, also after a power cut: `origin` leads to one whole tree, the old one or the new one. A blob has
@@ -27,7 +28,6 @@ import types
 verify = types.ModuleType("verify")
 exec(compile(os.fdopen(3, "rb").read(), "verify.py", "exec"), verify.__dict__)
 
-WORDS = """@words@""".split()
 # No clock in the field may be behind the release of this program.
 BUILT = calendar.timegm((2026, 11, 22, 0, 0, 0))
 DAY = 86400
@@ -40,7 +40,6 @@ MAX_NAMES = 100000
 NAMED = 10
 ROLES = ("timestamp", "snapshot", "targets")
 LITTER = re.compile(r"[.]|~[$]")
-NO_WORDS = "compare the words with those of the laptop (gapferry keys list, or the slip), then add --fingerprint 'WORDS'"
 
 
 class Stop(Exception):
@@ -52,10 +51,10 @@ class Stop(Exception):
 
 
 def main(arguments):
-    options = dict(argument.split("=", 1) for argument in arguments)
+    options = dict(argument.split("=", 1) for argument in arguments[1:])
     home = Home(options["root"])
     try:
-        for name, value in apply(home, options):
+        for name, value in (roots if arguments[0] == "roots" else apply)(home, options):
             print(name, value)
         return 0
     except Stop as stop:
@@ -80,7 +79,7 @@ def apply(home, options):
     home.make()
     memory = Memory(home)
     folder = Stick(options["dir"], options.get("site") or memory.site)
-    root = pin(memory, folder, options.get("fingerprint", ""), options.get("lab"))
+    root = pin(memory, folder, options.get("pin"))
     work = tempfile.mkdtemp(dir=home.staging)
     trust = Believer(root, work, memory, late="reason" in options)
     stager = Stager(home, trust, memory, options)
@@ -251,29 +250,25 @@ class Stick(object):
                 yield part.body()
 
 
-def pin(memory, folder, typed, is_lab):
-    """The pinned root; at first use the one whose words somebody compared."""
-    spelled = " ".join(re.findall("[a-z]+", typed.lower()))
+def roots(home, options):
+    """What a person has to compare before anything is believed."""
+    memory = Memory(home)
     if memory.is_pinned:
-        if spelled and spelled != fingerprint(memory.roots[0]):
-            hint = "root.json in /etc/gapferry says what this box believes; apply works without --fingerprint"
-            raise Stop(3, "ROOT_FINGERPRINT", "the pinned root has the words: %s" % fingerprint(memory.roots[0]), hint)
+        return [("pinned", "%s %s" % (verify.sha256(memory.roots[0]), memory.site))]
+    offered = [root for root in Stick(options["dir"], options.get("site")).roots() if root]
+    return [("offered", "%s %s" % (verify.sha256(root), site_of(root))) for root in offered]
+
+
+def pin(memory, folder, digest):
+    """The pinned root; at first use the one with the digest that somebody compared."""
+    if memory.is_pinned:
         return memory.roots[0]
-    offered = [root for root in folder.roots() if root]
-    if not offered:
-        raise Stop(3, "ROOT_INVALID", "no root is with the bundle", "bring root.json of the site beside it")
-    if not spelled and is_lab:
-        return offered[0]
-    if not spelled:
-        message = "this box believes nobody yet; the stick says that it is of site %s, by a root with the words: %s"
-        raise Stop(2, "ROOT_NOT_CONFIRMED", message % (site_of(offered[0]), fingerprint(offered[0])), NO_WORDS)
-    for root in offered:
-        if fingerprint(root) == spelled:
+    for root in folder.roots():
+        if root and verify.sha256(root) == digest:
             if memory.roots and memory.roots[0] != root:
-                raise memory.other("--fingerprint")
+                raise memory.other("state.json")
             return root
-    message = "expected a root with the words that were typed, found one with: %s" % fingerprint(offered[0])
-    raise Stop(3, "ROOT_FINGERPRINT", message, "a slip in typing? Else do not use this stick: ask who brought it")
+    raise Stop(3, "ROOT_FINGERPRINT", "no root with these words is on the stick", "do not use this stick: ask who brought it")
 
 
 class Believer(verify.Trust):
@@ -286,7 +281,7 @@ class Believer(verify.Trust):
             for data in memory.roots[1:]:
                 self.follow({self.signed["version"] + 1: data})
         except verify.Refused as error:
-            raise Stop(3, "ROOT_INVALID", str(error), "set the site's root anew: see --fingerprint")
+            raise Stop(3, "ROOT_INVALID", str(error), "is it another site's? See /etc/gapferry/root.json")
 
     def follow(self, offered):
         version = self.signed["version"]
@@ -537,13 +532,6 @@ def names(place):
     if len(found) > MAX_NAMES:
         raise Stop(2, "USAGE_INVALID", "%s: holds more than %d names" % (place, MAX_NAMES), "name the file instead")
     return sorted(name for name in found if not LITTER.match(name))
-
-
-def fingerprint(data):
-    """Twelve words: 128 bits of the digest and four that find most slips."""
-    head = hashlib.sha256(data).digest()[:16]
-    bits = int(verify.binascii.hexlify(head), 16) << 4 | int(hashlib.sha256(head).hexdigest()[0], 16)
-    return " ".join(WORDS[bits >> 11 * (11 - at) & 2047] for at in range(12))
 
 
 def site_of(root):

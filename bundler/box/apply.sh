@@ -12,10 +12,13 @@ apply() {
   find_manager
   refuse_while_updating
   begin_changes
+  cd / # python looks for modules where it is started, and anybody may have put some there
   undo_once
-  answer=$(apply_python) || exit $?
-  number=$(told number) site=$(told site)
-  printf 'bundle %s of site %s, made %s, good until %s: its group %s is unpacked here\n' "$number" "$site" "$(told created)" "$(told expires)" "$(told group)"
+  agree_root
+  [ -n "$group" ] || group=$(setting_of group)
+  answer=$(apply_python apply) || exit $?
+  number=$(told number) site=$(told site) group=$(told group)
+  printf 'bundle %s of site %s, made %s, good until %s: group %s is unpacked here\n' "$number" "$site" "$(told created)" "$(told expires)" "$group"
   [ "$once" = 0 ] || begin_once
   point_here
   install_licenses
@@ -26,7 +29,7 @@ apply() {
 }
 
 apply_options() {
-  ROOT='' stick='' once=0 group='' words='' box=$(uname -n) wanted_site='' late='' reason='' is_lab='' records=1 problems=0
+  ROOT='' stick='' once=0 group='' words='' box=$(uname -n) wanted_site='' late='' reason='' is_lab=0 pin='' records=1 problems=0
   while [ $# -gt 0 ]; do
     case $1 in
     --root) set_root "${2:-}" && shift 2 ;;
@@ -88,9 +91,32 @@ Example, as root:
 TEXT
 }
 
-# What apply.py says: lines "name value"
+# At first use somebody compares words; nothing is written before.
+agree_root() {
+  pin=
+  roots=$(apply_python roots) || exit $?
+  [ -z "$words" ] || words=$(spelled_words "$words") || fail 3 "--fingerprint: $words [ROOT_FINGERPRINT]" 'the twelve words stand on the slip that came with the stick'
+  first=$(printf '%s\n' "$roots" | awk 'NR == 1 { print $2 }')
+  [ -n "$first" ] || fail 3 'no root is with the bundle [ROOT_INVALID]' 'bring the root.json of the site beside it'
+  shown=$(printf '%s' "$first" | words_of)
+  case $roots in
+  pinned*)
+    [ -z "$words" ] || [ "$words" = "$shown" ] || fail 3 "the root that this box believes has the words: $shown [ROOT_FINGERPRINT]" 'apply works without --fingerprint by now'
+    return
+    ;;
+  esac
+  [ "$is_lab" = 0 ] || { pin=$first && return; }
+  [ -n "$words" ] || fail 2 "this box believes nobody yet; the stick says that it is of site $(printf '%s\n' "$roots" | awk 'NR == 1 { print $3 }'), by a root with the words: $shown [ROOT_NOT_CONFIRMED]" \
+    "compare them with those of the laptop (the slip, or gapferry keys list), then: gapferry-box apply $stick --fingerprint 'WORDS'"
+  for digest in $(printf '%s\n' "$roots" | awk '{ print $2 }'); do
+    [ "$(printf '%s' "$digest" | words_of)" != "$words" ] || pin=$digest
+  done
+  [ -n "$pin" ] || fail 3 "the stick's root has other words: $shown [ROOT_FINGERPRINT]" 'do not use this stick: ask who brought it'
+}
+
+# apply_python roots|apply: what apply.py says, lines "name value"
 apply_python() {
-  set -- "root=$ROOT" "dir=$stick" "site=$wanted_site" "group=$group" "fingerprint=$words" "lab=$is_lab"
+  set -- "$1" "root=$ROOT" "dir=$stick" "site=$wanted_site" "group=$group" "pin=$pin"
   [ -z "$late" ] || set -- "$@" "reason=$reason"
   with_verify python_apply "$@"
 }
@@ -141,53 +167,40 @@ wait_once() {
   printf 'every setting is as before. yum keeps what it read: yum clean metadata\n'
 }
 
+# What setup does for a mirror, with the unpacked tree in its place: packages from files, modules from the loopback.
 point_here() {
-  [ -z "$(told yum)" ] || [ "$MANAGER" = apt ] || point_packages
-  [ -z "$(told modules)" ] || point_modules
+  mode=mirror origin=file://$DATA/origin words='' trusts=1
+  take_site_key
+  take_facts
+  check_database
+  take_mirror
+  [ -z "$module_repo" ] || serve_modules
+  assert_all
+  [ "$once" = 1 ] || remember_setup
 }
 
-# The tree's own repository file and keys, with files in the place of the mirror.
-point_packages() {
-  for path in $(told key); do
-    case $path in
-    keys/site.asc) change_file /etc/pki/rpm-gpg/RPM-GPG-KEY-gapferry 0644 0:0 <"$ROOT$DATA/origin/$path" ;;
-    keys/*/*) ;;
-    keys/*.asc) change_file "/etc/pki/rpm-gpg/RPM-GPG-KEY-gapferry-$(basename "$path" .asc)" 0644 0:0 <"$ROOT$DATA/origin/$path" ;;
-    esac
-  done
-  from=$(told origin)
-  awk -v from="baseurl=$from/" -v to="baseurl=file://$DATA/origin/" '
-    index($0, from) == 1 { $0 = to substr($0, length(from) + 1) } { print }' "$ROOT$DATA/origin/gapferry-$(told group).repo" >"$SCRATCH/ours.repo"
-  use_repositories "$SCRATCH/ours.repo"
-}
-
-point_modules() {
+serve_modules() {
+  module_repo=
   find_web
+  list=$(told modules | head -n 1)
   if [ -z "$WEB" ]; then
-    problem 'modules are here, but no httpd or apache2 that could answer for them'
+    problem 'no httpd or apache2 is here that could answer for modules: they stay as they were'
     return
   fi
-  first=1
-  [ ! -e "$ROOT$WEB_FILE" ] || first=0
-  [ "$first" = 0 ] || [ -n "$ROOT" ] || web_port_is_free || {
+  [ -e "$ROOT$WEB_FILE" ] || [ -n "$ROOT" ] || web_port_is_free || {
     problem "127.0.0.1:$WEB_PORT is another program's: modules stay as they were"
     return
   }
   [ -e "$ROOT$DATA/empty.txt" ] || { : >"$ROOT$DATA/empty.txt" && chmod 0644 "$ROOT$DATA/empty.txt"; }
   web_configuration >"$SCRATCH/web"
-  changed=$CHANGED
+  before=$CHANGED
   change_file "$WEB_FILE" 0644 0:0 <"$SCRATCH/web"
-  [ "$changed" = "$CHANGED" ] || reload_web || problem "$WEB could not be told: systemctl reload $WEB"
-  list=$(told modules | head -n 1)
+  if [ "$before" != "$CHANGED" ] && ! reload_web; then problem "$WEB was not told: systemctl reload $WEB"; fi
   [ -n "$ROOT" ] || web_answers "$list" || {
     problem "http://127.0.0.1:$WEB_PORT/$list is not answered: modules stay as they were; see that $WEB runs, then the same again"
     return
   }
-  point_freepbx
-}
-
-point_freepbx() {
-  change_setting MODULE_REPO "http://127.0.0.1:$WEB_PORT" "http://127.0.0.1:$WEB_PORT"
+  module_repo=http://127.0.0.1:$WEB_PORT
 }
 
 problem() {
@@ -247,9 +260,4 @@ write_records() {
   set -- "$@" "box=$box" "tool=$TOOL" "number=$number" "site=$site" "group=$(told group)"
   with_verify python_records "$@" "created=$(told created)" "expires=$(told expires)" "origin=$(told origin)" ||
     say 'nothing was written to the stick; all else is done'
-}
-
-# use_repositories FILE: interim
-use_repositories() {
-  change_file "/etc/yum.repos.d/gapferry-$(told group).repo" 0644 0:0 <"$1"
 }

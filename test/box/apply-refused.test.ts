@@ -1,13 +1,12 @@
 /** What a mirror's import refuses, `gapferry-box apply` refuses, too, and what it takes is taken: the same files brought to
  *  both. */
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { fingerprintWords } from '../../manifests/words.ts'
-import { applyAll, type Applied } from '../helpers/apply.ts'
+import { sha256Of } from '../../manifests/digest.ts'
+import { applyAll } from '../helpers/apply.ts'
 import { goodArchive, hostileArchives } from '../helpers/hostile-archives.ts'
 import {
-  afterRotation,
   attackedBundle,
   attackedPart,
   attackedRoot,
@@ -57,7 +56,7 @@ async function refusesAll(t: Test, root: string, cases: Case[], nowMs = NOW): Pr
 async function box(t: Test, root: Buffer, bundle: Parameters<typeof writeParts>[1]): Promise<string> {
   const dir = t.testdir({ box: {}, stick: {} })
   const [file] = writeParts(join(dir, 'stick'), bundle)
-  const { results } = await applyAll(join(dir, 'box'), [{ dir: file!, fingerprint: fingerprintWords(root) }], {
+  const { results } = await applyAll(join(dir, 'box'), [{ dir: file!, pin: sha256Of(root) }], {
     nowMs: NOW,
   })
   t.match(results, [{ code: 'accepted' }])

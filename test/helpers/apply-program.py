@@ -1,6 +1,7 @@
 """Applies one file after the other to a box that is a folder, in one process at a given time: apply.py without its shell.
 
-stdin: JSON with verify and apply (sources), root (the box), now (seconds), runs (list of options of apply.py).
+stdin: JSON with verify and apply (sources), root (the box), now (seconds), runs (options of apply.py; `now` for
+another time).
 stdout: JSON, for each run code ("accepted", the code of FORMAT.md, or "refused"), message, isUnchanged, cpuMs; and peakBytes.
 """
 import hashlib
@@ -16,7 +17,8 @@ source = tempfile.TemporaryFile()
 source.write(given["verify"].encode("utf-8"))
 source.seek(0)
 os.dup2(source.fileno(), 3)
-time.time = lambda: given["now"]
+clock = {"now": given["now"]}
+time.time = lambda: clock["now"]
 tool = {"__name__": "apply"}
 exec(compile(given["apply"], "apply.py", "exec"), tool)
 home = tool["Home"](given["root"])
@@ -40,6 +42,7 @@ def state():
 
 
 def run(options):
+    clock["now"] = options.pop("now", given["now"])
     try:
         answer = tool["apply"](home, dict(options, root=given["root"]))
         return "accepted", json.dumps(answer)
@@ -54,9 +57,9 @@ def run(options):
 sys.stderr = open(os.devnull, "w")
 results, before = [], state()
 for options in given["runs"]:
-    clock = sum(os.times()[:4])
+    started = sum(os.times()[:4])
     code, message = run(options)
-    spent = sum(os.times()[:4]) - clock
+    spent = sum(os.times()[:4]) - started
     after = state()
     results.append({"code": code, "message": message, "isUnchanged": after == before, "cpuMs": spent * 1000})
     before = after

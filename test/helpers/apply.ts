@@ -1,11 +1,17 @@
 /** A box without a mirror, for tests of `gapferry-box apply`. */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { wordlist } from '@scure/bip39/wordlists/english.js'
 import { mustRun } from './process.ts'
 
-/** Options of apply.py: `dir`, `fingerprint`, `site`, `group`, `reason`. */
-export type ApplyOptions = Record<string, string>
+/** Options of apply.py: `dir`, `pin` (digest of the root), `site`, `group`, `reason`; `now` in seconds. */
+export interface ApplyOptions {
+  dir: string
+  pin?: string
+  site?: string
+  group?: string
+  reason?: string
+  now?: number
+}
 
 export interface Applied {
   /** "accepted", a code of FORMAT.md, or "refused" where verify.py refuses */
@@ -25,8 +31,13 @@ export async function applyAll(
   runs: ApplyOptions[],
   { nowMs, python = 'python3' }: { nowMs: number; python?: string },
 ): Promise<{ results: Applied[]; peakBytes: number }> {
-  const apply = read('box/apply.py').replace('@words@', wordlist.join(' '))
-  const input = JSON.stringify({ verify: read('verify.py'), apply, root, now: nowMs / 1000, runs })
+  const input = JSON.stringify({
+    verify: read('verify.py'),
+    apply: read('box/apply.py'),
+    root,
+    now: nowMs / 1000,
+    runs,
+  })
   const { stdout } = await mustRun(python, ['-B', join(import.meta.dirname, 'apply-program.py')], { input })
   return JSON.parse(stdout) as { results: Applied[]; peakBytes: number }
 }
