@@ -8,7 +8,7 @@ import { MAX_MIRRORLIST_BYTES, parseMirrorlist } from '../../manifests/mirrorlis
 import type { TreePath } from '../../manifests/path.ts'
 import { MAX_REPOMD_BYTES } from '../../manifests/repomd.ts'
 import type { Tree } from '../../manifests/tree.ts'
-import { isVendorName, VENDOR_NAMES, VENDOR_WORDS, vendorId } from '../../manifests/vendor-names.ts'
+import { isVendorName, VENDOR_NAMES, VENDOR_PREFIX, VENDOR_WORDS, vendorId } from '../../manifests/vendor-names.ts'
 import type { OriginListener } from '../config.ts'
 import { ask, statusText } from './modules.ts'
 import { BoxClient, type AskLimits } from './ask.ts'
@@ -55,10 +55,11 @@ export async function checkVendorNames(args: VendorNamesArgs): Promise<void> {
 
 /** @param answered  ids; `empty` those of the vendor's files that a box asks for in vain */
 function judgeCarried({ sheet, tree, group }: VendorNamesArgs, answered: string[], empty: string[]): void {
-  if (answered.length === 0 && tree.stamps.size > 0) {
+  const ids = [...tree.stamps.keys()]
+  if (ids.length > 0 && !ids.some((id) => id.startsWith(VENDOR_PREFIX))) {
     sheet.found(CHECK, {
       asked: `what is released for group ${group}`,
-      text: `none of its repositories (${[...tree.stamps.keys()].join(', ')}) has an id of the vendor’s files`,
+      text: `none of its repositories (${ids.join(', ')}) has an id of the vendor’s files`,
       effect: EMPTY,
       remedy: `in gapferry.yaml, give them the ids of the vendor’s files: ${VENDOR_WORDS.map(vendorId).join(', ')}`,
     })
