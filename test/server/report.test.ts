@@ -66,7 +66,8 @@ t.test('the identity is made at init, is nobody else’s to read, and stays', as
   t.equal(statSync(secret).mode & 0o777, 0o600)
   const before = [readFileSync(secret), readFileSync(open)]
   const { signed } = JSON.parse(before[1]!.toString()) as { signed: Record<string, string> }
-  t.match(signed, { _type: 'gapferry-mirror-identity', format: 1, site: 'hq', createdAt: '2026-11-22T12:00:00Z' })
+  t.match(signed, { _type: 'gapferry-mirror-identity', format: 2, site: 'hq', createdAt: '2026-11-22T12:00:00Z' })
+  for (const name of ['authority.key', 'delivery.key']) t.equal(statSync(join(program.storeDir, name)).mode & 0o777, 0o600)
   const again = await program.json('init', 'mir', '--trust', 'root.json')
   t.match(again, { isNew: false, identity: signed['words'] })
   await program.run(0, 'import', program.stick(1))
@@ -93,9 +94,10 @@ t.test('a restored mirror stays itself', async (t) => {
   const program = await mirror(t)
   await write(program)
   const { words, report } = program.read()
-  await program.run(0, 'backup', '--to', 'a.backup')
+  const typed = { environment: { GAPFERRY_PASSPHRASE: 'a passphrase' } }
+  await program.runWith(typed, 0, 'backup', '--passphrase', '--to', 'a.backup')
   t.equal(statSync(join(program.dir, 'a.backup')).mode & 0o777, 0o600)
-  await program.run(0, 'restore', 'a.backup', '--yes', '--config', 'new/mirror.yaml')
+  await program.runWith(typed, 0, 'restore', 'a.backup', '--yes', '--config', 'new/mirror.yaml')
   const there = join(program.dir, 'new/store/identity.key')
   t.equal(statSync(there).mode & 0o777, 0o600)
   await program.run(0, 'report', '--to', 'stick', '--yes', '--config', 'new/mirror.yaml')
