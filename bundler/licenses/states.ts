@@ -3,9 +3,10 @@
  * and what is to be done about it.
  */
 import { X509Certificate } from 'node:crypto'
-import { isIssuedBy } from '../../manifests/certificate.ts'
+import { isIssuedBy, parseCertificate } from '../../manifests/certificate.ts'
 import { formatTable, plural } from '../../manifests/console.ts'
-import { judgeLicense, licensedBox, type LicenseVerdict } from '../../manifests/license-state.ts'
+import { isGapferryError } from '../../manifests/errors.ts'
+import { judgeLicense, licensedBox, needsLicense, type LicenseVerdict } from '../../manifests/license-state.ts'
 import type { Ledger } from '../../storage/ledger.ts'
 import type { KeptLicense } from '../../storage/licenses.ts'
 import type { Laptop } from '../carry.ts'
@@ -54,7 +55,7 @@ export function licenseRows(fleet: Fleet, ledger: Ledger, site: string, nowMs: n
     ...judgeLicense(license, box && licensedBox(box.inventory.freepbx, box.inventory.machine), nowMs),
   })
   const rows: LicenseRow[] = []
-  for (const box of loadBoxes(fleet, site).filter(needsLicense)) {
+  for (const box of loadBoxes(fleet, site).filter(({ inventory }) => needsLicense(licensedBox(inventory.freepbx)))) {
     const deployment = deploymentOf(ledger, box)
     rows.push(row(deployment === undefined ? undefined : kept.get(deployment), box))
     if (deployment !== undefined) kept.delete(deployment)
@@ -62,22 +63,37 @@ export function licenseRows(fleet: Fleet, ledger: Ledger, site: string, nowMs: n
   return [...rows, ...[...kept.values()].map((one) => row(one, undefined))]
 }
 
-/** Certificates of boxes that the site's authority vouches for, by deployment.
+/** Certificates of boxes that are believed, by deployment: what the site's authority issued and did not take back, else what an
+ *  inventory has that a person brought here.
  *  @throws as loadBoxes */
 export function boxCertificates(fleet: Fleet, ledger: Ledger, site: string): BoxCertificates {
   const authority = ledger.identities.of(site)?.authority ?? null
-  const enrolled = new Map(
-    ledger.identities.enrolled(site).flatMap(({ box, certificate, isRevoked }) => {
-      const isBelieved = !isRevoked && authority !== null && isOf(certificate, authority)
-      return isBelieved ? [[box.toLowerCase(), certificate] as const] : []
-    }),
+  const enrolled = ledger.identities.enrolled(site)
+  const revoked = enrolled.filter(({ isRevoked }) => isRevoked).map(({ certificate }) => certificate)
+  const issued = new Map(
+    enrolled
+      .filter(({ certificate, isRevoked }) => !isRevoked && authority !== null && isOf(certificate, authority))
+      .map(({ box, certificate }) => [box.toLowerCase(), certificate]),
   )
   return new Map(
     deployedBoxes(fleet, ledger, site).flatMap(({ box, deployment }) => {
-      const certificate = enrolled.get(box.name)
-      return certificate === undefined ? [] : [[deployment, certificate] as const]
+      const certificate = issued.get(box.name) ?? broughtCertificate(box)
+      const isBelieved = certificate !== undefined && !revoked.some((other) => other.equals(certificate))
+      return isBelieved ? [[deployment, certificate] as const] : []
     }),
   )
+}
+
+/** That a box says of itself; what a mirror's report brought, or stands in for an inventory, is not asked. */
+function broughtCertificate({ isReported, inventory }: KnownBox): Buffer | undefined {
+  const told = inventory.readiness.get('box-certificate')
+  if (told === undefined || told === '' || isReported || inventory.isGuess) return undefined
+  try {
+    return parseCertificate(Buffer.from(told, 'base64'), 'the certificate of a box').raw
+  } catch (error) {
+    if (isGapferryError(error, 'CERTIFICATE_INVALID')) return undefined
+    throw error
+  }
 }
 
 /** What keeps licenses of the site off its bundles; undefined where nothing does, or none is kept. */
@@ -135,13 +151,6 @@ export function deployedBoxes(fleet: Fleet, ledger: Ledger, site: string): (Depl
 function deploymentOf(ledger: Ledger, { site, inventory }: KnownBox): string | undefined {
   const { deploymentId } = licensedBox(inventory.freepbx)
   return deploymentId === null ? undefined : ledger.licenses.hmac('deployment', site, deploymentId)
-}
-
-/** FreePBX alone needs none. */
-function needsLicense({ inventory }: KnownBox): boolean {
-  if (inventory.freepbx === undefined) return false
-  const { deploymentId, own, products } = licensedBox(inventory.freepbx)
-  return deploymentId !== null || own !== null || products.some((name) => /pbxact/i.test(name))
 }
 
 function isOf(certificate: Buffer, authority: Buffer): boolean {
