@@ -17,6 +17,7 @@ import { composeBundle, type ComposedBundle, type Laptop } from './carry.ts'
 import { siteSecrets } from './keys/key-secrets.ts'
 import { loadSite, unlockSite, type SiteSigner } from './keys/keys.ts'
 import { parseSiteKey } from './keys/site-key.ts'
+import { openLicenseKey } from './licenses/license-key.ts'
 import { pack, type PackedFile, type PackOptions } from './pack.ts'
 import type { Plan } from './plan.ts'
 import { keptPlan } from './plan-file.ts'
@@ -64,15 +65,17 @@ async function packSite(
 ): Promise<PackedBundle> {
   const keysDir = laptop.fleet.keysDir
   const { roots, siteKeyArmored } = loadSite(keysDir, site.name)
-  const unlock = (): Promise<SiteSigner> => {
-    if (options.isRepair === true) return Promise.reject(nothingSigned(site.name))
-    return unlockSite({ dir: keysDir, site: site.name, passphrase: siteSecrets(around, options, site.name) })
-  }
+  const secrets = siteSecrets(around, options, site.name)
+  const unlessRepair = <T>(open: () => Promise<T>): Promise<T> =>
+    options.isRepair === true ? Promise.reject(nothingSigned(site.name)) : open()
+  const unlock = (): Promise<SiteSigner> =>
+    unlessRepair(() => unlockSite({ dir: keysDir, site: site.name, passphrase: secrets }))
+  const unlockLicenses = () => unlessRepair(() => openLicenseKey(keysDir, site.name, secrets))
   if (options.numberAbove !== undefined) laptop.ledger.keepAbove(site.name, options.numberAbove)
   const signed = await composeBundle(
     laptop,
     site,
-    { roots, siteKeyArmored, unlock },
+    { roots, siteKeyArmored, unlock, unlockLicenses },
     {
       renew: options.renew,
       bundler: `gapferry/${around.version}`,

@@ -22,7 +22,7 @@ export interface RottenBlob {
   /** as signed */
   bytes: number
   fault: BlobFault
-  /** what it answers, `<group>/<path>`, or `tree <group>/<role>`, `site facts`, `licenses …`; with the bundles, highest first */
+  /** what it answers, `<group>/<path>`, or `tree <group>/<role>`, `site facts`, `licenses/…`; with the bundles, highest first */
   uses: { name: string; bundles: number[] }[]
 }
 
@@ -173,7 +173,7 @@ function usesOf(store: CheckedStore, faults: ReadonlyMap<Sha256, unknown>): Map<
       add(sha256, documentName(target), number)
     }
     const licenses = licensesOf(store, number, faults)
-    for (const sha256 of licenses?.blobs.keys() ?? []) add(sha256, `licenses ${licensePath(licenses!, sha256)}`, number)
+    for (const sha256 of licenses?.blobs.keys() ?? []) add(sha256, `licenses/${licensePath(licenses!, sha256)}`, number)
   }
   for (const { tree, number } of treesOf(store, numbers, faults)) {
     for (const [path, { sha256 }] of tree.entries) add(sha256, `${tree.group}/${path}`, number)
