@@ -85,7 +85,6 @@ async function packSite(
   const { wanted, leftOut } = leaveOut(laptop, site.name, signed.wanted, options.isFull)
   const composed = { ...signed, wanted }
   const { bundle } = composed
-  const carriedBytes = [...wanted.values()].reduce((total, bytes) => total + bytes, 0)
   const placed = (file: PackedFile) => ({ ...file, path: join(options.toDir, 'gapferry', site.name, file.name) })
   let step: ProgressStep | undefined
   try {
@@ -97,14 +96,20 @@ async function packSite(
     const done = ({ files }: Awaited<ReturnType<typeof pack>>) => ({ ...asked, files: files.map(({ name }) => name) })
     const onProgress = (bytes: number, totalBytes: number): void =>
       (step ??= laptop.progress.step(`pack ${site.name}`, totalBytes)).add(bytes)
-    const parts = { ...partsToPack(laptop, around, composed, roots), ...howToPack(options), onProgress }
-    const { files, ...more } = await auditedOnLaptop(laptop.ledger, around, asked, () => pack(parts), done)
+    // A stick that was packed with --full stays one.
+    const orElse = options.isRepair === true && leftOut !== null ? { wantedElse: signed.wanted } : {}
+    const parts = { ...partsToPack(laptop, around, composed, roots), ...howToPack(options), ...orElse, onProgress }
+    const {
+      files,
+      wanted: carried,
+      ...more
+    } = await auditedOnLaptop(laptop.ledger, around, asked, () => pack(parts), done)
     return {
       ...describePacked(composed, roots),
       site: site.name,
       files: files.map(placed),
-      carriedBytes,
-      leftOut,
+      carriedBytes: [...carried.values()].reduce((total, bytes) => total + bytes, 0),
+      leftOut: carried === signed.wanted ? null : leftOut,
       ...more,
     }
   } catch (error) {
