@@ -8,7 +8,6 @@ import { canonicalJson } from '../../manifests/json.ts'
 import { DEPLOYMENT, licenseDocument, licenseText, MARKER, type DocumentFile } from '../helpers/license-box.ts'
 import { startLicenseMirror } from '../helpers/license-mirror.ts'
 import { functionOf, makeScene } from '../helpers/license-scene.ts'
-import { run } from '../helpers/process.ts'
 
 const ZL = '/etc/schmooze/schmooze.zl'
 const TXT = '/etc/sangoma/license.txt'
