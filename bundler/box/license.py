@@ -439,8 +439,10 @@ def main(mode, root, arguments):
     try:
         WORK[mode](root or '/', *arguments)
     except EnvironmentError as error:
-        space = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise Failure(5 if space else 1, '%s: %s' % (error.filename or 'a file', error.strerror or error), 'df -h' if space else 'see what is wrong there')
+        what = error.filename or 'this box'
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Failure(5, 'no space left in %s: nothing was changed' % what, 'df -h')
+        raise Failure(1, '%s: %s' % (what, error.strerror or error), 'see what is wrong there')
     finally:
         sys.stdout.flush()
 
