@@ -14,7 +14,7 @@ import { ensureIdentity } from './identity.ts'
 import { keepInventory, openInventories } from './inventories.ts'
 import { inventoriesIn, knownBoxes, type KnownBox } from './known-boxes.ts'
 import { boxDetails, boxObject, renderBoxes, renderList } from './render-boxes.ts'
-import { openStoreForWriting, openStoreToServe } from './store.ts'
+import { openStoreForWriting, openStoreToServe, type MirrorStore } from './store.ts'
 import type { StoreTools } from './store-commands.ts'
 
 export function addBoxes(program: Command, around: Surroundings, tools: StoreTools): void {
@@ -56,10 +56,12 @@ function addShow(boxes: Command, program: Command, around: Surroundings, { withS
     .command('show')
     .description('one box: each fact, what to do about it, and which features will work')
     .argument('<BOX>', 'its name; or its installid, the beginning of that, or the address it came from')
+    .option('--raw', 'its inventory as it came: all that a report of level full takes along')
     .addHelpText('after', examples(program, 'boxes show pbx1', 'boxes show 192.0.2.17 --json'))
-    .action(async (name: string, _options: object, command: Command) => {
+    .action(async (name: string, { raw }: { raw?: boolean }, command: Command) => {
       await withStore(around, command, openStoreToServe, async (store, config, json) => {
         const found = boxesNamed(knownBoxes(store, config, clockOf(store, around)), name)
+        if (raw === true) return print(around, rawInventory(store, found[0]!, name))
         const text = (): string => renderBoxes(found, around.stdout.columns)
         print(around, json ? JSON.stringify({ site: store.site, boxes: found.map(boxDetails) }) : text())
       })
@@ -109,6 +111,15 @@ function addForget(boxes: Command, program: Command, around: Surroundings, { wit
         print(around, json ? JSON.stringify({ site: store.site, forgotten: box }) : `${box}: its inventory is gone`)
       })
     })
+}
+
+/** It is printable ASCII. */
+function rawInventory(store: MirrorStore, { held }: KnownBox, name: string): string {
+  const bytes = held === null ? undefined : inventoriesIn(store)?.read(held.box)
+  if (bytes !== undefined) return bytes.toString('latin1').trimEnd()
+  throw new GapferryError('BOX_UNKNOWN', `"${name}": there is no inventory of it`, {
+    hint: 'gapferry-mirror boxes list',
+  })
 }
 
 /** Names first; an installid that has asked at several origins is one box. */

@@ -50,9 +50,14 @@ export interface JudgedBox {
 const SITE_KEY = 'keys/site.asc' as TreePath
 
 /** Those with a name first, by name; then the others, the one that asked last first.
+ *  @param contacts  the boxes that asked
  *  @throws STORE_DAMAGED where it cannot be read who asked */
-export function knownBoxes(store: MirrorStore, config: Pick<MirrorConfig, 'origins'>, nowMs: number): KnownBox[] {
-  const contacts = contactsIn(store.dir)
+export function knownBoxes(
+  store: MirrorStore,
+  config: Pick<MirrorConfig, 'origins'>,
+  nowMs: number,
+  contacts: BoxContact[] = contactsIn(store.dir),
+): KnownBox[] {
   const inventories = inventoriesIn(store)
   const held = inventories?.list() ?? []
   const enrolled = new Map(
