@@ -1,9 +1,6 @@
 import { createHash } from 'node:crypto'
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { issueCertificate } from '../../server/issue.ts'
-import { generateKeyPairSync, X509Certificate, type KeyObject } from 'node:crypto'
-import { Ledger } from '../../storage/ledger.ts'
 import { inventoryText } from './inventory-text.ts'
 import { makeTar } from './tar.ts'
 
@@ -89,52 +86,6 @@ export function licensedInventory(spec: LicensedSpec, more: string[] = []): stri
       ],
     },
   })
-}
-
-/** A key with its certificate. */
-export interface Holder {
-  key: KeyObject
-  certificate: Buffer
-}
-
-/** What a mirror has for licenses: its authority, its delivery key, and the certificates of its boxes. */
-export interface TestAuthority {
-  authority: Holder
-  delivery: Holder
-  box(name: string): Holder
-}
-
-export function makeAuthority(site = 'hq'): TestAuthority {
-  const dates = { notBeforeMs: Date.UTC(2026, 0, 1), notAfterMs: Date.UTC(2040, 0, 1) }
-  const newKey = (): KeyObject => generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey
-  const key = newKey()
-  const authority = {
-    key,
-    certificate: issueCertificate({ kind: 'authority', site, name: 'authority', key, ...dates }),
-  }
-  const issuer = { key, certificate: new X509Certificate(authority.certificate) }
-  const issue = (kind: 'delivery' | 'box', name: string): Holder => {
-    const own = newKey()
-    return { key: own, certificate: issueCertificate({ kind, site, name, key: own, issuer, ...dates }) }
-  }
-  return { authority, delivery: issue('delivery', 'delivery'), box: (name) => issue('box', name) }
-}
-
-/** Lets a laptop know a mirror, as its report would. */
-export function tellLaptop(
-  laptopDir: string,
-  { authority, delivery }: TestAuthority,
-  boxes: { box: string; certificate: Buffer; isRevoked: boolean }[] = [],
-  site = 'hq',
-): void {
-  const ledger = new Ledger(join(laptopDir, 'store', 'ledger.db'))
-  ledger.identities.accept(site, 'AAAA')
-  ledger.identities.keep(site, {
-    authority: authority.certificate,
-    delivery: delivery.certificate,
-    enrolled: boxes,
-  })
-  ledger.close()
 }
 
 /** Files below a folder that hold one of these texts. */
