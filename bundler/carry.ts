@@ -6,7 +6,8 @@ import { formatTime, plural } from '../manifests/console.ts'
 import { sha256Of, type Sha256 } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { MAX_AHEAD_MS } from '../manifests/metadata.ts'
-import { isPointer, MAX_TREE_BYTES, parseTree } from '../manifests/tree.ts'
+import { parseSealedLicenses } from '../manifests/licenses.ts'
+import { isPointer, isTreeTarget, LICENSES_TARGET, MAX_TREE_BYTES, parseTree } from '../manifests/tree.ts'
 import { blobFault, CHECK_BUFFER_BYTES } from '../storage/blob-check.ts'
 import type { BlobStore } from '../storage/blobs.ts'
 import type { Ledger, SignedBundle } from '../storage/ledger.ts'
@@ -219,7 +220,7 @@ async function refuseRotten({ store, ledger, signal }: Laptop, { groups }: Plan[
 /** Whether what was made and signed for a bundle is here and sound; nobody could fetch it again. */
 function hasDocuments(store: BlobStore, { trees }: SignedBundle): boolean {
   return [...trees].every(([target, sha256]) =>
-    target === 'site'
+    !isTreeTarget(target)
       ? ifSound(() => store.read(sha256, MAX_TREE_BYTES)) !== undefined
       : signedTree(store, sha256, target) !== undefined,
   )
@@ -232,7 +233,8 @@ function describe(store: BlobStore, bundle: SignedBundle, isNew: boolean): Compo
   for (const [target, sha256] of bundle.trees) {
     const bytes = store.read(sha256, MAX_TREE_BYTES)
     documents.set(sha256, bytes)
-    if (target === 'site') continue
+    if (target === LICENSES_TARGET) for (const [blob, size] of parseSealedLicenses(bytes).blobs) wanted.set(blob, size)
+    if (!isTreeTarget(target)) continue
     const tree = parseTree(bytes, target)
     if (tree.role === 'current') paths += tree.entries.size
     for (const entry of tree.entries.values()) {

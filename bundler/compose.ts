@@ -11,7 +11,15 @@ import { canonicalJson } from '../manifests/json.ts'
 import { parseTreePath, type TreePath } from '../manifests/path.ts'
 import { MAX_REPOMD_BYTES, parseRepomd, writeRepomd, type Repomd } from '../manifests/repomd.ts'
 import { serializeSiteFacts } from '../manifests/site.ts'
-import { isPointer, serializeTree, type Tree, type TreeEntry, type TreeRole } from '../manifests/tree.ts'
+import { serializeSealedLicenses, type SealedLicenses } from '../manifests/licenses.ts'
+import {
+  isPointer,
+  LICENSES_TARGET,
+  serializeTree,
+  type Tree,
+  type TreeEntry,
+  type TreeRole,
+} from '../manifests/tree.ts'
 import type { BlobBatch, BlobStore } from '../storage/blobs.ts'
 import type { Promises, SignedBundle } from '../storage/ledger.ts'
 import { signedTree } from './signed-tree.ts'
@@ -39,7 +47,12 @@ export interface ComposeContext {
   store: BlobStore
   /** detached, armored OpenPGP signature of the site's key */
   signDetached: (bytes: Uint8Array, dateMs: number) => Promise<string>
+  /** sealed, their blobs in the store; undefined where none are carried */
+  licenses?: CarriedLicenses | undefined
 }
+
+/** What a bundle carries of licenses. */
+export type CarriedLicenses = Pick<SealedLicenses, 'index' | 'blobs'>
 
 /** A site's documents, ready to be signed: target name → bytes (trees and the site facts). */
 export interface ComposedSite {
@@ -50,12 +63,15 @@ export interface ComposedSite {
 }
 
 /** Equal digests mean that a new bundle would bring a site nothing that the last one did not. Stamps are left out. */
-export function contentDigest(groups: GroupContent[]): Sha256 {
+export function contentDigest(groups: GroupContent[], licenses?: CarriedLicenses): Sha256 {
   const contents = groups.map(({ group, origin, entries }) => {
     const digests = [...entries].map(([path, entry]) => [path, entry.sha256] as const)
     return [group, { origin, entries: Object.fromEntries(digests) }] as const
   })
-  return sha256Of(canonicalJson(Object.fromEntries(contents)))
+  const all = Object.fromEntries(contents)
+  return sha256Of(
+    canonicalJson(licenses === undefined ? all : [all, licenses.index, [...licenses.blobs.keys()].sort()]),
+  )
 }
 
 /** @param last  the bundle before, whose `current` trees become `previous`; undefined for a site's first
@@ -80,6 +96,8 @@ export async function composeSite(
       promises.push(composed.promises)
     }
     targets.set('site', siteFacts(context, groups))
+    const { site, number, licenses } = context
+    if (licenses !== undefined) targets.set(LICENSES_TARGET, serializeSealedLicenses({ site, number, ...licenses }))
     for (const bytes of targets.values()) batch.put(bytes)
     await batch.commit()
   } catch (error) {

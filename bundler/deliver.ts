@@ -8,7 +8,7 @@ import { GapferryError } from '../manifests/errors.ts'
 import { parseTimestamp } from '../manifests/metadata.ts'
 import type { Surroundings } from '../manifests/program.ts'
 import { parseSiteFacts } from '../manifests/site.ts'
-import { parseTree } from '../manifests/tree.ts'
+import { isTreeTarget, parseTree } from '../manifests/tree.ts'
 import { fingerprintWords, siteKeyWords } from '../manifests/words.ts'
 import type { AuditWhat } from '../storage/audit.ts'
 import type { SignedBundle } from '../storage/ledger.ts'
@@ -180,7 +180,7 @@ function slipContent(
     expiresAtMs,
     bundler: `gapferry ${around.version}`,
     facts: parseSiteFacts(document('site')),
-    trees: [...trees.keys()].filter((name) => name !== 'site').map((name) => parseTree(document(name), name)),
+    trees: [...trees.keys()].filter(isTreeTarget).map((name) => parseTree(document(name), name)),
     fingerprint: fingerprintWords(roots[0]!),
     siteKey: siteKeyWords(siteKeyArmored),
     tool: boxToolDigests(),

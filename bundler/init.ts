@@ -15,7 +15,7 @@ import { createSiteKeys } from './keys/create-keys.ts'
 import { sameDisk, tokenKeyOf, type TokenOptions } from './keys/key-options.ts'
 import { newRootPassphrases, passphraseSources, siteSecrets, type SecretOptions } from './keys/key-secrets.ts'
 import { loadSite } from './keys/keys.ts'
-import { readNewPassphrase } from './keys/passphrase.ts'
+import { readNewPassphrase } from '../storage/passphrase.ts'
 import { onSameDisk, parseThreshold, type RootOrder } from './keys/root-keys.ts'
 
 export interface InitArguments extends SecretOptions, TokenOptions {

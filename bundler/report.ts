@@ -8,10 +8,12 @@ import { GapferryError } from '../manifests/errors.ts'
 import { openReport, parseSealedReport } from '../manifests/report-seal.ts'
 import { heldBlobs, keyDigest, parseReport, publicKeyOf, wholeBundle } from '../manifests/report.ts'
 import type { Report, SignedReport } from '../manifests/report.ts'
-import { isPointer } from '../manifests/tree.ts'
+import { parseSealedLicenses } from '../manifests/licenses.ts'
+import { isPointer, isTreeTarget, LICENSES_TARGET, MAX_TREE_BYTES } from '../manifests/tree.ts'
 import { parseFingerprint, parseStateWords, stateWords } from '../manifests/words.ts'
 import type { BlobStore } from '../storage/blobs.ts'
 import type { Ledger, SignedBundle } from '../storage/ledger.ts'
+import { ifSound } from './rot.ts'
 import { signedTree } from './signed-tree.ts'
 
 /** Who says that an identity is that of a site's mirror. */
@@ -71,7 +73,7 @@ export async function takeReport(
     throw older(what, report, last.sequence)
   }
   ledger.write(() => {
-    if (isNewIdentity) ledger.reports.pinIdentity(site, identity)
+    if (isNewIdentity) ledger.identities.accept(site, identity)
     ledger.reports.keep({ site, sequence: report.sequence, addedAtMs: nowMs, document, state: null })
   })
   return { report, outcome: isNewIdentity ? 'accepted' : 'added', words }
@@ -162,7 +164,11 @@ function stateOf({ number, metadata }: SignedBundle): Sha256 {
 function requiredBlobs(store: BlobStore, { trees }: SignedBundle): Set<Sha256> | undefined {
   const held = new Set<Sha256>()
   for (const [target, sha256] of trees) {
-    if (target === 'site') continue
+    if (target === LICENSES_TARGET) {
+      const licenses = ifSound(() => parseSealedLicenses(store.read(sha256, MAX_TREE_BYTES)))
+      for (const blob of licenses?.blobs.keys() ?? []) held.add(blob)
+    }
+    if (!isTreeTarget(target)) continue
     const tree = signedTree(store, sha256, target)
     if (tree === undefined) return undefined
     for (const entry of tree.entries.values()) {
@@ -194,7 +200,7 @@ async function acceptIdentity(
   { words: given, isConfirmed, ask }: Acceptance,
   what: string,
 ): Promise<boolean> {
-  const pinned = ledger.reports.identity(site)
+  const pinned = ledger.identities.of(site)?.identity
   if (given !== undefined && parseFingerprint(given) !== words) throw otherIdentity(what, words, 'not the words given')
   if (pinned === identity) return false
   if (given !== undefined) return true

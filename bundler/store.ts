@@ -8,7 +8,8 @@ import { lstatSync, rmSync } from 'node:fs'
 import { setImmediate } from 'node:timers/promises'
 import type { Sha256 } from '../manifests/digest.ts'
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
-import { MAX_TREE_BYTES, parseTree } from '../manifests/tree.ts'
+import { parseSealedLicenses } from '../manifests/licenses.ts'
+import { isTreeTarget, LICENSES_TARGET, MAX_TREE_BYTES, parseTree } from '../manifests/tree.ts'
 import { blobFault, CHECK_BUFFER_BYTES, type BlobFault } from '../storage/blob-check.ts'
 import type { SignedBundle } from '../storage/ledger.ts'
 import { blobFiles } from '../storage/prune.ts'
@@ -212,10 +213,12 @@ function soundBundleBlobs({ store }: Laptop, bundle: SignedBundle): Map<Sha256, 
   for (const [target, tree] of bundle.trees) {
     blobs.set(tree, { bytes: undefined, isDocument: true })
     if (target === 'site') continue
-    for (const entry of parseTree(
-      explained(bundle, () => store.read(tree, MAX_TREE_BYTES)),
-      target,
-    ).entries.values()) {
+    const bytes = explained(bundle, () => store.read(tree, MAX_TREE_BYTES))
+    if (target === LICENSES_TARGET)
+      for (const [sha256, size] of parseSealedLicenses(bytes).blobs)
+        blobs.set(sha256, { bytes: size, isDocument: true })
+    if (!isTreeTarget(target)) continue
+    for (const entry of parseTree(bytes, target).entries.values()) {
       blobs.set(entry.sha256, {
         bytes: entry.bytes,
         isDocument: isDocument(entry) || blobs.get(entry.sha256)?.isDocument === true,

@@ -74,6 +74,7 @@ def main(arguments):
     try:
         with open_now(arguments[0]) as file:
             trust = Trust(file.read(MAX_ROOT + 1), work)
+        print(trust.about)
         bundles = {}
         for path in arguments[1:]:
             check_part(path, trust, bundles)
@@ -101,7 +102,24 @@ def sweep():
             pass  # another run took it away, or it is somebody else's
 
 
-def check_part(path, trust, bundles):
+class Keeper(object):
+    """What is done with what was proved, part by part and in this order: nothing, here. Who embeds this file may keep it."""
+
+    def metadata(self, files):
+        """`files`: timestamp, snapshot and targets -> bytes, as the root in force signed them."""
+
+    def tree(self, name, data):
+        """Each target, also the site facts, before the first blob."""
+
+    def blob(self, digest, length):
+        """Gives the function that takes the blob's bytes; nobody knows yet whether they are the right ones."""
+        return lambda chunk: None
+
+    def proved(self, digest):
+        """They are."""
+
+
+def check_part(path, trust, bundles, keeper=Keeper()):
     """Reads one part front to end; adds what it proves to `bundles`, by number."""
     name = show(os.path.basename(path))
     with open_now(path) as file:
@@ -109,10 +127,10 @@ def check_part(path, trust, bundles):
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise Refused("is not a plain file")
             part = Part(file)
-            bundle, targets = check_metadata(part, trust, bundles)
-            check_trees(part, bundle, targets)
+            bundle, targets = check_metadata(part, trust, bundles, keeper)
+            check_trees(part, bundle, targets, keeper)
             bundle.parts = check_hint(part.body(), bundle)
-            check_blobs(part, bundle)
+            check_blobs(part, bundle, keeper)
         except Refused as error:
             raise Refused("%s: %s" % (name, error))
         except MALFORMED as error:
@@ -125,7 +143,7 @@ def open_now(path):
     return os.fdopen(os.open(path, flags), "rb")
 
 
-def check_metadata(part, trust, bundles):
+def check_metadata(part, trust, bundles, keeper):
     """timestamp -> snapshot -> targets, under the newest root. Gives the bundle and its targets."""
     files = dict((section, (part.key, part.body())) for section in part.run("timestamp", "snapshot", "targets"))
     trust.follow(dict((part.key, part.body()) for _ in part.run("root")))
@@ -143,10 +161,11 @@ def check_metadata(part, trust, bundles):
     bundle = bundles.setdefault(number, Bundle(digest, timestamp))
     if bundle.digest != digest:
         raise Refused("says to be bundle %d like another part, but was signed apart from it" % number)
+    keeper.metadata(dict((role, data) for role, (_, data) in files.items()))
     return bundle, signed["targets"]
 
 
-def check_trees(part, bundle, targets):
+def check_trees(part, bundle, targets, keeper):
     named = dict((target["hashes"]["sha256"], target["length"]) for target in targets.values())
     seen = {}
     for _ in part.run("tree"):
@@ -163,20 +182,24 @@ def check_trees(part, bundle, targets):
     if "site" not in targets:
         raise Refused("target site: is not there")
     bundle.check_groups()
+    for name, target in sorted(targets.items()):
+        keeper.tree(name, seen[target["hashes"]["sha256"]])
 
 
-def check_blobs(part, bundle):
+def check_blobs(part, bundle, keeper):
     for _ in part.run("blob"):
         digest, blob = part.key, bundle.wanted.get(part.key)
         if blob is None:
             raise Refused("blobs/%s: no tree names it" % digest)
         if blob.length != part.length:
             raise Refused("blobs/%s: expected %d bytes, found %d" % (digest, blob.length, part.length))
-        found = hashlib.sha256()
+        found, take = hashlib.sha256(), keeper.blob(digest, blob.length)
         for chunk in part.chunks():
             found.update(chunk)
+            take(chunk)
         if found.hexdigest() != digest:
             raise Refused("blobs/%s (%s): has another sha256" % (digest, blob.paths[0]))
+        keeper.proved(digest)
         bundle.here.add(digest)
 
 
@@ -212,7 +235,8 @@ class Trust(object):
             raise Refused("ROOT.json: %s" % error)
         except MALFORMED as error:
             raise Refused("ROOT.json: is not a root: %r" % error)
-        print("root %d of site %s, sha256 %s" % (self.signed["version"], show(self.signed["x-site"]), sha256(data)))
+        about = (self.signed["version"], show(self.signed["x-site"]), sha256(data))
+        self.about = "root %d of site %s, sha256 %s" % about
 
     def follow(self, offered):
         """Steps to the newest root of `offered`, version -> bytes."""

@@ -186,7 +186,8 @@ function judged({ bundle, parts, here, numbers }: ReadBundle): JudgedBundle {
   const { site, number, createdAtMs, expiresAtMs, bundler } = bundle.metadata
   const bytes = [...here].reduce((total, sha256) => total + bundle.wanted.get(sha256)!.bytes, 0)
   const hasAllParts = numbers.size === bundle.hint.parts.length
-  const missing = missingPaths(byRole(bundle.trees.values()), (sha256) => here.has(sha256)).map((path) => {
+  const trees = byRole(bundle.trees.values())
+  const missing = missingPaths(trees, (sha256) => here.has(sha256), bundle.licenses).map((path) => {
     const part = hasAllParts ? undefined : partHolding(bundle.hint, path.sha256)
     return part === undefined ? path : { ...path, part }
   })

@@ -14,7 +14,7 @@ import { describeFault } from './document.ts'
 import { GapferryError, isGapferryError } from './errors.ts'
 import { SCHEMAS, type NamedFile } from './metadata-schema.ts'
 import { keyIdOf, publicNumbers } from './role-key.ts'
-import { parseName, TREE_ROLES } from './tree.ts'
+import { LICENSES_TARGET, parseName, TREE_ROLES } from './tree.ts'
 import { fingerprintWords } from './words.ts'
 
 export type RoleName = 'root' | 'timestamp' | 'snapshot' | 'targets'
@@ -261,7 +261,7 @@ function checkNumber(version: number, named: NamedFile, what: string): void {
 }
 
 function isTargetName(name: string): boolean {
-  if (name === 'site') return true
+  if (name === 'site' || name === LICENSES_TARGET) return true
   const [group, role, ...more] = name.split('/')
   return more.length === 0 && isName(group ?? '') && TREE_ROLES.some((known) => known === role)
 }

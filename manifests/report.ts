@@ -2,11 +2,13 @@
  * The report: what a site's mirror says of itself to the laptop. Canonical JSON, signed by the mirror's identity, then sealed
  * for the laptop (report-seal.ts). FORMAT.md#report.
  */
-import { createPublicKey, sign, verify, type KeyObject } from 'node:crypto'
+import { createPublicKey, sign, verify, X509Certificate, type KeyObject } from 'node:crypto'
+import { gunzipSync, gzipSync } from 'node:zlib'
 import * as v from 'valibot'
 import { sha256Of, type Sha256 } from './digest.ts'
 import { describeFault, dictionary, strictObject } from './document.ts'
 import { GapferryError } from './errors.ts'
+import { MAX_INVENTORY_BYTES } from './inventory-lines.ts'
 import { canonicalJson } from './json.ts'
 import { TREE_ROLES } from './tree.ts'
 import { fingerprintWords } from './words.ts'
@@ -17,7 +19,14 @@ export const MAX_REPORT_BYTES = 16 * 1024 * 1024
 export const MAX_REPORT_BLOBS = 100_000
 export const MAX_REPORT_RESULTS = 100
 export const MAX_REPORT_BOXES = 2000
-const FORMAT = 1
+/** Of all that is attached, packed and in base64: sealed, it is a third longer. */
+export const MAX_ATTACHED_CHARS = 9 * 1024 * 1024
+/** What stands around the signed part, and around the attachments: one digest for each. */
+const MAX_FRAME_BYTES = 256 * 1024
+const MAX_CERTIFICATE_CHARS = 5500
+const FORMAT = 2
+/** What mirrors wrote before they knew inventories; still read. */
+const FORMAT_BEFORE = 1
 
 const Name = v.pipe(v.string(), v.regex(/^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$/))
 const Digest = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/))
@@ -68,9 +77,30 @@ const Parity = strictObject({
   differences: Count,
   texts: v.exactOptional(v.pipe(v.array(Text), v.maxLength(100))),
 })
-const Schema = strictObject({
+/** DER; whose it is, and by whom, is for the reader to ask. */
+const Certificate = v.pipe(Base64, v.maxLength(MAX_CERTIFICATE_CHARS), v.check(isCertificate, 'must be a certificate'))
+/** An inventory that is at the mirror; its bytes are among the attachments, unless there was no room. */
+const HeldInventory = strictObject({
+  box: Name,
+  sha256: Digest,
+  bytes: v.pipe(Count, v.minValue(1), v.maxValue(MAX_INVENTORY_BYTES)),
+})
+/** How many facts are in which state. */
+const Readiness = strictObject({
+  box: v.pipe(Text, v.minLength(1)),
+  takenAt: Time,
+  ready: Count,
+  not: Count,
+  unknown: Count,
+})
+const Enrolled = strictObject({ box: Name, certificate: Certificate, revoked: v.boolean() })
+const License = strictObject({
+  box: v.pipe(Text, v.minLength(1)),
+  state: v.pipe(v.string(), v.regex(/^[a-z][a-z-]{0,39}$/)),
+  expires: v.nullable(v.pipe(v.string(), v.regex(/^[0-9]{4}-[0-9]{2}-[0-9]{2}$/))),
+})
+const SHARED = {
   _type: v.literal('gapferry-report'),
-  format: v.literal(FORMAT),
   site: Name,
   /** of the laptop's key that it is sealed for */
   recipient: Digest,
@@ -85,14 +115,39 @@ const Schema = strictObject({
   boxes: v.pipe(v.array(Box), v.maxLength(MAX_REPORT_BOXES)),
   parity: v.pipe(v.array(Parity), v.maxLength(MAX_REPORT_BOXES)),
   freeBytes: Count,
+}
+const ADDED = {
+  /** newest first; none below `full` */
+  inventories: v.pipe(v.array(HeldInventory), v.maxLength(MAX_REPORT_BOXES)),
+  readiness: v.pipe(v.array(Readiness), v.maxLength(MAX_REPORT_BOXES)),
+  /** boxes with a certificate of the authority; none below `full` */
+  enrolled: v.pipe(v.array(Enrolled), v.maxLength(MAX_REPORT_BOXES)),
+  /** the mirror's own, for its boxes; null where it has none yet */
+  authority: v.nullable(Certificate),
+  /** what licenses are sealed for that no box's own certificate is known for */
+  delivery: v.nullable(Certificate),
+  licenses: v.pipe(v.array(License), v.maxLength(MAX_REPORT_BOXES)),
+}
+const NOTHING_ADDED = { inventories: [], readiness: [], enrolled: [], authority: null, delivery: null, licenses: [] }
+const Schema = strictObject({ ...SHARED, format: v.literal(FORMAT), ...ADDED })
+const SchemaBefore = strictObject({ ...SHARED, format: v.literal(FORMAT_BEFORE) })
+const SIGNATURE = { identity: PublicKey, signature: v.pipe(Base64, v.maxLength(200)) }
+const Signed = strictObject({
+  ...SIGNATURE,
+  /** sha256 → gzip, base64 */
+  attachments: dictionary(Digest, v.pipe(Base64, v.maxLength(MAX_ATTACHED_CHARS))),
+  signed: Schema,
 })
-const Signed = strictObject({ identity: PublicKey, signature: v.pipe(Base64, v.maxLength(200)), signed: Schema })
+const SignedBefore = strictObject({ ...SIGNATURE, signed: SchemaBefore })
 
-/** As it is written: FORMAT.md#report. */
-export type Report = v.InferInput<typeof Schema>
+/** As it is written: FORMAT.md#report. One of format 1 is read as one that says nothing of what came with format 2. */
+export type Report = Omit<v.InferInput<typeof Schema>, 'format'> & { format: 1 | 2 }
 export type ReportBox = Report['boxes'][number]
 export type ReportParity = Report['parity'][number]
 export type ReportResult = Report['results'][number]
+export type ReportInventory = Report['inventories'][number]
+export type ReportReadiness = Report['readiness'][number]
+export type ReportLicense = Report['licenses'][number]
 
 /** A report whose signature fits the key beside it; whether that key is the site's mirror's is another question. */
 export interface SignedReport {
@@ -101,23 +156,79 @@ export interface SignedReport {
   identity: string
   /** of that key */
   words: string
+  /** as they came: readAttachment takes one out */
+  attachments: Readonly<Record<string, string>>
 }
 
-/** The signed bytes, to be sealed. @throws REPORT_INVALID where parseReport would refuse them */
-export function signReport(report: Omit<Report, '_type' | 'format'>, key: KeyObject): Buffer {
+/** The signed bytes, to be sealed.
+ *  @param attachments  from packAttachments
+ *  @throws REPORT_INVALID where parseReport would refuse them */
+export function signReport(
+  report: Omit<Report, '_type' | 'format'>,
+  key: KeyObject,
+  attachments: Readonly<Record<string, string>> = {},
+): Buffer {
   const signed = { _type: 'gapferry-report', format: FORMAT, ...report }
   const signature = sign('sha256', canonicalJson(signed), key).toString('base64')
-  const bytes = canonicalJson({ identity: publicKeyOf(key), signature, signed })
+  const bytes = canonicalJson({ attachments, identity: publicKeyOf(key), signature, signed })
   parseReport(bytes, 'report')
   return bytes
+}
+
+/** Inventories in their order, packed, as many as a report has room for.
+ *  @param read  the bytes of one; undefined leaves it out
+ *  @param maxChars  for all of them together */
+export function packAttachments(
+  inventories: readonly ReportInventory[],
+  read: (inventory: ReportInventory) => Buffer | undefined,
+  maxChars: number = MAX_ATTACHED_CHARS,
+): Record<string, string> {
+  const attachments: Record<string, string> = {}
+  let chars = 0
+  for (const inventory of inventories) {
+    if (inventory.sha256 in attachments) continue
+    const packed = packed64(read(inventory))
+    if (packed === undefined || chars + packed.length > maxChars) continue
+    attachments[inventory.sha256] = packed
+    chars += packed.length
+  }
+  return attachments
+}
+
+/** How many characters of attachments a report has room for, sealed. */
+export function attachmentRoom(report: Omit<Report, '_type' | 'format'>): number {
+  const room = Math.floor((MAX_REPORT_BYTES * 3) / 4) - canonicalJson(report).length - MAX_FRAME_BYTES
+  return Math.max(0, Math.min(room, MAX_ATTACHED_CHARS))
+}
+
+/** The bytes of an inventory that a report names; undefined where they are not with it.
+ *  @throws REPORT_INVALID where they are other ones than it says */
+export function readAttachment(
+  { attachments }: Pick<SignedReport, 'attachments'>,
+  { box, sha256, bytes }: ReportInventory,
+  what: string,
+): Buffer | undefined {
+  const packed = Object.hasOwn(attachments, sha256) ? attachments[sha256] : undefined
+  if (packed === undefined) return undefined
+  const refused = (cause?: unknown) =>
+    new GapferryError('REPORT_INVALID', `${what}: the inventory of ${box} in it is not the one that it names`, {
+      cause,
+    })
+  let unpacked: Buffer
+  try {
+    unpacked = gunzipSync(Buffer.from(packed, 'base64'), { maxOutputLength: bytes })
+  } catch (cause) {
+    throw refused(cause)
+  }
+  if (unpacked.length !== bytes || sha256Of(unpacked) !== sha256) throw refused()
+  return unpacked
 }
 
 /** @param what  names it in messages
  *  @throws REPORT_INVALID (also for another spelling); REPORT_SIGNATURE */
 export function parseReport(bytes: Buffer, what: string): SignedReport {
   if (bytes.length > MAX_REPORT_BYTES) throw invalid(what, `larger than ${MAX_REPORT_BYTES} bytes`)
-  const doc = parseReportJson(bytes, what)
-  if (!v.is(Signed, doc)) throw invalid(what, describeFault(Signed, doc))
+  const doc = checkReport(parseReportJson(bytes, what), what)
   if (!canonicalJson(doc).equals(bytes)) throw invalid(what, 'is not in canonical form')
   const { identity, signature, signed } = doc
   const key = parsePublicKey(identity, what)
@@ -127,7 +238,24 @@ export function parseReport(bytes: Buffer, what: string): SignedReport {
     })
   }
   heldBlobs(signed, what)
-  return { report: signed, identity, words: identityWords(identity) }
+  const words = identityWords(identity)
+  if (!('attachments' in doc)) return { report: { ...NOTHING_ADDED, ...doc.signed }, identity, words, attachments: {} }
+  checkAttachments(doc, what)
+  return { report: doc.signed, identity, words, attachments: doc.attachments }
+}
+
+function checkReport(doc: unknown, what: string): v.InferInput<typeof Signed> | v.InferInput<typeof SignedBefore> {
+  if (v.is(Signed, doc)) return doc
+  if (v.is(SignedBefore, doc)) return doc
+  throw invalid(what, describeFault(Signed, doc))
+}
+
+function checkAttachments({ attachments, signed }: v.InferInput<typeof Signed>, what: string): void {
+  const named = new Set(signed.inventories.map(({ sha256 }) => sha256))
+  if (Object.keys(attachments).some((sha256) => !named.has(sha256)))
+    throw invalid(what, 'something is attached that it does not name')
+  const chars = Object.values(attachments).reduce((sum, text) => sum + text.length, 0)
+  if (chars > MAX_ATTACHED_CHARS) throw invalid(what, `more than ${MAX_ATTACHED_CHARS} characters are attached`)
 }
 
 /** The twelve words of a mirror's identity: of its public key. */
@@ -188,6 +316,19 @@ export function parseReportJson(bytes: Buffer, what: string): unknown {
     return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
   } catch (cause) {
     throw new GapferryError('REPORT_INVALID', `${what}: is no report, or only a piece of one`, { cause })
+  }
+}
+
+function packed64(bytes: Buffer | undefined): string | undefined {
+  return bytes && gzipSync(bytes, { level: 9 }).toString('base64')
+}
+
+function isCertificate(text: string): boolean {
+  const der = Buffer.from(text, 'base64')
+  try {
+    return new X509Certificate(der).raw.equals(der)
+  } catch {
+    return false
   }
 }
 

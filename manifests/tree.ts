@@ -58,6 +58,14 @@ const REPO_ID_PATTERN = /^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$/
 const TYPE_PATTERN = /^[a-z0-9.+-]+\/[a-z0-9.+-]+(?:; ?charset=utf-8)?$/
 const PRINTABLE = /^[\x20-\x7e]{1,2048}$/
 
+/** The target of what a bundle says of licenses (licenses.ts). */
+export const LICENSES_TARGET = 'licenses'
+
+/** Whether a target of a bundle is a tree: the others are documents of the site. */
+export function isTreeTarget(target: string): boolean {
+  return target.includes('/')
+}
+
 /** @throws TREE_INVALID unless `text` is a name for a site or group: a–z 0–9 . _ -, at most 64, starts and ends with a letter or digit */
 export function parseName(text: unknown, what: string): string {
   if (typeof text !== 'string' || !NAME_PATTERN.test(text)) throw invalid(what, `expected a name (a-z 0-9 . _ -)`)

@@ -13,7 +13,8 @@ import { formatListen, listenerUrl, type Listener, type MirrorConfig, type Origi
 import { contentAnswers, refusal, type Answer, type ContentRequest } from './content.ts'
 import { HostTable } from './hosts.ts'
 import type { Contacts } from './contacts.ts'
-import { answerClientError, ConnectionLimit, limitedServer, readsBody } from './listener.ts'
+import { isInventoryRequest, MAX_INVENTORY_BODY_BYTES, type InventoryTaker } from './inventories.ts'
+import { answerClientError, ConnectionLimit, limitedServer, MAX_BODY_BYTES, readsBody } from './listener.ts'
 import { hasForm } from './module-answers.ts'
 import { Sender, type BlobSource } from './send.ts'
 import { Served, type ReleaseSource } from './served.ts'
@@ -34,6 +35,8 @@ export interface MirrorArgs {
   log: Logger
   /** who notes which boxes ask; whoever makes it closes it */
   contacts?: Pick<Contacts, 'note'>
+  /** who keeps inventories; undefined where they are switched off */
+  inventories?: InventoryTaker | undefined
 }
 
 export interface Mirror {
@@ -56,7 +59,13 @@ const HOUR_MS = 3_600_000
 export function buildMirror(args: MirrorArgs): Mirror {
   const { config, log } = args
   const served = new Served({ ...args, keepPreviousMs: config.keepPreviousHours * HOUR_MS })
-  const shared = { served, sender: new Sender(args.blobs, log), limit: new ConnectionLimit(), contacts: args.contacts }
+  const shared = {
+    served,
+    sender: new Sender(args.blobs, log),
+    limit: new ConnectionLimit(),
+    contacts: args.contacts,
+    inventories: args.inventories,
+  }
   const endpoints = new Map<OriginListener, Endpoint>()
   for (const origins of bySocket(config.origins)) {
     const endpoint = originEndpoint(origins, shared)
@@ -150,18 +159,27 @@ interface Shared {
   sender: Sender
   limit: ConnectionLimit
   contacts: MirrorArgs['contacts']
+  inventories: MirrorArgs['inventories']
 }
 
 /** One listener of origins. Fastify opens and closes it, but its router is not on the way: it would judge targets and
  *  methods before the one function that does. (Measured for 4 KB answers, the router costs 0–8 % of processor time.) */
-function originEndpoint(origins: OriginListener[], { served, sender, limit, contacts }: Shared): Endpoint {
+function originEndpoint(origins: OriginListener[], { served, sender, limit, contacts, inventories }: Shared): Endpoint {
   const [listener] = origins as [OriginListener]
   let answer: (request: ContentRequest) => Answer
-  const { request, checkContinue } = readsBody(hasForm, (req, res, head, { refused, kept: form }) => {
+  const isInventory = (method: string, target: string): boolean =>
+    inventories !== undefined && isInventoryRequest(method, target)
+  const wants = (method: string, target: string): number =>
+    isInventory(method, target) ? MAX_INVENTORY_BODY_BYTES : hasForm(target) ? MAX_BODY_BYTES : 0
+  const { request, checkContinue } = readsBody(wants, (req, res, head, { refused, kept: form }) => {
     const { method = '', url: target = '', socket: connection } = req
     const isHeadOnly = method === 'HEAD'
     if (refused !== undefined) return sender.send(res, refusal(refused, { isHeadOnly, isLast: true }))
     const given = answer({ method, target, head, form, connection })
+    if (isInventory(method, target) && given.group !== undefined) {
+      const address = connection.remoteAddress ?? ''
+      return sender.send(res, inventories!.answer({ target, body: form, address, group: given.group }))
+    }
     sender.send(res, given)
     if (form === undefined || given.group === undefined || contacts === undefined) return
     contacts.note({ group: given.group, target, form, address: connection.remoteAddress ?? '', status: given.status })

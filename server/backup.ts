@@ -4,7 +4,7 @@
 import { closeSync, existsSync, openSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { sha256Of, type Sha256 } from '../manifests/digest.ts'
-import { parseTree } from '../manifests/tree.ts'
+import { isTreeTarget, parseTree } from '../manifests/tree.ts'
 import type { Actor } from '../storage/audited.ts'
 import { writeBackup, type BackupSource } from '../storage/backup.ts'
 import { CHECK_BUFFER_BYTES, digestOf } from '../storage/blob-check.ts'
@@ -60,7 +60,7 @@ function identitySources(dir: string): BackupSource[] {
   return files.flatMap(({ name, file }) => (existsSync(file) ? [memorySource(name, readFileSync(file))] : []))
 }
 
-/** Trees and site facts always; what the trees name where it is wanted and here. */
+/** Trees and what else the metadata names always; what the trees name where it is wanted and here. Never the licenses' blobs. */
 async function blobSources({ catalog, blobs }: MirrorStore, withBlobs: boolean): Promise<BackupSource[]> {
   const sources = new Map<Sha256, BackupSource>()
   const add = (sha256: Sha256, bytes: number): void => {
@@ -70,7 +70,7 @@ async function blobSources({ catalog, blobs }: MirrorStore, withBlobs: boolean):
   for (const { number } of catalog.bundles()) {
     for (const [target, { sha256, bytes }] of catalog.trees(number)) {
       add(sha256, bytes)
-      if (target === 'site' || !withBlobs || !blobs.has(sha256)) continue
+      if (!isTreeTarget(target) || !withBlobs || !blobs.has(sha256)) continue
       for (const entry of parseTree(blobs.read(sha256, bytes), target).entries.values()) add(entry.sha256, entry.bytes)
     }
   }

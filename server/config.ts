@@ -32,6 +32,7 @@ const MirrorSettings = strictObject({
     v.pipe(v.array(strictObject({ group: v.string(), listen: Listen, hosts: Hosts })), v.maxLength(100)),
     [],
   ),
+  inventories: v.exactOptional(v.boolean(), true),
   keepPreviousHours: v.exactOptional(v.pipe(v.number(), v.minValue(0), v.maxValue(8784)), 48),
 })
 
@@ -57,6 +58,8 @@ export interface MirrorConfig {
   admin: Listener
   /** at most one per group; those that share a socket differ in every one of their hosts */
   origins: OriginListener[]
+  /** whether origins take inventories from boxes */
+  takesInventories: boolean
   /** immutable paths of a replaced tree stay fetchable for so long, counted from being replaced */
   keepPreviousHours: number
 }
@@ -83,6 +86,7 @@ export function parseMirrorConfig(text: string, file: string): MirrorConfig {
     storeDir: resolve(dirname(file), settings.store),
     admin: parseListener(settings.admin, `${file}: admin`),
     origins: settings.origins.map((origin) => parseOrigin(origin, file)),
+    takesInventories: settings.inventories,
     keepPreviousHours: settings.keepPreviousHours,
   }
   refuseTwice(config)

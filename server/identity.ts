@@ -39,6 +39,14 @@ export function ensureIdentity({ dir, site }: { dir: string; site: string }, now
   return identity
 }
 
+/** As it is in a store; undefined where there is none yet. @throws STORE_DAMAGED */
+export function readIdentity(dir: string): Identity | undefined {
+  const key = readKey(join(dir, IDENTITY_FILES[0]))
+  if (key === undefined) return undefined
+  const publicKey = publicKeyOf(key)
+  return { key, publicKey, words: identityWords(publicKey) }
+}
+
 /** Brings back what a backup has; an identity that is here stays: reports of it were accepted since. */
 export function putIdentity(dir: string, files: ReadonlyMap<string, { bytes(): Buffer }>): void {
   const [secretFile] = IDENTITY_FILES
@@ -48,9 +56,22 @@ export function putIdentity(dir: string, files: ReadonlyMap<string, { bytes(): B
 
 /** Stable for this site, and nothing to whoever does not have the key. */
 export function pseudonym({ key }: Pick<Identity, 'key'>, site: string, name: string): string {
-  const secret = key.export({ type: 'pkcs8', format: 'der' })
-  const derived = Buffer.from(hkdfSync('sha256', secret, site, 'gapferry-pseudonym 1', 32))
+  const derived = derivedKey(key, site, 'gapferry-pseudonym 1')
   return `box-${createHmac('sha256', derived).update(name).digest('hex').slice(0, PSEUDONYM_CHARS)}`
+}
+
+/** How a deployment is known at the mirror: nothing to whoever does not have the key, however few IDs there may be.
+ *  @returns 64 hex digits */
+export function deploymentHmac({ key }: Pick<Identity, 'key'>, site: string, deploymentId: string): string {
+  return createHmac('sha256', derivedKey(key, site, 'gapferry-deployment 1'))
+    .update(deploymentId)
+    .digest('hex')
+}
+
+/** 32 bytes for one purpose. @param info  names it */
+export function derivedKey(key: KeyObject, site: string, info: string): Buffer {
+  const secret = key.export({ type: 'pkcs8', format: 'der' })
+  return Buffer.from(hkdfSync('sha256', secret, site, info, 32))
 }
 
 function readKey(file: string): KeyObject | undefined {

@@ -217,7 +217,7 @@ class Run {
         }
         await batch.commit()
       }
-      this.missing = missingPaths(content.bundle.trees.values(), (sha256) => this.#has(sha256))
+      this.missing = missingPaths(content.bundle.trees.values(), (sha256) => this.#has(sha256), content.bundle.licenses)
       if (!isDryRun) {
         catalog.write(() => {
           const rootsBefore = catalog.trusted().roots.length

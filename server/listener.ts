@@ -19,7 +19,7 @@ const KEEP_ALIVE_MS = 15_000
  *  done. */
 const IDLE_MS = 120_000
 /** A FreePBX box posts a form of some kilobytes to whatever path it reads. */
-const MAX_BODY_BYTES = 1024 * 1024
+export const MAX_BODY_BYTES = 1024 * 1024
 /** of all bodies that are kept at a time; boxes send 10 kB each */
 const MAX_KEPT_BYTES = 32 * 1024 * 1024
 const MAX_CONNECTIONS = 512
@@ -115,16 +115,18 @@ export function limitedServer(limit: ConnectionLimit, handle: RequestListener): 
 
 /** Reads a body of whatever type before the request is handled, drops it unless it is wanted, and handles a connection's
  *  requests one after the other: an answer that is made before its turn would wait in memory, as long as the client likes.
- *  @param wants  whether the body of a request with this target is kept */
+ *  @param wants  how many bytes of the body of a request are kept at most: 0 drops it */
 export function readsBody(
-  wants: (target: string) => boolean,
+  wants: (method: string, target: string) => number,
   handle: BodyHandler,
 ): { request: RequestListener; checkContinue: RequestListener } {
   const room = new BodyRoom()
   const read = (req: IncomingMessage, res: ServerResponse, head: RequestHead): void => {
     // A body that has to wait for its turn would lie there as long as the client likes; boxes never ask ahead.
-    const keep = wants(req.url ?? '') && res.socket !== null ? room : undefined
-    readBody(req, head, keep, (body) => waitTurn(req, res, () => handle(req, res, head, body)))
+    const wanted = wants(req.method ?? '', req.url ?? '')
+    const keep = wanted > 0 && res.socket !== null ? room : undefined
+    const maxBytes = Math.max(wanted, MAX_BODY_BYTES)
+    readBody(req, head, { room: keep, maxBytes }, (body) => waitTurn(req, res, () => handle(req, res, head, body)))
   }
   return {
     request: (req, res) => {
@@ -134,7 +136,8 @@ export function readsBody(
     },
     checkContinue: (req, res) => {
       const head = readHead(req.rawHeaders)
-      if (!isTooLong(head)) res.writeContinue()
+      const maxBytes = Math.max(wants(req.method ?? '', req.url ?? ''), MAX_BODY_BYTES)
+      if (!isTooLong(head, maxBytes)) res.writeContinue()
       read(req, res, head)
     },
   }
@@ -192,10 +195,10 @@ function waitTurn(req: IncomingMessage, res: ServerResponse, handle: () => void)
 function readBody(
   req: IncomingMessage,
   head: RequestHead,
-  room: BodyRoom | undefined,
+  { room, maxBytes }: { room: BodyRoom | undefined; maxBytes: number },
   done: (body: BodyEnd) => void,
 ): void {
-  if (isTooLong(head)) {
+  if (isTooLong(head, maxBytes)) {
     done({ refused: tooLong() })
     return
   }
@@ -205,7 +208,7 @@ function readBody(
   const count = (chunk: Buffer): void => {
     bytes += chunk.length
     keeper.add(chunk)
-    if (bytes <= MAX_BODY_BYTES) return
+    if (bytes <= maxBytes) return
     req.off('data', count).off('end', end)
     done({ refused: tooLong() })
   }
@@ -248,6 +251,6 @@ function tooLong(): GapferryError {
   return new GapferryError('BODY_TOO_LONG', 'request: body')
 }
 
-function isTooLong(head: RequestHead): boolean {
-  return Number(head.contentLength ?? 0) > MAX_BODY_BYTES
+function isTooLong(head: RequestHead, maxBytes: number): boolean {
+  return Number(head.contentLength ?? 0) > maxBytes
 }

@@ -18,9 +18,10 @@ import {
   type ReportParity,
   type ReportResult,
 } from '../manifests/report.ts'
+import type { SealedLicenses } from '../manifests/licenses.ts'
 import type { Tree } from '../manifests/tree.ts'
 import type { CatalogState, StateBundle } from '../storage/catalog-state.ts'
-import { missingPaths, readTrees } from '../storage/completeness.ts'
+import { missingPaths, readLicenses, readTrees } from '../storage/completeness.ts'
 import type { BoxContact } from '../storage/contacts.ts'
 import { knownContacts } from './boxes.ts'
 import { pseudonym, type Identity } from './identity.ts'
@@ -79,6 +80,12 @@ export function makeReport(
     boxes: (knownContacts(store.dir) ?? []).slice(0, MAX_REPORT_BOXES).map((box) => describeBox(box, name, level)),
     parity: args.parity.slice(0, MAX_REPORT_BOXES).map((result) => describeParity(result, name, level)),
     freeBytes: bavail * bsize,
+    inventories: [],
+    readiness: [],
+    enrolled: [],
+    authority: null,
+    delivery: null,
+    licenses: [],
   }
 }
 
@@ -93,29 +100,32 @@ export function describeBundles(store: Pick<MirrorStore, 'catalog' | 'blobs'>): 
   for (const row of (store.catalog.state()?.bundles ?? []).toReversed()) {
     const { targets } = row.metadata
     if (targets === undefined) continue
-    const trees = treesOf(store, row)
-    const missing = missingPaths(trees?.values() ?? [], (sha256) => store.blobs.has(sha256))
+    const documents = documentsOf(store, row)
+    const { trees, licenses } = documents ?? { trees: new Map<string, Tree>() }
+    const missing = missingPaths(trees.values(), (sha256) => store.blobs.has(sha256), licenses)
     bundles.push({
       number: row.number,
       state: sha256Of(targets),
-      isComplete: trees !== undefined && missing.length === 0 && !row.isRevoked,
+      isComplete: documents !== undefined && missing.length === 0 && !row.isRevoked,
     })
-    for (const tree of trees?.values() ?? []) {
-      for (const { sha256, bytes } of tree.entries.values()) {
-        if (held.size < MAX_REPORT_BLOBS && !held.has(sha256) && store.blobs.sizeOf(sha256) === bytes) held.add(sha256)
-      }
+    const hold = (sha256: Sha256, bytes: number): void => {
+      if (held.size < MAX_REPORT_BLOBS && !held.has(sha256) && store.blobs.sizeOf(sha256) === bytes) held.add(sha256)
     }
+    for (const [sha256, bytes] of licenses?.blobs ?? []) hold(sha256, bytes)
+    for (const tree of trees.values()) for (const { sha256, bytes } of tree.entries.values()) hold(sha256, bytes)
   }
   return { bundles, blobs: held }
 }
 
-/** undefined where a tree is damaged: of that bundle nothing is claimed */
-function treesOf(
+/** undefined where one is damaged: of that bundle nothing is claimed */
+function documentsOf(
   store: Pick<MirrorStore, 'catalog' | 'blobs'>,
   { number }: StateBundle,
-): Map<string, Tree> | undefined {
+): { trees: Map<string, Tree>; licenses?: SealedLicenses } | undefined {
   try {
-    return readTrees(store.blobs, store.catalog.trees(number))
+    const named = store.catalog.trees(number)
+    const licenses = readLicenses(store.blobs, named)
+    return { trees: readTrees(store.blobs, named), ...(licenses === undefined ? {} : { licenses }) }
   } catch (error) {
     if (isGapferryError(error)) return undefined
     throw error

@@ -6,9 +6,13 @@ import type { DestinationStream, Logger } from 'pino'
 import { pino } from 'pino'
 import { redact } from '../manifests/errors.ts'
 import { buildMirror } from './app.ts'
+import type { BoxInventories } from '../storage/box-inventories.ts'
 import { ContactStore } from '../storage/contacts.ts'
+import { lockStore } from '../storage/database.ts'
 import type { MirrorConfig } from './config.ts'
 import { Contacts } from './contacts.ts'
+import { ensureIdentity, readIdentity, type Identity } from './identity.ts'
+import { openInventories, takeInventories, type InventoryTaker } from './inventories.ts'
 import { errorFields } from './send.ts'
 import { alarmsOf, type Alarm } from './status.ts'
 import { clockFloor, healState, type MirrorStore, type ReadOnlyStore } from './store.ts'
@@ -42,6 +46,7 @@ export async function serve(args: {
     clock,
     log,
     contacts,
+    ...(config.takesInventories ? { inventories: inventoriesOf(store, { clock, log, nowMs: around.nowMs }) } : {}),
   })
   try {
     await mirror.listen()
@@ -59,6 +64,27 @@ function openContacts(storeDir: string, clock: () => number, log: Logger): Conta
   const onDamage = (error: unknown): void =>
     log.warn(errorFields(error), 'contacts.db was damaged: what it knew of boxes that asked is gone, it begins anew')
   return new Contacts({ open: (isDamaged) => new ContactStore(storeDir, { onDamage, isDamaged }), clock, log })
+}
+
+/** A store that is older than identities gets one with its first inventory; a damaged one takes none. */
+function inventoriesOf(
+  store: MirrorStore | ReadOnlyStore,
+  { clock, log, nowMs }: { clock: () => number; log: Logger; nowMs: () => number },
+): InventoryTaker {
+  const open = (): BoxInventories => {
+    const identity = readIdentity(store.dir) ?? madeIdentity(store, nowMs())
+    return openInventories(store.dir, store.site, identity)
+  }
+  return takeInventories({ open, clock, log })
+}
+
+function madeIdentity(store: MirrorStore, nowMs: number): Identity {
+  const unlock = lockStore(store.dir)
+  try {
+    return ensureIdentity(store, nowMs)
+  } finally {
+    unlock()
+  }
 }
 
 /** What the catalogue says of the newest bundle that is served; where it cannot be read any more, that. */

@@ -7,7 +7,7 @@ import { isIP } from 'node:net'
 import { parseSiteFacts, type SiteFacts } from '../manifests/site.ts'
 import { fingerprintWords, siteKeyWords } from '../manifests/words.ts'
 import type { BundleRow, Catalog } from '../storage/catalog.ts'
-import { missingBytes, missingPaths, readTrees } from '../storage/completeness.ts'
+import { missingBytes, missingPaths, readLicenses, readTrees } from '../storage/completeness.ts'
 import type { Releases, ServedGroup, ServedTree } from '../storage/releases.ts'
 import { isGapferryError } from '../manifests/errors.ts'
 import type { TreePath } from '../manifests/path.ts'
@@ -165,8 +165,10 @@ function rollbackOf(releases: Releases, released: ServedTree | null): OriginStat
 export function bundleStatuses(store: Pick<MirrorStore, 'catalog' | 'blobs'>): BundleStatus[] {
   const inForce = store.catalog.releases(Number.MAX_SAFE_INTEGER)
   return store.catalog.bundles().map((row) => {
-    const trees = readTrees(store.blobs, store.catalog.trees(row.number))
-    const missing = missingPaths(trees.values(), (sha256) => store.blobs.has(sha256))
+    const named = store.catalog.trees(row.number)
+    const trees = readTrees(store.blobs, named)
+    const licenses = readLicenses(store.blobs, named)
+    const missing = missingPaths(trees.values(), (sha256) => store.blobs.has(sha256), licenses)
     return {
       number: row.number,
       createdAt: formatIso(row.createdAtMs),

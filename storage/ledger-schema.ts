@@ -1,4 +1,5 @@
 import { AUDIT_MIGRATION } from './audit.ts'
+import { IDENTITIES_MIGRATION } from './identities.ts'
 import { REPORTS_MIGRATION } from './reports.ts'
 
 /** The laptop's tables, each step once and in this order; what was released is not changed. */
@@ -87,4 +88,5 @@ export const MIGRATIONS = [
      asked_at_ms   INTEGER NOT NULL
    ) STRICT, WITHOUT ROWID;`,
   REPORTS_MIGRATION,
+  IDENTITIES_MIGRATION,
 ]

@@ -6,6 +6,7 @@ import type { Sha256 } from '../manifests/digest.ts'
 import type { Verdict } from '../manifests/tree.ts'
 import { AuditTrail } from './audit.ts'
 import { openDatabase, writeTransaction, type Database } from './database.ts'
+import { IdentityMemory } from './identities.ts'
 import { MIGRATIONS } from './ledger-schema.ts'
 import { ReportMemory } from './reports.ts'
 
@@ -74,12 +75,15 @@ export class Ledger {
   readonly audit: AuditTrail
   /** what came back from the sites */
   readonly reports: ReportMemory
+  /** the sites' mirrors, and the boxes that they enrolled */
+  readonly identities: IdentityMemory
 
   /** @throws STORE_VERSION when a newer program wrote it */
   constructor(file: string) {
     this.#db = openDatabase(file, MIGRATIONS)
     this.audit = new AuditTrail(this.#db, 'gapferry')
     this.reports = new ReportMemory(this.#db)
+    this.identities = new IdentityMemory(this.#db)
   }
 
   /** Runs `work` in one transaction. */

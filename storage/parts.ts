@@ -9,17 +9,19 @@ import { basename } from 'node:path'
 import { entryBytes, type PartEntry } from '../manifests/bundle.ts'
 import { sha256Of, type Sha256 } from '../manifests/digest.ts'
 import { GapferryError, isGapferryError, type ErrorCode } from '../manifests/errors.ts'
+import { parseSealedLicenses, type SealedLicenses } from '../manifests/licenses.ts'
 import { parsePartHint, type PartHint } from '../manifests/part-hint.ts'
 import { parseSiteFacts, type SiteFacts } from '../manifests/site.ts'
-import { parseTree, TREE_ROLES, type Tree } from '../manifests/tree.ts'
+import { LICENSES_TARGET, parseTree, TREE_ROLES, type Tree } from '../manifests/tree.ts'
 import { checkDigest } from './blobs.ts'
+import { licensePath } from './completeness.ts'
 import { PartSource } from './part-source.ts'
 import type { VerifiedMetadata } from './trust.ts'
 
 /** What a blob that the trees name is for, whether it is in this part or not. */
 interface BlobUse {
   bytes: number
-  /** paths of the origins that it answers, those of current trees first */
+  /** paths of the origins that it answers, those of current trees first; of licenses what completeness.ts calls them */
   paths: string[]
 }
 
@@ -31,9 +33,11 @@ export interface PartBundle {
   /** the bytes of the trees and of the site facts */
   treeBytes: Map<Sha256, Buffer>
   facts: SiteFacts
+  /** undefined where the bundle has none */
+  licenses: SealedLicenses | undefined
   /** signed by nobody: for messages only */
   hint: PartHint
-  /** every blob that a tree names */
+  /** every blob that a tree or the licenses name */
   wanted: Map<Sha256, BlobUse>
 }
 
@@ -139,12 +143,12 @@ async function readFrom(source: PartSource, reader: PartReader): Promise<PartCon
   for (; entry?.section === 'tree'; entry = await source.next()) {
     treeBytes.set(entry.sha256, await readTree(source, entry, sizes))
   }
-  const { trees, facts } = parseTargets(metadata, treeBytes)
+  const { trees, facts, licenses } = parseTargets(metadata, treeBytes)
   if (entry?.section !== 'hint') throw new GapferryError('INTERNAL', 'the order of entries was not kept')
   const hint = parsePartHint(await source.body(entry))
   if (hint.site !== metadata.site || hint.number !== metadata.number) throw mixed('part.json', hint, metadata)
 
-  const bundle = { metadata, trees, treeBytes, facts, hint, wanted: namedBlobs(trees) }
+  const bundle = { metadata, trees, treeBytes, facts, licenses, hint, wanted: namedBlobs(trees, licenses) }
   await reader.onVerified?.(bundle)
   return { bundle, ...(await readBlobs(source, bundle, reader)) }
 }
@@ -257,15 +261,17 @@ async function readTree(
 function parseTargets(metadata: VerifiedMetadata, treeBytes: Map<Sha256, Buffer>) {
   const trees = new Map<string, Tree>()
   let facts: SiteFacts | undefined
+  let licenses: SealedLicenses | undefined
   for (const [name, { sha256 }] of metadata.targets) {
     const bytes = treeBytes.get(sha256)
     if (bytes === undefined) throw missing(`trees/${sha256} (${name})`)
     if (name === 'site') facts = checkAbout('site', parseSiteFacts(bytes), metadata)
+    else if (name === LICENSES_TARGET) licenses = checkAbout(name, parseSealedLicenses(bytes), metadata)
     else trees.set(name, checkTree(name, parseTree(bytes, name), metadata))
   }
   if (facts === undefined) throw missing('the site facts among the targets')
   checkGroups(facts, trees)
-  return { trees, facts }
+  return { trees, facts, licenses }
 }
 
 function checkTree(name: string, tree: Tree, metadata: VerifiedMetadata): Tree {
@@ -287,20 +293,27 @@ function checkGroups(facts: SiteFacts, trees: Map<string, Tree>): void {
   }
 }
 
-function namedBlobs(trees: Map<string, Tree>): Map<Sha256, BlobUse> {
+function namedBlobs(trees: Map<string, Tree>, licenses: SealedLicenses | undefined): Map<Sha256, BlobUse> {
   const blobs = new Map<Sha256, { bytes: number; paths: Set<string> }>()
   const byRole = [...trees.values()].sort((a, b) => TREE_ROLES.indexOf(a.role) - TREE_ROLES.indexOf(b.role))
   for (const { entries } of byRole) {
-    for (const [path, { sha256, bytes }] of entries) {
-      const blob = blobs.get(sha256) ?? { bytes, paths: new Set() }
-      if (blob.bytes !== bytes) {
-        throw new GapferryError('BUNDLE_MIXED', `blob ${sha256}: ${blob.bytes} bytes, but ${bytes} for ${path}`)
-      }
-      blobs.set(sha256, blob)
-      blob.paths.add(path)
-    }
+    for (const [path, { sha256, bytes }] of entries) addUse(blobs, { sha256, bytes, path })
+  }
+  for (const [sha256, bytes] of licenses?.blobs ?? []) {
+    addUse(blobs, { sha256, bytes, path: `licenses ${licensePath(licenses!, sha256)}` })
   }
   return new Map([...blobs].map(([sha256, { bytes, paths }]) => [sha256, { bytes, paths: [...paths] }]))
+}
+
+function addUse(
+  blobs: Map<Sha256, { bytes: number; paths: Set<string> }>,
+  { sha256, bytes, path }: { sha256: Sha256; bytes: number; path: string },
+): void {
+  const blob = blobs.get(sha256) ?? { bytes, paths: new Set() }
+  if (blob.bytes !== bytes)
+    throw new GapferryError('BUNDLE_MIXED', `blob ${sha256}: ${blob.bytes} bytes, but ${bytes} for ${path}`)
+  blobs.set(sha256, blob)
+  blob.paths.add(path)
 }
 
 function checkSize(what: string, expected: number, found: number): void {

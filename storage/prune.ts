@@ -15,7 +15,7 @@ import type { Sha256 } from '../manifests/digest.ts'
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import type { BlobStore } from './blobs.ts'
 import type { Catalog } from './catalog.ts'
-import { readTrees } from './completeness.ts'
+import { readLicenses, readTrees } from './completeness.ts'
 
 export interface PrunePlan {
   /** highest number first */
@@ -105,6 +105,7 @@ function namedBlobs({ catalog, blobs }: PruneStore, numbers: number[]): Set<Sha2
   for (const number of numbers) {
     const documents = catalog.trees(number)
     for (const { sha256 } of documents.values()) named.add(sha256)
+    for (const sha256 of explained(number, () => readLicenses(blobs, documents))?.blobs.keys() ?? []) named.add(sha256)
     for (const [target, document] of documents) {
       for (const tree of explained(number, () => readTrees(blobs, new Map([[target, document]]))).values()) {
         for (const { sha256 } of tree.entries.values()) named.add(sha256)
@@ -131,7 +132,7 @@ function explained<T>(number: number, work: () => T): T {
     if (!isGapferryError(cause)) throw cause
     throw new GapferryError(
       cause.code,
-      `a tree of bundle ${number}, which stays, cannot be read, so nothing is removed: ${cause.message}`,
+      `a document of bundle ${number}, which stays, cannot be read, so nothing is removed: ${cause.message}`,
       { hint: 'gapferry-mirror verify', cause },
     )
   }

@@ -8,7 +8,7 @@ import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import { parseTree, type Tree, type TreeRole } from '../manifests/tree.ts'
 import type { BlobStore } from './blobs.ts'
 import type { Catalog, ReleaseRow } from './catalog.ts'
-import { missingPaths, readTrees } from './completeness.ts'
+import { missingPaths, readLicenses, readTrees } from './completeness.ts'
 
 export interface ServedTree {
   group: string
@@ -181,8 +181,10 @@ export class Releases {
     const row = this.#catalog.bundle(number)
     if (row === undefined) throw notHere(number, this.#catalog)
     if (row.isRevoked) throw revoked(number)
-    const trees = readTrees(this.#blobs, this.#catalog.trees(number))
-    const missing = missingPaths(trees.values(), (sha256) => this.#blobs.has(sha256))
+    const named = this.#catalog.trees(number)
+    const trees = readTrees(this.#blobs, named)
+    const licenses = readLicenses(this.#blobs, named)
+    const missing = missingPaths(trees.values(), (sha256) => this.#blobs.has(sha256), licenses)
     const [first] = missing
     if (first === undefined) return trees
     throw new GapferryError(

@@ -1,6 +1,6 @@
 /**
- * What the laptop remembers of the way back, in its ledger: for each site the key that reports are sealed for, the identity of
- * its mirror, and the last report. The key is not encrypted: it opens no more than what lies beside it in the clear.
+ * What the laptop remembers of the way back, in its ledger: for each site the key that reports are sealed for, and the
+ * last report. The key is not encrypted: it opens no more than what lies beside it in the clear.
  */
 import { createPrivateKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
 import type { Sha256 } from '../manifests/digest.ts'
@@ -68,16 +68,6 @@ export class ReportMemory {
   /** Takes over one that was backed up; one that is here stays. */
   keepSecret(site: string, secret: Buffer): void {
     this.#run('INSERT OR IGNORE INTO report_key (site, secret) VALUES (?, ?)', site, secret)
-  }
-
-  /** base64 of the public key that was accepted for the site's mirror */
-  identity(site: string): string | undefined {
-    const sql = 'SELECT public_key FROM mirror_identity WHERE site = ?'
-    return this.#db.prepare(sql).pluck().get(site) as string | undefined
-  }
-
-  pinIdentity(site: string, publicKey: string): void {
-    this.#run('INSERT OR REPLACE INTO mirror_identity (site, public_key) VALUES (?, ?)', site, publicKey)
   }
 
   last(site: string): KnownReport | undefined {

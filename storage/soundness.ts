@@ -1,18 +1,20 @@
 /**
  * Reads everything that the imported bundles name and says what is not as it was signed, and what never came, in these steps:
- *   1. the documents (trees, site facts) of every bundle; a tree that is not sound names nothing for step 2;
- *   2. every blob that the trees name, each once;
+ *   1. the documents (trees, site facts, licenses) of every bundle; one that is not sound names nothing for step 2;
+ *   2. every blob that the trees and licenses name, each once;
  *   3. what the faulty ones answer, asked of the catalogue again: what a prune took away meanwhile is no fault.
  *   4. of bundles that were never whole, what they still lack.
  * Needs no lock and writes nothing. Memory holds the names of the blobs, never their bytes.
  */
 import type { Sha256 } from '../manifests/digest.ts'
 import { parsePartHint, partHolding } from '../manifests/part-hint.ts'
-import { isPointer, MAX_TREE_BYTES, parseTree, type Tree } from '../manifests/tree.ts'
+import { isGapferryError } from '../manifests/errors.ts'
+import type { SealedLicenses } from '../manifests/licenses.ts'
+import { isPointer, isTreeTarget, LICENSES_TARGET, MAX_TREE_BYTES, parseTree, type Tree } from '../manifests/tree.ts'
 import { blobFault, CHECK_BUFFER_BYTES, type BlobFault } from './blob-check.ts'
 import type { BlobStore } from './blobs.ts'
 import type { Catalog } from './catalog.ts'
-import { missingPaths, type MissingPath } from './completeness.ts'
+import { licensePath, missingPaths, readLicenses, type MissingPath } from './completeness.ts'
 
 /** A blob that is not as it was signed. */
 export interface RottenBlob {
@@ -20,7 +22,7 @@ export interface RottenBlob {
   /** as signed */
   bytes: number
   fault: BlobFault
-  /** what it answers, `<group>/<path>`, or `tree <group>/<role>`, or `site facts`; with the bundles, highest first */
+  /** what it answers, `<group>/<path>`, or `tree <group>/<role>`, `site facts`, `licenses …`; with the bundles, highest first */
   uses: { name: string; bundles: number[] }[]
 }
 
@@ -101,7 +103,8 @@ function incompleteBundles(store: CheckedStore, faults: ReadonlyMap<Sha256, unkn
   const unfinished = catalog.bundles().filter(({ wasComplete }) => !wasComplete)
   const found = unfinished.map(({ number }) => {
     const trees = treesOf(store, [number], faults)
-    const missing = missingPaths(treesOnly(trees), (sha256) => blobs.has(sha256) || faults.has(sha256))
+    const licenses = licensesOf(store, number, faults)
+    const missing = missingPaths(treesOnly(trees), (sha256) => blobs.has(sha256) || faults.has(sha256), licenses)
     const holder = partNamer(catalog.partHint(number))
     return {
       number,
@@ -147,6 +150,11 @@ function blobsOf(store: CheckedStore, numbers: number[], faults: ReadonlyMap<Sha
       named.set(entry.sha256, { bytes: entry.bytes, isRequired: before || isServed || cameOnce })
     }
   }
+  for (const number of numbers) {
+    // What a bundle is not whole without; a restored mirror may lack it, and says so.
+    for (const [sha256, bytes] of licensesOf(store, number, faults)?.blobs ?? [])
+      named.set(sha256, { bytes, isRequired: whole.has(number) })
+  }
   return named
 }
 
@@ -162,13 +170,37 @@ function usesOf(store: CheckedStore, faults: ReadonlyMap<Sha256, unknown>): Map<
   const numbers = store.catalog.bundles().map(({ number }) => number)
   for (const number of numbers) {
     for (const [target, { sha256 }] of store.catalog.trees(number)) {
-      add(sha256, target === 'site' ? 'site facts' : `tree ${target}`, number)
+      add(sha256, documentName(target), number)
     }
+    const licenses = licensesOf(store, number, faults)
+    for (const sha256 of licenses?.blobs.keys() ?? []) add(sha256, `licenses ${licensePath(licenses!, sha256)}`, number)
   }
   for (const { tree, number } of treesOf(store, numbers, faults)) {
     for (const [path, { sha256 }] of tree.entries) add(sha256, `${tree.group}/${path}`, number)
   }
   return uses
+}
+
+function documentName(target: string): string {
+  if (target === LICENSES_TARGET) return 'list of licenses'
+  return target === 'site' ? 'site facts' : `tree ${target}`
+}
+
+/** undefined where the bundle has none, or the document is not sound */
+function licensesOf(
+  { catalog, blobs }: CheckedStore,
+  number: number,
+  faults: ReadonlyMap<Sha256, unknown>,
+): SealedLicenses | undefined {
+  const named = catalog.trees(number)
+  const document = named.get(LICENSES_TARGET)
+  if (document === undefined || faults.has(document.sha256)) return undefined
+  try {
+    return readLicenses(blobs, named)
+  } catch (error) {
+    if (isGapferryError(error)) return undefined // it was read as sound just now: a prune took it
+    throw error
+  }
 }
 
 /** The sound trees of `numbers`, one in memory at a time. */
@@ -179,7 +211,7 @@ function* treesOf(
 ): Generator<{ tree: Tree; sha256: Sha256; number: number }> {
   for (const number of numbers) {
     for (const [target, { sha256 }] of catalog.trees(number)) {
-      if (target === 'site' || faults.has(sha256)) continue
+      if (!isTreeTarget(target) || faults.has(sha256)) continue
       yield { tree: parseTree(blobs.read(sha256, MAX_TREE_BYTES), target), sha256, number }
     }
   }

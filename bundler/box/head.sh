@@ -26,6 +26,10 @@ main() {
   case ${1:-} in
   inventory) shift && inventory "$@" ;;
   parity) shift && parity "$@" ;;
+  setup) shift && setup "$@" ;;
+  keep) shift && keep "$@" ;;
+  hold) shift && hold "$@" ;;
+  uninstall) shift && uninstall "$@" ;;
   -h | --help | help) usage ;;
   --version) printf '%s\n' "$TOOL" ;;
   '') fail 2 'a command is missing' ;;
@@ -41,15 +45,29 @@ Usage: gapferry-box COMMAND [OPTIONS]
   parity [ORIGIN]    would an update from the mirror do what was planned? Installs nothing;
                      writes the result to standard output, exit status 1 where it differs
                      (ORIGIN: scheme, host and port; default: as in the repository files)
+  setup ORIGIN --fingerprint 'WORDS'
+                     let this box update from the mirror at ORIGIN, after its site key was compared
+                     with the twelve words of the slip; what it changes `uninstall` gives back
+  keep               put back what others overwrote since, and tell the mirror what this box has;
+                     run by a timer after setup
+  hold [REASON]      change nothing, and let `keep` change nothing, until: hold --off
+  uninstall          give back every file and setting as it was before setup
 
 Options:
   --root DIR         look at the system below DIR, as at a mounted disk (default: /)
-  --box NAME         parity: what the laptop calls this box (default: its host name)
+  --box NAME         parity, setup: what the laptop calls this box (default: its host name)
+  --dns              setup: change nothing but resolution; the vendor's names lead to the mirror
+  --dry-run          setup, uninstall: say every change and do none
+  --no-keep          setup: without the timer
+  --group NAME       setup: refuse a mirror that serves another group there
+  --yes              setup: believe the site key as it comes (labs)
+  --force            uninstall: also where somebody changed the file since
   --help, --version
 
 Examples, as root:
   gapferry-box inventory > box.gfi
   gapferry-box parity > box.parity
+  gapferry-box setup http://mirror.hq.lan:8416 --dry-run --fingerprint 'twelve words of the slip …'
 TEXT
 }
 

@@ -3,12 +3,15 @@
  * here-documents, each printed by a function `python_<name>`.
  */
 import { readFileSync } from 'node:fs'
+import { wordlist } from '@scure/bip39/wordlists/english.js'
 import { sha256Of, type Sha256 } from '../../manifests/digest.ts'
 import { fingerprintWords } from '../../manifests/words.ts'
-import { wordlist } from '@scure/bip39/wordlists/english.js'
 
 /** In their order: `head.sh` says what the file is, the functions behind it may stand in any. */
-const SHELL_PARTS = ['head', 'inventory', 'packages', 'parity', 'freepbx', 'readiness', 'tools', 'changes']
+const SHELL_PARTS = [
+  ...['head', 'inventory', 'packages', 'parity', 'freepbx', 'readiness', 'tools'],
+  ...['words', 'changes', 'setup', 'repositories', 'names', 'keep'],
+]
 const PYTHON_PARTS: Record<string, string> = { choose: './choose.py' }
 /** Where a part names it, it has the words of fingerprints. */
 const WORDS = '@words@'

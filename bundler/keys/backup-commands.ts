@@ -14,7 +14,7 @@ import { loadFleet, parseFleet, type Fleet } from '../config.ts'
 import { collectBackup, openBackup, refuseOverwrite, restoreBackup, sealBackup, type KeyBackup } from './key-backup.ts'
 import { fleetOf, locked, oneSite, parseNumber } from './key-options.ts'
 import { passphraseSources, type SecretOptions } from './key-secrets.ts'
-import { readNewPassphrase, readPassphrase } from './passphrase.ts'
+import { readNewPassphrase, readPassphrase } from '../../storage/passphrase.ts'
 
 interface BackupOptions extends GlobalOptions, SecretOptions {
   to: string

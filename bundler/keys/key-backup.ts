@@ -13,7 +13,7 @@ import { parseName } from '../../manifests/tree.ts'
 import type { AuditHead } from '../../storage/audit.ts'
 import type { Ledger, Promises, SignedBundle } from '../../storage/ledger.ts'
 import { loadRoots, readSiteFile, refuseExisting, siteFolder, writeNewFolder } from './key-folder.ts'
-import { base64, CIPHERS, Kdf, parseDigested, seal, serializeDigested, unseal } from './sealed.ts'
+import { base64, CIPHERS, Kdf, parseDigested, seal, serializeDigested, unseal } from '../../manifests/sealed.ts'
 
 const MAX_BACKUP_BYTES = 64 * 1024 * 1024
 const SITE_FILE =

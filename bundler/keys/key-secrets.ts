@@ -4,7 +4,7 @@
 import type { ReadStream } from 'node:tty'
 import { GapferryError } from '../../manifests/errors.ts'
 import type { Surroundings } from '../../manifests/program.ts'
-import { readNewPassphrase, readPassphrase, type PassphraseSources } from './passphrase.ts'
+import { readNewPassphrase, readPassphrase, type PassphraseSources } from '../../storage/passphrase.ts'
 import { tokenTool } from './pkcs11.ts'
 import type { KeySecrets } from './signing-key.ts'
 

@@ -5,7 +5,7 @@
 import * as v from 'valibot'
 import { strictObject } from '../../manifests/document.ts'
 import { GapferryError } from '../../manifests/errors.ts'
-import { base64, CIPHERS, Kdf, parseDigested, seal, serializeDigested, unseal } from './sealed.ts'
+import { base64, CIPHERS, Kdf, parseDigested, seal, serializeDigested, unseal } from '../../manifests/sealed.ts'
 
 const MAX_KEY_FILE_BYTES = 65_536
 

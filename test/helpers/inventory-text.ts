@@ -6,6 +6,8 @@ export interface InventoryParts {
   created?: string
   manager?: string
   tool?: string
+  /** none where it is left out */
+  machine?: string
   /** section with its argument (`file /etc/yum.conf`) → lines; undefined takes a section of the defaults away */
   sections?: Record<string, string[] | undefined>
 }
@@ -23,7 +25,7 @@ const DEFAULTS: Record<string, string[]> = {
 
 /** The file that gapferry-box would write of this, with its last line. */
 export function inventoryText(parts: InventoryParts = {}): string {
-  const { box = 'pbx1', created = '2026-11-22T08:00:00Z', manager = 'yum', tool = '0.1.0' } = parts
+  const { box = 'pbx1', created = '2026-11-22T08:00:00Z', manager = 'yum', tool = '0.1.0', machine } = parts
   const facts = [
     `box ${box}`,
     `created ${created}`,
@@ -31,6 +33,7 @@ export function inventoryText(parts: InventoryParts = {}): string {
     'arch x86_64',
     'kernel 3.10.0',
     `manager ${manager}`,
+    ...(machine === undefined ? [] : [`machine ${machine}`]),
   ]
   const sections = Object.entries({ box: facts, ...DEFAULTS, ...parts.sections })
   const lines = sections.flatMap(([name, own]) => {

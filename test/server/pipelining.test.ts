@@ -13,7 +13,7 @@ const BODY = Buffer.alloc(16_000_000, 'x')
 async function setUp(t: Test, { body = BODY } = {}) {
   const seen = { parsed: 0, handled: 0, sockets: new Set<Socket>() }
   const { request, checkContinue } = readsBody(
-    () => false,
+    () => 0,
     (req, res) => {
       seen.handled++
       res.writeHead(200, ['Content-Length', String(body.length)]).end(req.method === 'HEAD' ? undefined : body)

@@ -121,7 +121,7 @@ t.test('what leaves is shown first, and leaves only after a yes', async (t) => {
   t.equal(refused.status, 2)
   t.match(
     refused.stdout,
-    /^this will leave site hq:\n\{\n {2}"site": "hq",\n[^]*"blobs": "digests of 4 files"[^]*"freeBytes": \d+\n\}$/m,
+    /^this will leave site hq:\n\{\n {2}"site": "hq",\n[^]*"blobs": "digests of 4 files"[^]*"freeBytes": \d+,\n[^]*"licenses": \[\]\n\}$/m,
   )
   t.same(program.names(), [])
   for (const [typed, expected] of [
@@ -137,7 +137,7 @@ t.test('what leaves is shown first, and leaves only after a yes', async (t) => {
   t.equal(program.names().length, 1)
   const shown = await program.run(0, 'report', '--to', 'stick', '--yes', '--level', 'full')
   const text = JSON.parse(/^\{\n[^]*?\n\}$/m.exec(shown.stdout)![0]) as Report
-  const told = { ...text, _type: 'gapferry-report', format: 1, blobs: program.read().report.blobs }
+  const told = { ...text, _type: 'gapferry-report', format: 2, blobs: program.read().report.blobs }
   t.strictSame(told, program.read().report, 'all of it but the digests')
   t.match(shown.stdout, program.read().words)
   t.match(program.rows().at(-1), {

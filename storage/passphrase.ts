@@ -4,7 +4,7 @@
 import { readSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { ReadStream } from 'node:tty'
-import { GapferryError } from '../../manifests/errors.ts'
+import { GapferryError } from '../manifests/errors.ts'
 
 export interface PassphraseSources {
   /** a file descriptor that was given: `--passphrase-fd N` */

@@ -5,10 +5,10 @@
 import { createCipheriv, createDecipheriv, pbkdf2, randomBytes } from 'node:crypto'
 import { promisify } from 'node:util'
 import * as v from 'valibot'
-import { sha256Of } from '../../manifests/digest.ts'
-import { strictObject } from '../../manifests/document.ts'
-import { GapferryError } from '../../manifests/errors.ts'
-import { canonicalJson } from '../../manifests/json.ts'
+import { sha256Of } from './digest.ts'
+import { strictObject } from './document.ts'
+import { GapferryError } from './errors.ts'
+import { canonicalJson } from './json.ts'
 
 const ITERATIONS = 600_000
 const SALT_BYTES = 16
