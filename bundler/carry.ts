@@ -24,6 +24,7 @@ import { makePlan, PLAN_FORMAT, sharedSources } from './plan.ts'
 import type { Plan, PlannedPackage, PlanSources } from './plan.ts'
 import type { Progress } from '../manifests/progress.ts'
 import { keepPlan } from './plan-file.ts'
+import { treesBefore } from './report-base.ts'
 import { ifSound, MEND } from './rot.ts'
 import type { Tell } from './run-log.ts'
 import { bringsKeys, signBundle } from './sign.ts'
@@ -118,10 +119,11 @@ export async function composeBundle(
   const createdAtMs = createdAfter(last, nowMs, laptop.warn)
   const signer = await keys.unlock()
   const context = { site: site.name, number, nowMs, store, signDetached: signer.signDetached.bind(signer) }
-  const composed = await composeSite(context, groups, last, (group) => ledger.promises(site.name, group))
-  for (const group of composed.withoutWayBack) {
+  const from = { last, before: treesBefore(ledger, site.name, last) }
+  const composed = await composeSite(context, groups, from, (group) => ledger.promises(site.name, group))
+  for (const { group, bundle } of composed.withoutWayBack) {
     laptop.warn(
-      `${group}: the content of bundle ${last!.number} is not in this store: a mirror cannot roll back from bundle ${number}`,
+      `${group}: the content of bundle ${bundle} is not in this store: a mirror cannot roll back from bundle ${number}`,
     )
   }
   const targets = new Map(

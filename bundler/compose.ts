@@ -1,5 +1,5 @@
 /**
- * Contents → trees. Per group: `current`, and, once the site has had a bundle, `previous` (the content before, with newer
+ * Contents → trees. Per group: `current`, and, once the site was served one, `previous` (the content before, with newer
  * stamps) and `return` (current, newer still), so that a mirror can roll back one step and take that back without a key.
  *
  * Invariants: the stamps of a repository rise strictly over everything ever signed for its group and stand above the
@@ -22,6 +22,7 @@ import {
 } from '../manifests/tree.ts'
 import type { BlobBatch, BlobStore } from '../storage/blobs.ts'
 import type { Promises, SignedBundle } from '../storage/ledger.ts'
+import type { TreeBefore } from './report-base.ts'
 import { signedTree } from './signed-tree.ts'
 
 /** One repository of a group: the metadata of what is carried. Its timestamps do not count, compose sets them. */
@@ -58,8 +59,8 @@ export type CarriedLicenses = Pick<SealedLicenses, 'index' | 'blobs'>
 export interface ComposedSite {
   targets: Map<string, Buffer>
   promises: Promises[]
-  /** groups whose content before is not in the store any more: they get no `previous` */
-  withoutWayBack: string[]
+  /** groups whose content before, that of `bundle`, is not in the store any more: they get no `previous` */
+  withoutWayBack: { group: string; bundle: number }[]
 }
 
 /** Equal digests mean that a new bundle would bring a site nothing that the last one did not. Stamps are left out. */
@@ -74,24 +75,27 @@ export function contentDigest(groups: GroupContent[], licenses?: CarriedLicenses
   )
 }
 
-/** @param last  the bundle before, whose `current` trees become `previous`; undefined for a site's first
+/** @param from.last    the bundle that was signed before; undefined for a site's first
+ *  @param from.before  what a group is served at the site, which becomes `previous`; undefined: nothing
  *  @throws PATH_CHANGED when an immutable path would get another blob */
 export async function composeSite(
   context: ComposeContext,
   groups: GroupContent[],
-  last: SignedBundle | undefined,
+  from: { last: SignedBundle | undefined; before: (group: string) => TreeBefore | undefined },
   promisesOf: (group: string) => Promises,
 ): Promise<ComposedSite> {
   const targets = new Map<string, Buffer>()
   const promises: Promises[] = []
-  const withoutWayBack: string[] = []
+  const withoutWayBack: ComposedSite['withoutWayBack'] = []
   const batch = context.store.batch()
   try {
     for (const content of groups) {
-      const before = lastTree(context.store, last, content.group)
-      if (before === 'lost') withoutWayBack.push(content.group)
-      const then = before === 'lost' ? undefined : before
-      const composed = await composeGroup(context, batch, content, then, promisesOf(content.group))
+      const named = from.before(content.group)
+      const served = named && servedTree(context.store, named, content.group)
+      if (named !== undefined && served === undefined)
+        withoutWayBack.push({ group: content.group, bundle: named.number })
+      const kept = carryModified(content, lastTree(context.store, from.last, content.group))
+      const composed = await composeGroup(context, batch, kept, served, promisesOf(content.group))
       for (const tree of composed.trees) targets.set(`${content.group}/${tree.role}`, serializeTree(tree))
       promises.push(composed.promises)
     }
@@ -139,10 +143,8 @@ async function composeGroup(
   const firstStamps = nextStamps(context.nowMs, content, then?.repomds.keys() ?? [], promises.stamps)
   const build = (role: TreeRole, what: StampedContent, later: number): Promise<Tree> =>
     buildTree(context, batch, content.group, role, { ...what, stamps: raise(firstStamps, what.repomds.keys(), later) })
-  const trees = [await build('current', carryModified(now, before), 0)]
-  if (then !== undefined) {
-    trees.push(await build('previous', then, 1), await build('return', carryModified(now, before), 2))
-  }
+  const trees = [await build('current', now, 0)]
+  if (then !== undefined) trees.push(await build('previous', then, 1), await build('return', now, 2))
   const highest = raise(firstStamps, firstStamps.keys(), trees.length - 1)
   return { trees, promises: { group: content.group, stamps: highest, immutable: kept } }
 }
@@ -233,25 +235,28 @@ function changedHint(path: TreePath): string {
     : 'the upstream changed a package without a new version; exclude it until it has one'
 }
 
-/** Last-Modified stays what it was where the bytes stayed what they were. */
-function carryModified(content: StampedContent, before: Tree | undefined): StampedContent {
+/** Last-Modified stays what it was where the bytes stayed what they were. What was signed last counts, though it may not have
+ *  come: a date that went back behind one that a box was told would be taken for no change. */
+function carryModified(content: GroupContent, last: Tree | undefined): GroupContent {
   const entries = new Map<TreePath, TreeEntry>()
   for (const [path, entry] of content.entries) {
-    const old = before?.entries.get(path)
+    const old = last?.entries.get(path)
     entries.set(path, old?.sha256 === entry.sha256 ? { ...entry, modified: old.modified } : entry)
   }
-  return { entries, repomds: content.repomds }
+  return { ...content, entries }
 }
 
-/** @returns 'lost' where the store no longer has, sound, what a mirror would need of it (a laptop that was set up anew) */
-function lastTree(store: BlobStore, last: SignedBundle | undefined, group: string): Tree | 'lost' | undefined {
+function lastTree(store: BlobStore, last: SignedBundle | undefined, group: string): Tree | undefined {
   const sha256 = last?.trees.get(`${group}/current`)
-  if (sha256 === undefined) return undefined
-  const tree = signedTree(store, sha256, `${group}/current`)
+  return sha256 === undefined ? undefined : signedTree(store, sha256, `${group}/current`)
+}
+
+/** @returns undefined where the store no longer has, sound, what a mirror would need of it (a laptop that was set up anew) */
+function servedTree(store: BlobStore, { role, sha256 }: TreeBefore, group: string): Tree | undefined {
+  const tree = signedTree(store, sha256, `${group}/${role}`)
   const isHere = ({ sha256, bytes }: TreeEntry): boolean => store.sizeOf(sha256) === bytes
-  return tree !== undefined && [...tree.entries.values()].every((entry) => !isPointer(entry) || isHere(entry))
-    ? tree
-    : 'lost'
+  const isWhole = tree !== undefined && [...tree.entries.values()].every((entry) => !isPointer(entry) || isHere(entry))
+  return isWhole ? tree : undefined
 }
 
 function contentOfTree(store: BlobStore, tree: Tree): StampedContent {

@@ -26,7 +26,7 @@ import type { PackedBundle } from './render.ts'
 import { eachSite, type SiteFailure } from './sites.ts'
 import { renderSlip, type SlipContent } from './slip.ts'
 import { explainMedium } from './stick.ts'
-import { leaveOut } from './report.ts'
+import { leaveOut } from './report-base.ts'
 import { verifyPart } from './verify.ts'
 
 export interface DeliverOptions {

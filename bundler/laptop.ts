@@ -27,6 +27,7 @@ import { Once } from './once.ts'
 import { openPages } from './pages.ts'
 import type { PlanSources } from './plan.ts'
 import { makeProgress } from '../manifests/progress.ts'
+import { treesBefore } from './report-base.ts'
 import { openRunLog } from './run-log.ts'
 import { lookFile } from './upstream-files.ts'
 import { findUnprovided } from './yum/unprovided.ts'
@@ -122,7 +123,10 @@ export function planSources(laptop: Laptop): PlanSources {
     findUnprovided: (parts) => findUnprovided(parts, { store, signal }),
     boxesOf: (site, group) =>
       boxesOf(fleet, site, group).map((box) => ({ ...box, stale: laterBundle(ledger, site, box) })),
-    carriedBefore: (site, group) => carriedBefore(ledger.lastBundle(site), group, { store, signal, pool }),
+    carriedBefore: (site, group) => {
+      const before = treesBefore(ledger, site, ledger.lastBundle(site))(group)
+      return carriedBefore(before?.sha256, group, { store, signal, pool })
+    },
     findPaths: (repository, wanted) => findPaths(repository, wanted, { store, signal }),
     nowMs: nowMs(),
   }

@@ -18,7 +18,7 @@ import {
   moduleRows,
   moduleWarnings,
 } from './modules/render-modules.ts'
-import type { LeftOut } from './report.ts'
+import type { LeftOut } from './report-base.ts'
 import { advisoryLines, boxLines, boxWarnings, chainOf } from './render-boxes.ts'
 
 export interface PlanFigures {

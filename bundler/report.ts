@@ -1,20 +1,18 @@
 /**
- * Reports of mirrors on the laptop: judged, remembered, and what the next bundle may leave out because of them. A bundle never
- * counts as arrived because it was packed: only a report, or a person who reads a mirror's words, says so.
+ * Reports of mirrors on the laptop: judged and remembered. A bundle never counts as arrived because it was packed: only a
+ * report, or a person who reads a mirror's words, says so. What follows for the next bundle: report-base.ts.
  */
-import { formatTime } from '../manifests/console.ts'
-import { sha256Of, type Sha256 } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
+import { canonicalJson } from '../manifests/json.ts'
+import { parseMirrorIdentity } from '../manifests/mirror-identity.ts'
 import { openReport, parseSealedReport } from '../manifests/report-seal.ts'
-import { heldBlobs, keyDigest, parseReport, publicKeyOf, wholeBundle } from '../manifests/report.ts'
+import { keyDigest, parseReport, parseReportJson, publicKeyOf, wholeBundle } from '../manifests/report.ts'
 import type { Report, SignedReport } from '../manifests/report.ts'
-import { parseSealedLicenses } from '../manifests/licenses.ts'
-import { isPointer, isTreeTarget, LICENSES_TARGET, MAX_TREE_BYTES } from '../manifests/tree.ts'
 import { parseFingerprint, parseStateWords, stateWords } from '../manifests/words.ts'
-import type { BlobStore } from '../storage/blobs.ts'
-import type { Ledger, SignedBundle } from '../storage/ledger.ts'
-import { ifSound } from './rot.ts'
-import { signedTree } from './signed-tree.ts'
+import type { Ledger } from '../storage/ledger.ts'
+import type { KnownReport } from '../storage/reports.ts'
+import { stateOf } from './report-base.ts'
+import { takeFacts } from './report-intake.ts'
 
 /** Who says that an identity is that of a site's mirror. */
 export interface Acceptance {
@@ -28,25 +26,14 @@ export interface Acceptance {
 
 export interface TakenReport {
   report: Report
+  /** with what is attached */
+  signed: SignedReport
   /** `known`: this very report was here; `accepted`: with it, the identity was */
   outcome: 'added' | 'accepted' | 'known'
   /** of the mirror's identity */
   words: string
-}
-
-/** What a bundle does not carry, because the site has it. */
-export interface LeftOut {
-  count: number
-  bytes: number
-  /** who says so, for people */
-  source: string
-}
-
-/** What a site has, as far as somebody said so. */
-interface Base {
-  held: ReadonlySet<Sha256>
-  /** where that is known from, for people */
-  source: string
+  /** what a person should know of it */
+  warning: string | undefined
 }
 
 const ANOTHER = 'gapferry-mirror report --to DIR'
@@ -61,22 +48,49 @@ export async function takeReport(
   args: { site: string; bytes: Buffer; what: string; acceptance: Acceptance; isForced: boolean; nowMs: number },
 ): Promise<TakenReport> {
   const { site, bytes, what, acceptance, isForced, nowMs } = args
-  const document = unseal(ledger, site, bytes, what)
-  const signed = parseReport(document, what)
+  const opened = unseal(ledger, site, bytes, what)
+  const signed = parseReport(opened, what)
   const { report, words, identity } = signed
   const isInside = report.site === site && report.recipient === keyDigest(ledger.reports.publicKey(site))
   if (!isInside) throw mismatch(what, site, report.site)
   const isNewIdentity = await acceptIdentity(ledger, signed, acceptance, what)
   const last = ledger.reports.last(site)
-  if (!isNewIdentity && last?.document?.equals(document) === true) return { report, outcome: 'known', words }
-  if (!isNewIdentity && !isForced && last !== undefined && report.sequence <= last.sequence) {
-    throw older(what, report, last.sequence)
+  const document = withoutAttachments(opened, what)
+  if (!isNewIdentity && last?.document?.equals(document) === true) {
+    return { report, signed, outcome: 'known', words, warning: undefined }
   }
-  ledger.write(() => {
+  if (!isNewIdentity && !isForced && last !== undefined) refuseOlder(last, report, what)
+  const warning = ledger.write(() => {
     if (isNewIdentity) ledger.identities.accept(site, identity)
     ledger.reports.keep({ site, sequence: report.sequence, addedAtMs: nowMs, document, state: null })
+    return takeFacts(ledger, report, what)
   })
-  return { report, outcome: isNewIdentity ? 'accepted' : 'added', words }
+  return { report, signed, outcome: isNewIdentity ? 'accepted' : 'added', words, warning }
+}
+
+/** Takes what is public of a mirror, brought by itself: licenses can be sealed for it before its first report.
+ *  @throws REPORT_INVALID, REPORT_SIGNATURE, SITE_MISMATCH, REPORT_IDENTITY, REPORT_NOT_CONFIRMED */
+export async function takeIdentity(
+  ledger: Ledger,
+  args: { site: string; bytes: Buffer; what: string; acceptance: Acceptance },
+): Promise<{ words: string; outcome: 'accepted' | 'known'; hasKeys: boolean }> {
+  const { site, bytes, what, acceptance } = args
+  const found = parseMirrorIdentity(bytes, what)
+  const { identity, words, authority, delivery } = found
+  if (found.site !== site) throw mismatch(what, site, found.site)
+  const isNew = await acceptIdentity(ledger, { report: { site }, identity, words }, acceptance, what)
+  const hasKeys = authority !== undefined && delivery !== undefined
+  ledger.write(() => {
+    if (isNew) ledger.identities.accept(site, identity)
+    if (hasKeys) ledger.identities.keep(site, { authority, delivery })
+  })
+  return { words, outcome: isNew ? 'accepted' : 'known', hasKeys }
+}
+
+/** Inventories are kept as files, not once more with each report; the signature does not cover them. */
+function withoutAttachments(document: Buffer, what: string): Buffer {
+  const parsed = parseReportJson(document, what) as object
+  return 'attachments' in parsed ? canonicalJson({ ...parsed, attachments: {} }) : document
 }
 
 /** Remembers the state that a person read from a mirror's screen.
@@ -94,38 +108,6 @@ export function takeWords(ledger: Ledger, args: { site: string; words: string; n
   const { sequence = 0 } = ledger.reports.last(site) ?? {}
   ledger.reports.keep({ site, sequence, addedAtMs: nowMs, document: null, state: stateOf(bundle) })
   return bundle.number
-}
-
-/** What the next bundle of the site may leave out; undefined where nobody said what the site has.
- *  @throws REPORT_INVALID where the ledger was changed */
-function reportedBase({ ledger, store }: { ledger: Ledger; store: BlobStore }, site: string): Base | undefined {
-  const last = ledger.reports.last(site)
-  if (last === undefined) return undefined
-  if (last.document !== null) {
-    const { report } = parseReport(last.document, `report of ${site}`)
-    const source = `the report of ${formatTime(Date.parse(report.createdAt))}`
-    return { held: heldBlobs(report, `report of ${site}`), source }
-  }
-  const bundle = ledger.bundles().find((one) => one.site === site && stateOf(one) === last.state)
-  const held = bundle && requiredBlobs(store, bundle)
-  return held && { held, source: `the words of bundle ${bundle.number}, told ${formatTime(last.addedAtMs)}` }
-}
-
-/** What the site has need not travel; metadata and trees always do.
- *  @param wanted  all blobs of the bundle, with their sizes
- *  @returns what is left of them, and what is not; `leftOut` null where nothing says what the site has, or `isFull` */
-export function leaveOut(
-  laptop: { ledger: Ledger; store: BlobStore },
-  site: string,
-  wanted: Map<Sha256, number>,
-  isFull: boolean,
-): { wanted: Map<Sha256, number>; leftOut: LeftOut | null } {
-  const base = isFull ? undefined : reportedBase(laptop, site)
-  if (base === undefined) return { wanted, leftOut: null }
-  const [left, kept] = [new Map<Sha256, number>(), new Map<Sha256, number>()]
-  for (const [sha256, bytes] of wanted) (base.held.has(sha256) ? left : kept).set(sha256, bytes)
-  const bytes = [...left.values()].reduce((total, one) => total + one, 0)
-  return { wanted: kept, leftOut: { count: left.size, bytes, source: base.source } }
 }
 
 /** What is known of a site, for `report list`. */
@@ -155,29 +137,6 @@ export function knownSite(ledger: Ledger, site: string): KnownSite | undefined {
   }
 }
 
-/** SHA-256 of the bundle's targets.json: its state. */
-function stateOf({ number, metadata }: SignedBundle): Sha256 {
-  return sha256Of(metadata.get(`${number}.targets.json`)!)
-}
-
-/** What a bundle that is whole certainly brought. @returns undefined where its trees are not here any more */
-function requiredBlobs(store: BlobStore, { trees }: SignedBundle): Set<Sha256> | undefined {
-  const held = new Set<Sha256>()
-  for (const [target, sha256] of trees) {
-    if (target === LICENSES_TARGET) {
-      const licenses = ifSound(() => parseSealedLicenses(store.read(sha256, MAX_TREE_BYTES)))
-      for (const blob of licenses?.blobs.keys() ?? []) held.add(blob)
-    }
-    if (!isTreeTarget(target)) continue
-    const tree = signedTree(store, sha256, target)
-    if (tree === undefined) return undefined
-    for (const entry of tree.entries.values()) {
-      if (tree.role === 'current' || isPointer(entry)) held.add(entry.sha256)
-    }
-  }
-  return held
-}
-
 function unseal(ledger: Ledger, site: string, bytes: Buffer, what: string): Buffer {
   const sealed = parseSealedReport(bytes, what)
   if (sealed.site !== site) throw mismatch(what, site, sealed.site)
@@ -196,7 +155,7 @@ function unseal(ledger: Ledger, site: string, bytes: Buffer, what: string): Buff
 /** @returns true where the identity was not accepted before */
 async function acceptIdentity(
   ledger: Ledger,
-  { report: { site }, identity, words }: SignedReport,
+  { report: { site }, identity, words }: { report: Pick<Report, 'site'>; identity: string; words: string },
   { words: given, isConfirmed, ask }: Acceptance,
   what: string,
 ): Promise<boolean> {
@@ -222,15 +181,28 @@ function otherIdentity(what: string, words: string, why: string): GapferryError 
   })
 }
 
-function older(what: string, report: Report, known: number): GapferryError {
-  const message = `${what}: report ${report.sequence} of ${report.createdAt} is not newer than report ${known}, which is here`
-  return new GapferryError('REPORT_OLDER', message, {
+/** Sequences rise with each report. What is served rises with each release, so that nobody makes a laptop sign as the way back
+ *  what a site had long ago. */
+function refuseOlder(last: KnownReport, report: Report, what: string): void {
+  if (report.sequence <= last.sequence) {
+    throw older(what, `report ${report.sequence} of ${report.createdAt}`, `report ${last.sequence}, which is here`)
+  }
+  const before = last.document === null ? [] : parseReport(last.document, `report of ${report.site}`).report.served
+  for (const { group, bundle } of report.served) {
+    const known = before.find((one) => one.group === group)?.bundle ?? 0
+    if (bundle >= known) continue
+    throw older(what, `bundle ${bundle}, which it says ${group} is served`, `bundle ${known}, which was served before`)
+  }
+}
+
+function older(what: string, found: string, known: string): GapferryError {
+  return new GapferryError('REPORT_OLDER', `${what}: ${found} is not newer than ${known}`, {
     hint: `write another one at the site: ${ANOTHER}; where its mirror was restored from an older backup, add --force`,
   })
 }
 
 function mismatch(what: string, site: string, found: string): GapferryError {
-  return new GapferryError('SITE_MISMATCH', `${what}: expected a report of site ${site}, found one of ${found}`, {
+  return new GapferryError('SITE_MISMATCH', `${what}: expected what site ${site} reports, found what ${found} does`, {
     hint: `gapferry report add --site ${found} FILE`,
   })
 }

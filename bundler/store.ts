@@ -1,7 +1,7 @@
 /**
  * The laptop's store: what lies in it and what needs it. Needed are the blobs that the kept plan names (among them the
  * upstreams' lists, so that an unchanged one is not fetched again), those of small files that are asked for by ETag or date
- * (pages.ts) and those of the newest bundles of each site. Everything else can be fetched or made again; rows that remember
+ * (pages.ts) and those of the newest bundles of each site and of the one that is served there. Everything else can be fetched or made again; rows that remember
  * it stay and do no harm, because a blob is looked for before a row is believed. The caller holds the store's lock.
  */
 import { lstatSync, rmSync } from 'node:fs'
@@ -19,6 +19,7 @@ import { downloadsOf, filesOf as plannedFiles, type Download } from './downloads
 import type { Plan } from './plan.ts'
 import { readPlan } from './plan-file.ts'
 import type { RemoteFile } from './remote-file.ts'
+import { bundlesBefore } from './report-base.ts'
 import { isDocument } from './signed-tree.ts'
 import { partialKey } from './transfer.ts'
 import { remoteFile } from './upstream-files.ts'
@@ -136,7 +137,7 @@ export async function checkLaptopStore(
  *          can tell what it needs */
 export function planStorePrune(laptop: Laptop, keep: number): StorePrunePlan {
   const needed = new Set([...laptop.ledger.pageBlobs(), ...readPlanBlobs(laptop)])
-  const kept = newest(laptop.ledger.bundles(), keep)
+  const kept = keptBundles(laptop, keep)
   for (const bundle of kept) for (const sha256 of soundBundleBlobs(laptop, bundle).keys()) needed.add(sha256)
   const files = [...filesOf(laptop)]
   const unneeded = files.filter(([sha256]) => !needed.has(sha256))
@@ -173,7 +174,7 @@ function remoteOf(one: Download): RemoteFile {
   return one.kind === 'file' ? remoteFile(one.file) : one.remote
 }
 
-/** Every blob that the plan or the newest bundles of each site name; a damaged tree names itself only. */
+/** Every blob that the plan or the kept bundles of each site name; a damaged tree names itself only. */
 function neededBlobs(laptop: Laptop, keep: number): Map<Sha256, Needed> {
   const needed = new Map<Sha256, Needed>()
   const add = (sha256: Sha256, bytes: number | undefined, by: string, isRequired: boolean): void => {
@@ -185,7 +186,7 @@ function neededBlobs(laptop: Laptop, keep: number): Map<Sha256, Needed> {
     })
   }
   for (const sha256 of readPlanBlobs(laptop)) add(sha256, undefined, 'plan', false)
-  for (const bundle of newest(laptop.ledger.bundles(), keep)) {
+  for (const bundle of keptBundles(laptop, keep)) {
     for (const sha256 of bundle.trees.values()) add(sha256, undefined, nameOf(bundle), true)
     const blobs = bundleBlobsIfSound(laptop, bundle) ?? new Map<Sha256, BundleBlob>()
     for (const [sha256, { bytes, isDocument }] of blobs) add(sha256, bytes, nameOf(bundle), isDocument)
@@ -273,9 +274,11 @@ function planStatus(laptop: Laptop, plan: Plan): StoreStatus['plan'] {
   }
 }
 
-/** @param bundles  newest first within a site */
-function newest(bundles: SignedBundle[], keep: number): SignedBundle[] {
-  return [...Map.groupBy(bundles, ({ site }) => site).values()].flatMap((ofSite) => ofSite.slice(0, keep))
+/** The newest of each site, and what its next bundle goes back to. */
+function keptBundles({ ledger }: Laptop, keep: number): SignedBundle[] {
+  const before = new Set(bundlesBefore(ledger).map(nameOf))
+  const bySite = Map.groupBy(ledger.bundles(), ({ site }) => site)
+  return [...bySite.values()].flatMap((ofSite) => ofSite.filter((one, i) => i < keep || before.has(nameOf(one))))
 }
 
 function filesOf({ fleet }: Laptop): Map<Sha256, number> {

@@ -108,8 +108,8 @@ class Keeper(object):
     def metadata(self, files):
         """`files`: timestamp, snapshot and targets -> bytes, as the root in force signed them."""
 
-    def tree(self, name, data):
-        """Each target, also the site facts, before the first blob."""
+    def targets(self, named):
+        """name -> bytes of every tree and of the site facts, before the first blob."""
 
     def blob(self, digest, length):
         """Gives the function that takes the blob's bytes; nobody knows yet whether they are the right ones."""
@@ -182,8 +182,7 @@ def check_trees(part, bundle, targets, keeper):
     if "site" not in targets:
         raise Refused("target site: is not there")
     bundle.check_groups()
-    for name, target in sorted(targets.items()):
-        keeper.tree(name, seen[target["hashes"]["sha256"]])
+    keeper.targets(dict((name, seen[target["hashes"]["sha256"]]) for name, target in targets.items()))
 
 
 def check_blobs(part, bundle, keeper):

@@ -128,6 +128,7 @@ const CODES = {
   REPORT_KEY_MISSING: { exit: 4 },
   REPORT_NOT_CONFIRMED: { exit: 2 },
   CERTIFICATE_INVALID: { exit: 3 },
+  DELIVERY_REFUSED: { exit: 3, http: 404 },
   // licenses
   CMS_INVALID: { exit: 3 },
   LICENSE_INVALID: { exit: 3 },

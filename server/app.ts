@@ -9,7 +9,7 @@ import type { Logger } from 'pino'
 import { GapferryError } from '../manifests/errors.ts'
 import { systemCode } from '../storage/durable.ts'
 import { addAdminRoutes, answerBadPath, checksHost, type MirrorStatus } from './admin.ts'
-import { formatListen, listenerUrl, type Listener, type MirrorConfig, type OriginListener } from './config.ts'
+import { formatListen, listenerUrl, namesOf, type Listener, type MirrorConfig, type OriginListener } from './config.ts'
 import { contentAnswers, refusal, type Answer, type ContentRequest } from './content.ts'
 import { HostTable } from './hosts.ts'
 import type { Contacts } from './contacts.ts'
@@ -47,7 +47,14 @@ export interface Mirror {
   /** with the real port once it listens */
   readonly adminUrl: string
   /** in the order of the settings, with real ports once it listens */
-  readonly origins: readonly { group: string; url: string }[]
+  readonly origins: readonly OriginUrl[]
+}
+
+/** Where an origin is; `vendorNames`: under the vendor's names, too. */
+export interface OriginUrl {
+  group: string
+  url: string
+  vendorNames?: true
 }
 
 /** How long an answer under way may still take when the mirror is told to end. */
@@ -71,8 +78,11 @@ export function buildMirror(args: MirrorArgs): Mirror {
     const endpoint = originEndpoint(origins, shared)
     for (const origin of origins) endpoints.set(origin, endpoint)
   }
-  const origins = (): { group: string; url: string }[] =>
-    config.origins.map((origin) => ({ group: origin.group, url: endpoints.get(origin)!.urlOf(origin) }))
+  const origins = (): OriginUrl[] =>
+    config.origins.map((origin) => {
+      const url = endpoints.get(origin)!.urlOf(origin)
+      return { group: origin.group, url, ...(origin.vendorNames === true ? { vendorNames: true } : {}) }
+    })
   let isUp = false
   const admin = adminEndpoint(config.admin, log, {
     isServing: () => isUp && config.origins.some(({ group }) => served.released().has(group)),
@@ -128,7 +138,7 @@ class Endpoint {
     } catch (cause) {
       const why = LISTEN_ERRORS.get(systemCode(cause)) ?? systemCode(cause)
       throw new GapferryError('LISTEN_FAILED', `cannot listen at ${formatListen({ host, port })}: ${why}`, {
-        hint: 'end the program that has it, or choose another listen address in mirror.yaml',
+        hint: LISTEN_HINTS.get(systemCode(cause)) ?? LISTEN_HINT,
         cause,
       })
     }
@@ -147,6 +157,13 @@ class Endpoint {
   }
 }
 
+const LISTEN_HINT = 'end the program that has it, or choose another listen address in mirror.yaml'
+const LISTEN_HINTS = new Map([
+  [
+    'EACCES',
+    'ports below 1024 are for root: in the service, AmbientCapabilities=CAP_NET_BIND_SERVICE; or choose another in mirror.yaml',
+  ],
+])
 const LISTEN_ERRORS = new Map([
   ['EADDRINUSE', 'another program has this port'],
   ['EACCES', 'this user may not use this port'],
@@ -191,8 +208,9 @@ function originEndpoint(origins: OriginListener[], { served, sender, limit, cont
   return new Endpoint(listener, {
     app,
     onUp: (port) => {
-      const named = origins.map(({ hosts, group }) => ({ hosts, value: group }))
-      answer = contentAnswers(new HostTable({ host: listener.host, port }, named), served)
+      const named = origins.map((origin) => ({ hosts: namesOf(origin), value: origin.group }))
+      const vendorNames = new Set(origins.filter((origin) => origin.vendorNames).map(({ group }) => group))
+      answer = contentAnswers(new HostTable({ host: listener.host, port }, named), served, vendorNames)
     },
   })
 }

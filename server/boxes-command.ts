@@ -7,6 +7,7 @@ import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import { examples, print, type Surroundings } from '../manifests/program.ts'
 import { readContacts, type BoxContact } from '../storage/contacts.ts'
 import { currentOddities, ODDITIES } from './boxes.ts'
+import { addEnrolment } from './enrol-command.ts'
 import { formatIso } from './status.ts'
 import { openStoreToServe } from './store.ts'
 import type { StoreTools } from './store-commands.ts'
@@ -14,7 +15,8 @@ import type { StoreTools } from './store-commands.ts'
 const NO_BOX = 'no box has asked for modules yet'
 const SHORT_ID = 8
 
-export function addBoxes(program: Command, around: Surroundings, { withStore }: Pick<StoreTools, 'withStore'>): void {
+export function addBoxes(program: Command, around: Surroundings, tools: StoreTools): void {
+  const { withStore } = tools
   const boxes = program
     .command('boxes')
     .description('the FreePBX boxes that asked this mirror for modules')
@@ -44,6 +46,7 @@ export function addBoxes(program: Command, around: Surroundings, { withStore }: 
         print(around, json ? JSON.stringify({ site: store.site, boxes: found.map(boxObject) }) : renderBoxes(found))
       })
     })
+  addEnrolment(boxes, around, tools)
 }
 
 /** @throws what readContacts throws, with a hint that fits: nothing that is served depends on it */

@@ -17,8 +17,9 @@ import { ensureIdentity } from './identity.ts'
 import { addInit } from './init-command.ts'
 import { addParity } from './parity-command.ts'
 import { addReport } from './report-command.ts'
-import { renderBundles, renderRelease, renderRollback, renderStatus } from './render.ts'
+import { AND_NAMES, renderBundles, renderRelease, renderRollback, renderStatus } from './render.ts'
 import { bundleStatuses, originWarnings, readFacts, siteStatus } from './status.ts'
+import type { ServedUrls } from './serve.ts'
 import { addStoreCommands } from './store-commands.ts'
 import { judgeClock, openStore, openStoreForWriting, openStoreToServe, type MirrorStore } from './store.ts'
 import { append, examples, print, talk, type GlobalOptions, type Surroundings } from '../manifests/program.ts'
@@ -39,7 +40,7 @@ export function addCommands(program: Command, around: Surroundings): void {
     withStore(around, command, open, (store, _, json) => work(store, json)),
   )
   addDoctor(program, around, { withStore })
-  addBoxes(program, around, { withStore })
+  addBoxes(program, around, { withStore, clockOf })
   addReport(program, around, { withStore, clockOf })
   addAudit(program, around, 'this mirror', (command, work) =>
     withStore(around, command, openStore, async ({ site, catalog }, _, json) =>
@@ -192,6 +193,7 @@ function parseNumber(text: string): number {
   })
 }
 
-function renderUrls({ admin, origins }: { admin: string; origins: readonly { group: string; url: string }[] }): string {
-  return [...origins.map(({ group, url }) => `${group}  ${url}`), `admin  ${admin}`].join('\n')
+function renderUrls({ admin, origins, boxes }: ServedUrls): string {
+  const rows = origins.map(({ group, url, vendorNames }) => `${group}  ${url}${vendorNames ? AND_NAMES : ''}`)
+  return [...rows, ...(boxes === null ? [] : [`boxes  ${boxes}`]), `admin  ${admin}`].join('\n')
 }

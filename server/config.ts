@@ -10,6 +10,7 @@ import { strictObject } from '../manifests/document.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { digestSettings, parseListen, parseSettings } from '../manifests/settings.ts'
 import { parseName } from '../manifests/tree.ts'
+import { VENDOR_NAMES } from '../manifests/vendor-names.ts'
 import { systemCode } from '../storage/durable.ts'
 
 /** More than that no settings are. */
@@ -29,10 +30,21 @@ const MirrorSettings = strictObject({
   store: v.exactOptional(Path, './store'),
   admin: v.exactOptional(strictObject({ listen: v.exactOptional(Listen, '127.0.0.1:8480'), hosts: Hosts }), {}),
   origins: v.exactOptional(
-    v.pipe(v.array(strictObject({ group: v.string(), listen: Listen, hosts: Hosts })), v.maxLength(100)),
+    v.pipe(
+      v.array(
+        strictObject({
+          group: v.string(),
+          listen: Listen,
+          hosts: Hosts,
+          vendorNames: v.exactOptional(v.boolean(), false),
+        }),
+      ),
+      v.maxLength(100),
+    ),
     [],
   ),
   inventories: v.exactOptional(v.boolean(), true),
+  boxes: v.exactOptional(strictObject({ listen: Listen, hosts: Hosts })),
   keepPreviousHours: v.exactOptional(v.pipe(v.number(), v.minValue(0), v.maxValue(8784)), 48),
 })
 
@@ -48,6 +60,8 @@ export interface Listener {
 
 export interface OriginListener extends Listener {
   group: string
+  /** it also answers under the vendor's names, for boxes on which nothing but name resolution was changed */
+  vendorNames?: true
 }
 
 export interface MirrorConfig {
@@ -56,10 +70,13 @@ export interface MirrorConfig {
   /** absolute */
   storeDir: string
   admin: Listener
-  /** at most one per group; those that share a socket differ in every one of their hosts */
+  /** at most one per group; those that share a socket differ in every one of their hosts; at an address one at most has the
+   *  vendor's names */
   origins: OriginListener[]
   /** whether origins take inventories from boxes */
   takesInventories: boolean
+  /** where boxes fetch licenses, over TLS; undefined: nowhere */
+  boxes: Listener | undefined
   /** immutable paths of a replaced tree stay fetchable for so long, counted from being replaced */
   keepPreviousHours: number
 }
@@ -87,6 +104,7 @@ export function parseMirrorConfig(text: string, file: string): MirrorConfig {
     admin: parseListener(settings.admin, `${file}: admin`),
     origins: settings.origins.map((origin) => parseOrigin(origin, file)),
     takesInventories: settings.inventories,
+    boxes: settings.boxes === undefined ? undefined : parseListener(settings.boxes, `${file}: boxes`),
     keepPreviousHours: settings.keepPreviousHours,
   }
   refuseTwice(config)
@@ -122,16 +140,24 @@ export function listenerUrl({ host, port, hosts }: Listener): string {
   return /:\d+$/.test(name) ? `http://${name}` : `http://${name}:${port}`
 }
 
+/** The names under which requests are an origin's, beside the address that it listens at. */
+export function namesOf({ hosts, vendorNames }: OriginListener): string[] {
+  return [...new Set([...hosts, ...(vendorNames === true ? VENDOR_NAMES : [])])]
+}
+
 /** True for an address of this machine's own, or one that stands for all of them. */
-function isAnyAddress(host: string): boolean {
+export function isAnyAddress(host: string): boolean {
   return host === '0.0.0.0' || host === '::'
 }
 
-type OriginSettings = v.InferOutput<typeof MirrorSettings>['origins'][number]
+type OriginSettings = Omit<v.InferOutput<typeof MirrorSettings>['origins'][number], 'vendorNames'> & {
+  vendorNames?: boolean
+}
 
 function parseOrigin(settings: OriginSettings, what: string): OriginListener {
   const group = parseGroup(settings.group, what)
-  return { group, ...parseListener(settings, `${what}: origin ${group}`) }
+  const listener = parseListener(settings, `${what}: origin ${group}`)
+  return { group, ...listener, ...(settings.vendorNames === true ? { vendorNames: true } : {}) }
 }
 
 function parseGroup(text: string, what: string): string {
@@ -155,7 +181,12 @@ function parseListener({ listen, hosts }: { listen: string; hosts: string[] }, w
 }
 
 /** What could not be told apart when a request comes in, or could not be opened twice. */
-function refuseTwice({ file, admin, origins }: MirrorConfig): void {
+function refuseTwice({ file, admin, origins, boxes }: MirrorConfig): void {
+  if (boxes !== undefined && [admin, ...origins].some((other) => sharesSocket(boxes, other))) {
+    throw new GapferryError('CONFIG_INVALID', `${file}: boxes listens at ${formatListen(boxes)}, where another does`, {
+      hint: 'give it a port of its own, as in 0.0.0.0:8490',
+    })
+  }
   for (const [i, origin] of origins.entries()) {
     const others = origins.slice(i + 1)
     if (others.some((other) => other.group === origin.group)) {
@@ -163,6 +194,14 @@ function refuseTwice({ file, admin, origins }: MirrorConfig): void {
     }
     if (sharesSocket(origin, admin)) {
       throw new GapferryError('CONFIG_INVALID', `${file}: origin ${origin.group} listens where admin does`)
+    }
+    const other = others.find((one) => one.vendorNames && origin.vendorNames && sharesAddress(one, origin))
+    if (other !== undefined) {
+      throw new GapferryError(
+        'CONFIG_INVALID',
+        `${file}: origins ${origin.group} and ${other.group} both have vendorNames at ${other.host}: a name leads to one place`,
+        { hint: 'let each listen at an address of its own, and the names lead to the one or the other for each box' },
+      )
     }
     const rival = others.find((other) => sharesSocket(origin, other) && !areToldApart(origin, other))
     if (rival === undefined) continue
@@ -175,12 +214,16 @@ function refuseTwice({ file, admin, origins }: MirrorConfig): void {
 }
 
 function sharesSocket(a: Listener, b: Listener): boolean {
-  if (a.port !== b.port || a.port === 0) return false
+  return a.port === b.port && a.port !== 0 && sharesAddress(a, b)
+}
+
+function sharesAddress(a: Listener, b: Listener): boolean {
   return a.host === b.host || isAnyAddress(a.host) || isAnyAddress(b.host)
 }
 
-function areToldApart(a: Listener, b: Listener): boolean {
+function areToldApart(a: OriginListener, b: OriginListener): boolean {
+  const names = namesOf(b)
   return (
-    a.host === b.host && a.hosts.length > 0 && b.hosts.length > 0 && !a.hosts.some((host) => b.hosts.includes(host))
+    a.host === b.host && a.hosts.length > 0 && b.hosts.length > 0 && !namesOf(a).some((host) => names.includes(host))
   )
 }

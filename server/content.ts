@@ -9,6 +9,7 @@ import { judge, type RequestHead } from './conditions.ts'
 import type { HostTable } from './hosts.ts'
 import { insteadOfRefusal, moduleRole, versionPath, type ModuleRole } from './module-answers.ts'
 import type { Resource, Served } from './served.ts'
+import { vendorAnswer } from './vendor-answers.ts'
 
 export interface ContentRequest {
   method: string
@@ -68,9 +69,14 @@ const REFUSALS: Partial<Record<ErrorCode, string>> = {
   BLOB_UNREADABLE: 'the file is damaged or missing at the mirror',
 }
 
-/** @param hosts  the names of one listener → group
+/** @param hosts        the names of one listener → group
+ *  @param vendorNames  groups that answer under the vendor's names, too
  *  @returns a function from request to answer that never throws */
-export function contentAnswers(hosts: HostTable<string>, served: Served): (request: ContentRequest) => Answer {
+export function contentAnswers(
+  hosts: HostTable<string>,
+  served: Served,
+  vendorNames: ReadonlySet<string> = new Set(),
+): (request: ContentRequest) => Answer {
   return (request) => {
     const { method, head, connection } = request
     const isHeadOnly = method === 'HEAD'
@@ -82,7 +88,12 @@ export function contentAnswers(hosts: HostTable<string>, served: Served): (reque
       const found = hosts.find(request.target, head, connection)
       group = found.value
       const client = connection.remoteAddress ?? ''
-      const resource = served.find(group, parseContentPath(found.target), client, head.acceptEncoding)
+      const vendor = vendorNames.has(group)
+        ? vendorAnswer(head.host ?? '', found.target, served.carried(group))
+        : undefined
+      if (vendor !== undefined && 'body' in vendor) return madeHere(vendor, { isHeadOnly, group })
+      const path = parseContentPath(vendor?.target ?? found.target)
+      const resource = served.find(group, path, client, head.acceptEncoding)
       return present(resource, head, { isHeadOnly, group })
     } catch (error) {
       return answerWithoutFile(request, { error, group, isHeadOnly, served })
@@ -124,6 +135,15 @@ export function refusal(
     ...(options.extra ?? []),
   ]
   return { status: instead?.status ?? httpStatus(error), headers, body, isHeadOnly, error, group }
+}
+
+function madeHere(
+  { type, body }: { type: string; body: Buffer },
+  about: { isHeadOnly: boolean; group: string },
+): Answer {
+  const length = ['Content-Length', String(body.length)]
+  const headers = ['Content-Type', type, ...length, 'Cache-Control', 'no-cache', 'X-Content-Type-Options', 'nosniff']
+  return { status: 200, headers, body, ...about }
 }
 
 /** A box's question that needs no file, or one whose file is not there. */

@@ -17,7 +17,7 @@ const TIMEOUT_CHECK_MS = 500
 const KEEP_ALIVE_MS = 15_000
 /** without a byte in either direction: a client that stopped reading its answer. Node counts it twice where a write is half
  *  done. */
-const IDLE_MS = 120_000
+export const IDLE_MS = 120_000
 /** A FreePBX box posts a form of some kilobytes to whatever path it reads. */
 export const MAX_BODY_BYTES = 1024 * 1024
 /** of all bodies that are kept at a time; boxes send 10 kB each */
@@ -91,21 +91,20 @@ function cut(socket: Socket): void {
   process.nextTick(() => socket.emit('close'))
 }
 
+/** Of every server. */
+export const LIMITS = {
+  ServerResponse: CountedResponse,
+  maxHeaderSize: MAX_HEADER_BYTES,
+  headersTimeout: HEADERS_TIMEOUT_MS,
+  requestTimeout: REQUEST_TIMEOUT_MS,
+  connectionsCheckingInterval: TIMEOUT_CHECK_MS,
+  keepAliveTimeout: KEEP_ALIVE_MS,
+} as const
+
 /** A server that is not listening yet. It has no 'clientError' listener: Fastify adds the one it is given. */
 export function limitedServer(limit: ConnectionLimit, handle: RequestListener): Server {
-  const server = createServer(
-    {
-      ServerResponse: CountedResponse,
-      maxHeaderSize: MAX_HEADER_BYTES,
-      headersTimeout: HEADERS_TIMEOUT_MS,
-      requestTimeout: REQUEST_TIMEOUT_MS,
-      connectionsCheckingInterval: TIMEOUT_CHECK_MS,
-      keepAliveTimeout: KEEP_ALIVE_MS,
-      // A tenth more answers per second: no stream is set up for the body that a GET does not have.
-      optimizeEmptyRequests: true,
-    },
-    handle,
-  )
+  // A tenth more answers per second: no stream is set up for the body that a GET does not have.
+  const server = createServer({ ...LIMITS, optimizeEmptyRequests: true }, handle)
   // Bounded by MAX_HEADER_BYTES; Node's own limit would drop the rest without a word, a second Host among it.
   server.maxHeadersCount = 0
   server.setTimeout(IDLE_MS)

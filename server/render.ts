@@ -93,8 +93,9 @@ export function renderRelease({ number, released, already, untouched }: ReleaseR
 
 export function renderRollback({ role, groups }: RollbackResult): string {
   return groups
-    .map(({ group, number, isAlready }) => {
-      const what = role === 'previous' ? `the content before bundle ${number}` : `the content of bundle ${number} again`
+    .map(({ group, number, isAlready, content }) => {
+      const before = `the content before bundle ${number}${content === null ? '' : `: that of bundle ${content}`}`
+      const what = role === 'previous' ? before : `the content of bundle ${number} again`
       return `${group} is ${isAlready ? 'already ' : ''}served ${what}`
     })
     .join('\n')
@@ -168,8 +169,13 @@ function renderMissing(missing: ImportResult['missing']): string {
   return lines.join('\n')
 }
 
-function originRow({ group, url, yum, bundle, role, rollback }: SiteStatus['origins'][number]): string[] {
-  const way = rollback.isPossible ? 'rollback is possible' : `no rollback: ${rollback.reason}`
+/** Behind an origin's address. */
+export const AND_NAMES = ', and the vendor’s names'
+
+function originRow(origin: SiteStatus['origins'][number]): string[] {
+  const { group, yum, bundle, role, rollback } = origin
+  const url = `${origin.url}${origin.vendorNames ? AND_NAMES : ''}`
+  const way = rollback.isPossible ? `rollback ${goal(rollback.content)}is possible` : `no rollback: ${rollback.reason}`
   const what = {
     current: `bundle ${bundle}`,
     previous: `rolled back from bundle ${bundle}`,
@@ -187,6 +193,10 @@ function siteKeyLines(origins: SiteStatus['origins']): string[] {
     const named = groups.size === 1 ? '' : ` of ${of.map(({ group }) => group).join(', ')}`
     return ['', `site key${named}, for gapferry-box setup:`, `  ${words}`]
   })
+}
+
+function goal(content: number | null): string {
+  return content === null ? '' : `to bundle ${content} `
 }
 
 function boxRows(boxes: SiteStatus['boxes'], nowMs: number): string[][] {

@@ -5,21 +5,27 @@ import { once } from 'node:events'
 import type { DestinationStream, Logger } from 'pino'
 import { pino } from 'pino'
 import { redact } from '../manifests/errors.ts'
-import { buildMirror } from './app.ts'
+import type { Actor } from '../storage/audited.ts'
 import type { BoxInventories } from '../storage/box-inventories.ts'
 import { ContactStore } from '../storage/contacts.ts'
 import { lockStore } from '../storage/database.ts'
+import { buildMirror, type OriginUrl } from './app.ts'
+import { BoxAccess } from './box-access.ts'
+import { boxListener, type BoxListener } from './box-listener.ts'
 import type { MirrorConfig } from './config.ts'
 import { Contacts } from './contacts.ts'
-import { ensureIdentity, readIdentity, type Identity } from './identity.ts'
-import { openInventories, takeInventories, type InventoryTaker } from './inventories.ts'
+import { ensureIdentity, hasIdentity, readIdentity, type Identity } from './identity.ts'
+import { keepInventory, openInventories, takeInventories, type InventoryTaker } from './inventories.ts'
+import { Licenses } from './licenses.ts'
 import { errorFields } from './send.ts'
 import { alarmsOf, type Alarm } from './status.ts'
-import { clockFloor, healState, type MirrorStore, type ReadOnlyStore } from './store.ts'
+import { clockFloor, healState, judgeClock, type MirrorStore, type ReadOnlyStore } from './store.ts'
 
 export interface ServedUrls {
   admin: string
-  origins: readonly { group: string; url: string }[]
+  origins: readonly OriginUrl[]
+  /** null where boxes have no listener of their own */
+  boxes: string | null
 }
 
 /** @param args.around  logs go to `stderr`; ends when `signal` is aborted
@@ -28,7 +34,7 @@ export interface ServedUrls {
 export async function serve(args: {
   store: MirrorStore | ReadOnlyStore
   config: MirrorConfig
-  around: { stderr: DestinationStream & { isTTY?: boolean }; nowMs: () => number; signal: AbortSignal }
+  around: Actor & { stderr: DestinationStream & { isTTY?: boolean } }
   onUp: (urls: ServedUrls) => void
 }): Promise<void> {
   const { store, config, around, onUp } = args
@@ -48,15 +54,52 @@ export async function serve(args: {
     contacts,
     ...(config.takesInventories ? { inventories: inventoriesOf(store, { clock, log, nowMs: around.nowMs }) } : {}),
   })
+  const boxes = listenerOfBoxes({ store, config, around, log })
   try {
     await mirror.listen()
-    onUp({ admin: mirror.adminUrl, origins: mirror.origins })
+    await boxes?.listen()
+    onUp({ admin: mirror.adminUrl, origins: mirror.origins, boxes: boxes?.url ?? null })
     if (!around.signal.aborted) await once(around.signal, 'abort')
   } finally {
-    await mirror.close()
+    await Promise.all([mirror.close(), boxes?.close()])
     contacts.close()
   }
   log.info('ended')
+}
+
+/** Nothing is delivered from a store whose database is damaged: who was revoked is not known then. */
+function listenerOfBoxes(args: {
+  store: MirrorStore | ReadOnlyStore
+  config: MirrorConfig
+  around: Actor
+  log: Logger
+}): BoxListener | undefined {
+  const { store, config, around, log } = args
+  if (config.boxes === undefined) return undefined
+  if ('damage' in store) {
+    log.error({ code: store.damage.code }, 'the database is damaged: boxes are served, but get no licenses')
+    return undefined
+  }
+  const identity = identityToServe(store, around)
+  const inventories = openInventories(store.dir, store.site, identity)
+  const access = new BoxAccess({
+    ...{ store, identity, around, log },
+    licenses: new Licenses(store, identity),
+    keepInventory: (inventory) => void keepInventory(inventories, inventory),
+  })
+  return boxListener({ listener: config.boxes, site: store.site, authority: identity.authority, access, log })
+}
+
+/** A store that is older than authorities gets one now. @throws STORE_BUSY */
+function identityToServe(store: MirrorStore, around: Actor): Identity {
+  const { nowMs } = judgeClock(store.catalog, around.nowMs())
+  if (hasIdentity(store.dir)) return ensureIdentity(store, nowMs)
+  const unlock = lockStore(store.dir)
+  try {
+    return ensureIdentity(store, nowMs)
+  } finally {
+    unlock()
+  }
 }
 
 /** Whatever state `contacts.db` is in, boxes are served. */

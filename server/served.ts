@@ -13,6 +13,7 @@ import type { EntryKind, TreeEntry } from '../manifests/tree.ts'
 import type { ServedGroup, ServedTree } from '../storage/releases.ts'
 import { acceptsGzip, type Validators } from './conditions.ts'
 import { isModuleList, moduleRole, type ModuleRole } from './module-answers.ts'
+import { carriedBy, type Carried } from './vendor-answers.ts'
 
 /** The part of storage/releases.ts that serving needs. */
 export interface ReleaseSource {
@@ -77,9 +78,19 @@ export class Served {
     return this.#groups?.get(group)?.released.hasModules ?? true
   }
 
-  #find(group: string, path: TreePath, client: string): Resource {
+  /** What the released tree of `group` has for yum. @throws RELEASE_NOTHING */
+  carried(group: string): Carried {
+    return this.#treesOf(group).released.carried()
+  }
+
+  #treesOf(group: string): PreparedGroup {
     const trees = this.#snapshot().get(group)
-    if (trees === undefined) throw new GapferryError('RELEASE_NOTHING', `group ${group}: nothing is released yet`)
+    if (trees !== undefined) return trees
+    throw new GapferryError('RELEASE_NOTHING', `group ${group}: nothing is released yet`)
+  }
+
+  #find(group: string, path: TreePath, client: string): Resource {
+    const trees = this.#treesOf(group)
     const kind = trees.released.kindOf(path)
     if (kind === 'immutable') return trees.released.resource(path)
     if (kind === 'pointer') return this.#rememberPair(group, client, trees.released.resource(path))
@@ -163,12 +174,15 @@ interface PreparedGroup {
 class PreparedTree {
   readonly key: string
   readonly hasModules: boolean
+  readonly #tree: ServedTree['tree']
   readonly #entries: ReadonlyMap<TreePath, TreeEntry>
+  #carried: Carried | undefined
   readonly #resources = new Map<TreePath, Resource>()
   readonly #companionsOf = new Map<TreePath, TreePath[]>()
 
   constructor(served: ServedTree) {
     this.key = keyOf(served)
+    this.#tree = served.tree
     this.#entries = served.tree.entries
     let hasModules = false
     for (const [path, entry] of this.#entries) {
@@ -176,6 +190,10 @@ class PreparedTree {
       if (entry.of !== undefined) this.#companionsOf.set(entry.of, [...(this.#companionsOf.get(entry.of) ?? []), path])
     }
     this.hasModules = hasModules
+  }
+
+  carried(): Carried {
+    return (this.#carried ??= carriedBy(this.#tree))
   }
 
   kindOf(path: TreePath): EntryKind | undefined {

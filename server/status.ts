@@ -13,7 +13,7 @@ import { isGapferryError } from '../manifests/errors.ts'
 import type { TreePath } from '../manifests/path.ts'
 import type { Tree, TreeRole } from '../manifests/tree.ts'
 import { boxSummary } from './boxes.ts'
-import { listenerUrl, type MirrorConfig } from './config.ts'
+import { listenerUrl, type MirrorConfig, type OriginListener } from './config.ts'
 import type { MirrorStore, ReadOnlyStore } from './store.ts'
 
 const MAX_SITE_KEY_BYTES = 65_536
@@ -52,6 +52,8 @@ export interface OriginStatus {
   url: string
   /** words of keys/site.asc as it is served, which a box asks for that is set up; null: none is there */
   siteKey: string | null
+  /** it answers under the vendor's names, too */
+  vendorNames: boolean
   /** ids of the yum repositories below `yum/` */
   yum: string[]
   /** null: nothing is released for this group yet */
@@ -59,8 +61,8 @@ export interface OriginStatus {
   /** which of that bundle's trees is served */
   role: TreeRole | null
   releasedAt: string | null
-  /** whether the content before can be served again, and why not */
-  rollback: { isPossible: true } | { isPossible: false; reason: string }
+  /** whether the content before can be served again, of which bundle that is where it is known, and why not */
+  rollback: { isPossible: true; content: number | null } | { isPossible: false; reason: string }
 }
 
 export interface BundleStatus {
@@ -104,6 +106,7 @@ export function siteStatus(args: {
         group: origin.group,
         url: listenerUrl(origin),
         siteKey: released === null ? null : siteKeyOf(store.blobs, released.tree),
+        vendorNames: origin.vendorNames === true,
         yum: [...(released?.tree.stamps.keys() ?? [])].sort(),
         bundle: released?.number ?? null,
         role: released?.role ?? null,
@@ -158,7 +161,9 @@ function rollbackOf(releases: Releases, released: ServedTree | null): OriginStat
   if (released === null) return { isPossible: false, reason: 'nothing is released yet' }
   if (released.role === 'previous') return { isPossible: false, reason: 'it is rolled back already' }
   const refusal = releases.rollbackRefusal(released.group)
-  return refusal === undefined ? { isPossible: true } : { isPossible: false, reason: refusal.message }
+  return refusal === undefined
+    ? { isPossible: true, content: releases.contentBefore(released.group) }
+    : { isPossible: false, reason: refusal.message }
 }
 
 /** The bundles that were imported, highest number first. */
@@ -205,14 +210,25 @@ export function originWarnings(config: MirrorConfig, facts: SiteFacts): string[]
         `group ${group} has no origin; add under origins in ${config.file}: { group: ${group}, listen: 0.0.0.0:${port} }`,
       ]
     }
+    const portWarnings = vendorPortWarnings(listener, config.file)
     const names = [...listener.hosts, listener.host]
     const isKnown = names.includes(url.hostname) || names.includes(url.host) || isIP(url.hostname) !== 0
-    if (isKnown || (url.hostname === 'localhost' && listener.host.startsWith('127.'))) return []
+    if (isKnown || (url.hostname === 'localhost' && listener.host.startsWith('127.'))) return portWarnings
     return [
+      ...portWarnings,
       `boxes of group ${group} are told ${origin}, but ${url.hostname} is not among its hosts in ${config.file}: ` +
         `requests for that name would be refused; add hosts: [${url.hostname}]`,
     ]
   })
+}
+
+/** Nobody can tell a box another port: the vendor's files name none. */
+function vendorPortWarnings({ group, port, vendorNames }: OriginListener, file: string): string[] {
+  if (vendorNames !== true || port === 80) return []
+  return [
+    `group ${group} answers under the vendor's names, which boxes ask at port 80, but listens at port ${port}: ` +
+      `in ${file} let it listen at port 80, or let the firewall pass port 80 on to ${port}`,
+  ]
 }
 
 function newestReleased(catalog: Catalog, served: Map<string, ServedGroup>): BundleRow | undefined {

@@ -1,6 +1,7 @@
 /** The tables of `catalog.db`, as they came one after the other. */
 import { AUDIT_MIGRATION } from './audit.ts'
 import { STATE_MIGRATION } from './catalog-state.ts'
+import { ENROLMENT_MIGRATION } from './enrolments.ts'
 
 /** For openDatabase: append-only. */
 export const CATALOG_MIGRATIONS: readonly string[] = [
@@ -55,4 +56,5 @@ export const CATALOG_MIGRATIONS: readonly string[] = [
   STATE_MIGRATION,
   `ALTER TABLE bundle ADD COLUMN was_complete INTEGER NOT NULL DEFAULT 0 CHECK (was_complete IN (0, 1));
    ALTER TABLE bundle ADD COLUMN part_hint BLOB;`,
+  ENROLMENT_MIGRATION,
 ]

@@ -17,6 +17,7 @@ import {
   writeState,
   type CatalogState,
 } from './catalog-state.ts'
+import { Enrolments } from './enrolments.ts'
 import { openDatabase, refuseForeignSchema, soundly, writeTransaction, type Database } from './database.ts'
 import { stageStateFile, type StagedState } from './state-file.ts'
 import type { TrustedState, VerifiedMetadata } from './trust.ts'
@@ -54,6 +55,7 @@ export interface ReleaseRow extends NamedBlob {
 
 export class Catalog {
   readonly audit: AuditTrail
+  readonly enrolments: Enrolments
   readonly #db: Database
   readonly #sql: Statements
   #isChanged = false
@@ -65,6 +67,7 @@ export class Catalog {
     try {
       this.#sql = soundly(this.#db, () => prepareStatements(this.#db))
       this.audit = soundly(this.#db, () => new AuditTrail(this.#db, 'gapferry-mirror'))
+      this.enrolments = soundly(this.#db, () => new Enrolments(this.#db))
     } catch (error) {
       this.#db.close()
       throw error

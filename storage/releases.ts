@@ -9,6 +9,7 @@ import { parseTree, type Tree, type TreeRole } from '../manifests/tree.ts'
 import type { BlobStore } from './blobs.ts'
 import type { Catalog, ReleaseRow } from './catalog.ts'
 import { missingPaths, readLicenses, readTrees } from './completeness.ts'
+import { isSameContent } from './same-content.ts'
 
 export interface ServedTree {
   group: string
@@ -39,8 +40,9 @@ export interface ReleaseResult {
 /** What going back, or taking that back, did. */
 export interface RollbackResult {
   role: 'previous' | 'return'
-  /** sorted by group; `isAlready`: it was served that tree before */
-  groups: { group: string; number: number; isAlready: boolean }[]
+  /** sorted by group; `isAlready`: it was served that tree before; `content`: of `previous`, the bundle whose content that is,
+   *  null where that is none of those that are here */
+  groups: { group: string; number: number; isAlready: boolean; content: number | null }[]
 }
 
 export class Releases {
@@ -137,10 +139,11 @@ export class Releases {
         const row = inForce.get(group)
         if (row === undefined) throw unknownGroup(group, 'served', inForce.keys())
         const { number } = row
-        if (row.role === role) return { group, number, isAlready: true }
+        const content = role === 'return' ? number : this.contentBefore(group)
+        if (row.role === role) return { group, number, isAlready: true, content }
         const { stamps } = this.#wayTo(row, role)
         this.#catalog.putRelease({ group, role, number, stamps, nowMs })
-        return { group, number, isAlready: false }
+        return { group, number, isAlready: false, content }
       })
       this.#ownChanges++
       return { role, groups: done }
@@ -156,6 +159,34 @@ export class Releases {
       return undefined
     } catch (error) {
       if (isGapferryError(error, 'RELEASE_NOTHING', 'RELEASE_INCOMPLETE', 'RELEASE_STAMP')) return error
+      throw error
+    }
+  }
+
+  /** The newest bundle here whose content a group is served after a rollback: the laptop goes by what it was told of this site,
+   *  so that may be older than the bundle before. null where no such bundle is here, or nothing is to go back to. */
+  contentBefore(group: string): number | null {
+    const number = this.#inForce().find((one) => one.group === group)?.number
+    const before = number === undefined ? undefined : this.#treeOf(number, group, 'previous')
+    if (before === undefined) return null
+    const older = this.#catalog.bundles().flatMap((row) => (row.number < number! ? [row.number] : []))
+    const found = older
+      .sort((a, b) => b - a)
+      .find((one) => {
+        const tree = this.#treeOf(one, group, 'current')
+        return tree !== undefined && isSameContent(tree, before)
+      })
+    return found ?? null
+  }
+
+  /** undefined where the bundle has none, or the store cannot give it as it was signed */
+  #treeOf(number: number, group: string, role: TreeRole): Tree | undefined {
+    const named = this.#catalog.trees(number).get(`${group}/${role}`)
+    if (named === undefined) return undefined
+    try {
+      return parseTree(this.#blobs.read(named.sha256, named.bytes), `${group}/${role}`)
+    } catch (error) {
+      if (isGapferryError(error)) return undefined
       throw error
     }
   }
@@ -241,9 +272,9 @@ const RELEASE_HINT = 'gapferry-mirror release'
 function nothingBefore(group: string, number: number): GapferryError {
   return new GapferryError(
     'RELEASE_NOTHING',
-    `bundle ${number} carries nothing before it for group ${group}: it is the first`,
+    `bundle ${number} carries nothing to go back to for group ${group}: it is the first, or was packed when nothing was known to be served here`,
     {
-      hint: 'going back is possible from the second bundle on',
+      hint: 'going back is possible from a bundle that was packed after the site was served one',
     },
   )
 }
@@ -267,7 +298,7 @@ function notRolledBack(group: string, number: number): GapferryError {
 function incompleteWay({ group, number, role }: Tree, missing: number): GapferryError {
   return new GapferryError(
     'RELEASE_INCOMPLETE',
-    `bundle ${number}, group ${group}: ${missing} path(s) of its ${role} tree never came, because a bundle was skipped`,
+    `bundle ${number}, group ${group}: ${missing} path(s) of its ${role} tree are not here`,
     { hint: 'import the bundle before this one, or a newer one' },
   )
 }

@@ -51,11 +51,11 @@ freepbx() {
     signing_keys
     signing_key_files
   } | section freepbx
-  SETTING_ROWS=$(printf '%s\n' "$rows" | sed -n '/^setting/p')
+  SETTING_ROWS=$(printf '%s\n' "$rows" | sed -n -e '/^setting/p' -e '/^trunk/p')
 }
 
 # Tab separated: version V · module NAME VERSION ENABLED · setting KEY VALUE DEFAULT · profile KEY VALUE · repos LIST ·
-# sound TYPE MODULE LANGUAGE FORMAT INSTALLED. A table that is not there is passed over.
+# sound TYPE MODULE LANGUAGE FORMAT INSTALLED · trunk HOST. A table that is not there is passed over.
 database_rows() {
   database "
       SELECT 'version', value FROM admin WHERE variable = 'version';
@@ -66,6 +66,9 @@ database_rows() {
       SELECT 'profile', 'installid', data FROM module_xml WHERE id = 'installid';
       SELECT 'profile', 'ucount', COUNT(*) FROM users;
       SELECT 'repos', data FROM module_xml WHERE id IN ('repos_json', 'repos_serialized') ORDER BY id LIMIT 1;
+      SELECT DISTINCT 'trunk', data FROM pjsip WHERE keyword = 'sip_server' AND data <> '' LIMIT 50;
+      SELECT DISTINCT 'trunk', data FROM sip WHERE keyword = 'host' AND id LIKE 'tr-peer-%' AND data NOT IN ('', 'dynamic') LIMIT 50;
+      SELECT DISTINCT 'trunk', data FROM iax WHERE keyword = 'host' AND id LIKE 'tr-peer-%' AND data NOT IN ('', 'dynamic') LIMIT 50;
       SELECT 'sound', type, module, language, format, installed FROM soundlang_packages
         WHERE installed <> '' AND type <> '' AND module <> '' AND language <> '' AND format <> '';" --force
 }

@@ -21,7 +21,7 @@ keep() {
   recall_setup
   assert_all >"$SCRATCH/changes" 2>"$SCRATCH/said" || exit 1
   tell_log 'put back' <"$SCRATCH/changes"
-  [ "$mode" = stick ] || tell_mirror
+  case $origin in file:*) ;; *) tell_mirror ;; esac
   ! have license_keep || [ ! -r "$ROOT/etc/gapferry/box.pem" ] || license_keep
 }
 

@@ -44,6 +44,7 @@ mirror_origin() {
 }
 
 fetch() {
+  case $1 in file:///*) cat "$ROOT${1#file://}" && return ;; esac
   if have curl; then
     curl --fail --silent --show-error --location --max-time 60 "$1"
   elif have wget; then

@@ -10,9 +10,19 @@ import { fingerprintWords } from '../../manifests/words.ts'
 /** In their order: `head.sh` says what the file is, the functions behind it may stand in any. */
 const SHELL_PARTS = [
   ...['head', 'inventory', 'packages', 'parity', 'freepbx', 'readiness', 'tools'],
-  ...['words', 'changes', 'setup', 'repositories', 'names', 'keep'],
+  ...['words', 'changes', 'setup', 'repositories', 'names', 'keep', 'apply', 'web', 'license'],
 ]
-const PYTHON_PARTS: Record<string, string> = { choose: './choose.py' }
+const PYTHON_PARTS: Record<string, string> = {
+  choose: './choose.py',
+  probe: './probe.py',
+  verify: '../verify.py',
+  apply: './apply.py',
+  records: './records.py',
+  upgrades: './upgrades.py',
+  whole: './whole.py',
+  mirror: './mirror.py',
+  license: './license.py',
+}
 /** Where a part names it, it has the words of fingerprints. */
 const WORDS = '@words@'
 

@@ -1,7 +1,8 @@
 /**
- * What the last bundle of a site carried, read from that bundle itself: a package that the upstream dropped since is one
+ * What the boxes of a site find now, read from the bundle that brought it: a package that the upstream dropped since is one
  * that a box may still need, and the site has it.
  */
+import type { Sha256 } from '../../manifests/digest.ts'
 import { isGapferryError } from '../../manifests/errors.ts'
 import { formatNevra } from '../../manifests/rpm-version.ts'
 import { parseTreePath } from '../../manifests/path.ts'
@@ -9,7 +10,6 @@ import { dataOfType, MAX_REPOMD_BYTES, parseRepomd, type RepomdData } from '../.
 import { MAX_TREE_BYTES, parseTree, type Tree } from '../../manifests/tree.ts'
 import type { StringPool } from '../../manifests/string-pool.ts'
 import type { BlobStore } from '../../storage/blobs.ts'
-import type { SignedBundle } from '../../storage/ledger.ts'
 import { ifSound } from '../rot.ts'
 import { nevraAt } from './globs.ts'
 import { packagePath } from './repodata.ts'
@@ -28,17 +28,16 @@ export interface EarlierReader {
   pool: StringPool
 }
 
-/** The repositories of a group as the last bundle has them, by id.
- *  @param last  undefined before a site's first bundle
+/** The repositories of a group as its boxes find them now, by id.
+ *  @param sha256  of the group's tree; undefined before a site's first bundle
  *  @returns nothing for what the store has lost, or has damaged: the upstream is asked again then */
 export async function carriedBefore(
-  last: SignedBundle | undefined,
+  sha256: Sha256 | undefined,
   group: string,
   reader: EarlierReader,
 ): Promise<Map<string, EarlierRepository>> {
   const { store } = reader
   const found = new Map<string, EarlierRepository>()
-  const sha256 = last?.trees.get(`${group}/current`)
   if (sha256 === undefined) return found
   const bytes = ifSound(() => store.read(sha256, MAX_TREE_BYTES))
   if (bytes === undefined) return found

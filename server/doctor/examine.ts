@@ -20,6 +20,7 @@ import { reach, type Network } from './reach.ts'
 import { checkRepositories } from './repositories.ts'
 import { Sheet } from './sheet.ts'
 import { checkSounds } from './sounds.ts'
+import { checkVendorNames } from './vendor-names.ts'
 
 export interface Patient {
   group: string
@@ -47,6 +48,8 @@ export interface Doctor {
   clockFault: string | undefined
   signal: AbortSignal
   limits?: Partial<AskLimits>
+  /** where boxes ask for the vendor's names; default 80 */
+  vendorPort?: number
 }
 
 const SHORT_ID = 8
@@ -60,7 +63,8 @@ export async function examine(patient: Patient, doctor: Doctor): Promise<Sheet> 
   if (origin === undefined || released === null) return sheet
   const { tree } = released
   checkSettings(sheet, patient, origin)
-  if (patient.box !== undefined) checkBox(sheet, patient.box, { origin, tree, nowMs: doctor.nowMs() })
+  const isNamed = patient.listener?.vendorNames === true
+  if (patient.box !== undefined) checkBox(sheet, patient.box, { origin, tree, nowMs: doctor.nowMs(), isNamed })
   const { configFile, network, nowMs, signal, limits = {} } = doctor
   const { group, listener } = patient
   const client = await reach({ sheet, origin, listener, configFile, tree, group, network, nowMs, signal, limits })
@@ -69,6 +73,11 @@ export async function examine(patient: Patient, doctor: Doctor): Promise<Sheet> 
     return sheet
   }
   await checkRepositories(sheet, client, tree)
+  if (listener !== undefined && isNamed) {
+    const { vendorPort: port = 80 } = doctor
+    const box = patient.box
+    await checkVendorNames({ sheet, listener, origin, tree, box, group, configFile, network, port, signal, limits })
+  }
   const args = { sheet, client, origin, tree, box: patient.box, progress: doctor.progress }
   const owners = ownersOf(patient)
   const majors = majorsOf(tree)
@@ -146,7 +155,7 @@ function nameOf({ installid, address }: BoxContact): string {
   return `box ${installid.slice(0, SHORT_ID)} (${address})`
 }
 
-function checkSettings(sheet: Sheet, { moduleRepos, contacts }: Patient, origin: string): void {
+function checkSettings(sheet: Sheet, { moduleRepos, contacts, listener }: Patient, origin: string): void {
   for (const contact of contacts) {
     for (const oddity of currentOddities(contact)) {
       sheet.found(MODULE_REPO, {
@@ -160,7 +169,8 @@ function checkSettings(sheet: Sheet, { moduleRepos, contacts }: Patient, origin:
       })
     }
   }
-  checkModuleRepo(sheet, origin, { told: moduleRepos, asked: contacts.length })
+  const isNamed = listener?.vendorNames === true
+  checkModuleRepo(sheet, origin, { told: moduleRepos, asked: contacts.length, isNamed })
 }
 
 const EFFECTS: Record<Oddity, string> = {
@@ -172,9 +182,11 @@ const EFFECTS: Record<Oddity, string> = {
 function checkBox(
   sheet: Sheet,
   box: Inventory,
-  { origin, tree, nowMs }: { origin: string; tree: Tree; nowMs: number },
+  { origin, tree, nowMs, isNamed }: { origin: string; tree: Tree; nowMs: number; isNamed: boolean },
 ) {
-  const rows = judgeReadiness(box, { origin, nowMs }).filter(({ fact }) => fact in OF_THE_BOX)
+  // Under the vendor's names its repositories are right as the vendor has them: checkVendorNames judges them.
+  const isJudged = (fact: string): boolean => fact in OF_THE_BOX && !(isNamed && fact === REPOSITORIES)
+  const rows = judgeReadiness(box, { origin, nowMs }).filter(({ fact }) => isJudged(fact))
   for (const { fact, state, why, remedy = '' } of rows) {
     const asked = `the inventory of ${box.box}`
     const effect = OF_THE_BOX[fact]!
@@ -191,9 +203,10 @@ function keyRemedy(why: string, origin: string, tree: Tree): string | undefined 
   return `on the box, in admin/libraries/BMO: curl -O ${origin}/keys/modules/${key}.key`
 }
 
+const REPOSITORIES = 'package repositories'
 /** What a box trips over by itself, of all that readiness judges: fact → what it does then. */
 const OF_THE_BOX: Record<string, string> = {
-  'package repositories': 'yum updates from elsewhere, waits for servers on the internet, or finds nothing',
+  [REPOSITORIES]: 'yum updates from elsewhere, waits for servers on the internet, or finds nothing',
   'module signing key': 'it refuses each module that is signed with that key',
   time: 'its clock runs off, and signatures made in what it takes for the future are refused',
 }

@@ -2,6 +2,7 @@
  * MODULE_REPO, the setting that says where a box finds its modules. A box puts `/all-16.0.xml` in place of whatever path
  * it names, but appends `/modules/…` to it, and resets it to its default when a request of the sounds module fails.
  */
+import { NAMED_MODULE_REPO, VENDOR_MODULE_REPO } from '../../manifests/vendor-names.ts'
 import type { Sheet } from './sheet.ts'
 
 /** The name of the check. */
@@ -9,17 +10,20 @@ export const MODULE_REPO = 'MODULE_REPO'
 
 /** @param origin  what the group's boxes are told
  *  @param told    what boxes have; `where` names its source, `isDefault` where it is the setting's default value
- *  @param asked   how many boxes asked at the origin before */
+ *  @param asked   how many boxes asked at the origin before
+ *  @param isNamed  the origin answers under the vendor's names, too */
 export function checkModuleRepo(
   sheet: Sheet,
   origin: string,
-  { told, asked }: { told: readonly ToldRepo[]; asked: number },
+  { told, asked, isNamed = false }: { told: readonly ToldRepo[]; asked: number; isNamed?: boolean },
 ): void {
-  for (const one of told) judge(sheet, origin, one)
+  for (const one of told) judge(sheet, { origin, isNamed }, one)
   if (!sheet.isClean(MODULE_REPO)) return
   const places = [...new Set(told.map(({ where }) => where))].join(' and ')
-  if (places !== '') sheet.passed(MODULE_REPO, `${origin}, as ${places} has it`)
+  const values = [...new Set(told.map(({ value }) => value))].join(' and ')
+  if (places !== '') sheet.passed(MODULE_REPO, `${values}, as ${places} has it`)
   else if (asked > 0) sheet.passed(MODULE_REPO, `the boxes that asked here so far, ${asked}, name it as they are told`)
+  else if (isNamed) sheet.skipped(MODULE_REPO, `not known here. ${HTTPS_NOTE}`)
   else sheet.skipped(MODULE_REPO, 'not known: neither --box INVENTORY nor --module-repo URL tells it')
 }
 
@@ -29,14 +33,26 @@ export interface ToldRepo {
   isDefault?: boolean
 }
 
-function judge(sheet: Sheet, origin: string, { where, value, isDefault = false }: ToldRepo): void {
-  const fault = moduleRepoFault(value, origin)
+/** What an operator who changed nothing but names has to know. */
+const HTTPS_NOTE =
+  `Boxes ask ${VENDOR_MODULE_REPO} unless they are told otherwise, no mirror can answer that, and fwconsole then says ` +
+  `"Up to date". On each box: fwconsole setting MODULE_REPO ${NAMED_MODULE_REPO}, and the same as its default`
+
+interface Right {
+  origin: string
+  isNamed: boolean
+}
+
+function judge(sheet: Sheet, { origin, isNamed }: Right, { where, value, isDefault = false }: ToldRepo): void {
+  if (isNamed && value === NAMED_MODULE_REPO) return
+  const fault = isNamed && value === VENDOR_MODULE_REPO ? HTTPS : moduleRepoFault(value, origin)
+  const right = isNamed ? NAMED_MODULE_REPO : origin
   if (fault === undefined) return
   const found = `it is ${value === '' ? 'empty' : value}`
   const repo = { asked: `MODULE_REPO, from ${where}`, text: `${found}: ${fault.why}`, effect: fault.effect }
   const standard = { asked: `the default of MODULE_REPO, from ${where}`, text: found, effect: RESET }
-  if (isDefault) sheet.found(MODULE_REPO, { ...standard, remedy: defaultOf(origin) })
-  else sheet.found(MODULE_REPO, { ...repo, remedy: settingOf(origin) })
+  if (isDefault) sheet.found(MODULE_REPO, { ...standard, remedy: defaultOf(right) })
+  else sheet.found(MODULE_REPO, { ...repo, remedy: settingOf(right) })
 }
 
 /** What a box with this setting trips over; undefined where it is the origin and nothing else.
@@ -49,6 +65,10 @@ function moduleRepoFault(value: string, origin: string): { why: string; effect: 
   return undefined
 }
 
+const HTTPS = {
+  why: 'no mirror can answer https under that name: no authority that PHP trusts gives it a certificate',
+  effect: 'no connection comes up, and fwconsole ma upgradeall says "Up to date" all the same',
+}
 const RESET =
   'when the mirror does not answer while its sounds module asks, it sets MODULE_REPO back to that address and stays there'
 

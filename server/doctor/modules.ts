@@ -68,9 +68,12 @@ export async function checkList(args: ModuleArgs, major: number): Promise<Module
   return feed
 }
 
-/** Downloads every file that the list names. */
+/** Downloads every file that the list offers. Older and newer versions beside it may be looked up and need not be here. */
 export async function checkFiles({ sheet, client, tree, box, progress }: ModuleArgs, feed: ModuleFeed): Promise<void> {
-  const wanted = new Map(feed.entries.map((entry) => [entry.location, entry]))
+  const isEdgy = box?.freepbx?.settings.get('MODULEADMINEDGE') === '1'
+  const isOffered = ({ section, location }: ModuleEntry): boolean =>
+    section === 'module' || (section === 'edge' && isEdgy) || tree.entries.has(`modules/${location}` as TreePath)
+  const wanted = new Map(feed.entries.filter(isOffered).map((entry) => [entry.location, entry]))
   const sizeOf = (location: string): number | undefined => tree.entries.get(`modules/${location}` as TreePath)?.bytes
   const total = [...wanted.keys()].reduce((sum, location) => sum + (sizeOf(location) ?? 0), 0)
   const form = listForm(box?.freepbx).replace(/&sv=2$/, '')

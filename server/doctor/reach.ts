@@ -46,7 +46,7 @@ export interface ReachArgs {
   limits?: Partial<AskLimits>
 }
 
-const LOOKUP_MS = 10_000
+export const LOOKUP_MS = 10_000
 const MAX_OFF_SECONDS = 300
 const MAX_PROBE_BYTES = 1024 * 1024
 
@@ -261,7 +261,8 @@ async function checkCertificate({ sheet, origin }: ReachArgs, client: BoxClient)
   }
 }
 
-function localAddress({ host }: OriginListener): string {
+/** Where this machine reaches a listener of its own. */
+export function localAddress({ host }: OriginListener): string {
   if (host === '0.0.0.0') return '127.0.0.1'
   return host === '::' ? '::1' : host
 }

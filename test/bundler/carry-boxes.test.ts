@@ -46,7 +46,9 @@ t.test('a package that the upstream dropped stays while a box needs it, with its
   await withLaptop(dir, async ({ store, ledger }) => {
     const last = ledger.lastBundle('hq')!
     t.equal(last.number, 2, 'what did not change is no new bundle')
-    const repository = (await carriedBefore(last, 'x', { store, pool: new StringPool() })).get('p')!
+    const repository = (await carriedBefore(last.trees.get('x/current'), 'x', { store, pool: new StringPool() })).get(
+      'p',
+    )!
     t.same(
       rowsOf(repository.packages)
         .map(({ nevra }) => nevra)

@@ -1,10 +1,11 @@
 import t from 'tap'
 import { composeSite, contentDigest, type GroupContent } from '../../bundler/compose.ts'
+import type { TreeBefore } from '../../bundler/report-base.ts'
 import { sha256Of } from '../../manifests/digest.ts'
 import { parseTreePath, type TreePath } from '../../manifests/path.ts'
 import { newestTimestamp, parseRepomd, type Repomd } from '../../manifests/repomd.ts'
 import { parseSiteFacts } from '../../manifests/site.ts'
-import { parseTree, type Tree, type TreeEntry } from '../../manifests/tree.ts'
+import { parseTree, serializeTree, type Tree, type TreeEntry, type TreeRole } from '../../manifests/tree.ts'
 import { BlobStore } from '../../storage/blobs.ts'
 import type { Promises, SignedBundle } from '../../storage/ledger.ts'
 
@@ -51,7 +52,12 @@ function laptop(dir: string) {
   let promises: Promises = { group: 'a', stamps: new Map(), immutable: new Map() }
   return {
     store,
-    async compose(group: GroupContent, nowMs = NOW_MS): Promise<Record<string, Tree>> {
+    /** @param served  what a report says; default: what was signed last */
+    async compose(
+      group: GroupContent,
+      nowMs = NOW_MS,
+      served?: TreeBefore | null,
+    ): Promise<Record<string, Tree>> {
       const number = (last?.number ?? 0) + 1
       const context = {
         site: 'hq',
@@ -60,7 +66,9 @@ function laptop(dir: string) {
         store,
         signDetached: (bytes: Uint8Array) => Promise.resolve(`signed ${sha256Of(bytes)}`),
       }
-      const composed = await composeSite(context, [group], last, () => promises)
+      const newest = last && { number: last.number, role: 'current' as const, sha256: last.trees.get('a/current')! }
+      const before = served === undefined ? newest : (served ?? undefined)
+      const composed = await composeSite(context, [group], { last, before: () => before }, () => promises)
       promises = {
         ...composed.promises[0]!,
         immutable: new Map([...promises.immutable, ...composed.promises[0]!.immutable]),
@@ -122,6 +130,41 @@ t.test('stamps stand above the upstream’s own', async (t) => {
   const { compose } = laptop(t.testdir())
   const { current } = await compose(content({ x: '1' }, { upstreamStamp: NOW_S + 5000 }))
   t.equal(current!.stamps.get('r'), NOW_S + 5001)
+})
+
+t.test('previous is what is served, whichever bundle that was of and whatever was signed since', async (t) => {
+  const { compose } = laptop(t.testdir())
+  const named = (number: number, tree: Tree | undefined, role: TreeRole = 'current'): TreeBefore => {
+    return { number, role, sha256: sha256Of(serializeTree(tree!)) }
+  }
+  const first = await compose(content({ x: '1' }))
+  const lost = await compose(content({ x: '1', y: '2' }))
+  const third = await compose(content({ z: '3' }), NOW_MS, named(1, first['current']))
+  t.strictSame(paths(third['previous']!), ['yum/r/x.rpm'])
+  t.ok(third['current']!.stamps.get('r')! > lost['return']!.stamps.get('r')!, 'above all that was signed')
+  t.ok(third['previous']!.stamps.get('r')! > third['current']!.stamps.get('r')!)
+  const back = await compose(content({ w: '4' }), NOW_MS, named(3, third['previous'], 'previous'))
+  t.strictSame(paths(back['previous']!), ['yum/r/x.rpm'], 'the mirror was rolled back')
+  const none = await compose(content({ v: '5' }), NOW_MS, null)
+  t.strictSame(Object.keys(none), ['current'], 'nothing is served')
+})
+
+t.test('Last-Modified never goes back behind one that was signed, whatever is served', async (t) => {
+  const { compose } = laptop(t.testdir())
+  const dated = (text: string, modified: number): GroupContent => {
+    const made = content({})
+    made.entries.set('x.list' as TreePath, { ...entry(text, 'pointer'), modified })
+    return made
+  }
+  const store = new BlobStore(t.testdirName)
+  const batch = store.batch()
+  for (const text of ['1', '2']) batch.put(Buffer.from(text))
+  await batch.commit()
+  const first = await compose(dated('1', 10))
+  await compose(dated('2', 20))
+  const served: TreeBefore = { number: 1, role: 'current', sha256: sha256Of(serializeTree(first['current']!)) }
+  const { current } = await compose(dated('1', 30), NOW_MS, served)
+  t.equal(current!.entries.get('x.list' as TreePath)!.modified, 30)
 })
 
 t.test('a repository that is gone stays in previous, with its stamp raised', async (t) => {

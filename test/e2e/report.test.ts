@@ -1,8 +1,12 @@
-import { cpSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { createPrivateKey } from 'node:crypto'
+import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { runGapferry } from '../../bundler/program.ts'
+import { openReport, parseSealedReport, sealReport } from '../../manifests/report-seal.ts'
+import { parseReport, signReport, type Report } from '../../manifests/report.ts'
 import { runMirror } from '../../server/program.ts'
+import { Ledger } from '../../storage/ledger.ts'
 import { inside } from '../helpers/inside.ts'
 import { makeGap, type Gap } from '../helpers/gap.ts'
 import { must } from '../helpers/process.ts'
@@ -24,16 +28,21 @@ async function site(t: Test, how: 'processes' | 'inside') {
   const dir = t.testdir({ www: {}, gap: { laptop: {}, stick: {}, mirror: {} } })
   const upstream = await serveFolder(join(dir, 'www'))
   t.teardown(() => upstream.close())
-  const names: string[] = []
+  let count = 0
+  let names: string[] = []
   const add = (): string => {
-    const name = `${names.length + 1}.bin`
-    writeFileSync(join(dir, 'www', name), Buffer.alloc(FILE_BYTES, names.length + 1))
+    const name = `${++count}.bin`
+    writeFileSync(join(dir, 'www', name), Buffer.alloc(FILE_BYTES, count))
     names.push(name)
     return `files: [${names.map((one) => `{ url: '${upstream.url}/${one}', as: ${one} }`).join(', ')}]`
   }
   add()
   const gap = await (how === 'processes' ? makeGap(t, join(dir, 'gap'), add()) : makeInside(join(dir, 'gap'), add()))
-  const offer = (): void => gap.settings(add())
+  /** @param gone  those that the vendor withdrew */
+  const offer = (...gone: string[]): void => {
+    names = names.filter((name) => !gone.includes(name))
+    gap.settings(add())
+  }
   const pack = async (command: 'bundle' | 'pack', ...args: string[]): Promise<Packed> => {
     const { stdout } = must(await gap.gapferry(command, '--to', gap.stickDir, '--json', ...args))
     return (JSON.parse(stdout) as { bundles: [Packed] }).bundles[0]
@@ -133,6 +142,75 @@ t.test('words over the phone are a base, too', async (t) => {
   const next = await pack('bundle')
   t.match(next, { carriedBytes: FILE_BYTES, leftOut: { count: 3, source: /^the words of bundle 1, told 20/ } })
   await imported(gap)
+})
+
+t.test('after a lost stick, what goes back is what is served there, and what was lost is not carried', async (t) => {
+  const { gap, offer, pack } = await site(t, 'inside')
+  await pack('bundle')
+  await imported(gap)
+  must(await gap.mirror('report', '--to', gap.stickDir, '--yes'))
+  must(await gap.gapferry('report', 'add', gap.stickDir, '--yes'))
+  offer()
+  await pack('bundle') // lost
+  const pruned = must(await gap.gapferry('store', 'prune', '--keep', '1', '--yes', '--json'))
+  t.match(JSON.parse(pruned.stdout), { kept: ['hq 2', 'hq 1'] }, 'what is served there stays')
+  offer('3.bin')
+  t.equal((await pack('bundle')).carriedBytes, FILE_BYTES, 'the file of the lost one is in no tree of this')
+  await imported(gap)
+  const { origins } = JSON.parse(must(await gap.mirror('status', '--json')).stdout) as { origins: object[] }
+  t.match(origins, [{ bundle: 3, rollback: { isPossible: true, content: 1 } }])
+  t.match(must(await gap.mirror('status')).stdout, /rollback to bundle 1 is possible/)
+  t.equal(must(await gap.mirror('rollback')).stdout, 'pbx is served the content before bundle 3: that of bundle 1\n')
+
+  // It was rolled back because something is wrong with bundle 3: that is never what bundle 4 goes back to.
+  rmSync(gap.stickDir, { recursive: true })
+  mkdirSync(gap.stickDir)
+  must(await gap.mirror('report', '--to', gap.stickDir, '--yes'))
+  must(await gap.gapferry('report', 'add', gap.stickDir))
+  t.match((await pack('pack')).number, 3, 'nothing is new')
+  offer('4.bin')
+  t.equal((await pack('bundle')).carriedBytes, FILE_BYTES)
+  await imported(gap)
+  t.match(must(await gap.mirror('rollback', '--json')).stdout, /"content":1\b/)
+})
+
+t.test('a mirror cannot choose what it goes back to by telling of an older state', async (t) => {
+  const { gap, offer, pack } = await site(t, 'inside')
+  const withReport = async (change: (report: Report) => Partial<Report>, ...args: string[]) => {
+    must(await gap.mirror('report', '--to', gap.stickDir, '--yes'))
+    const ledger = new Ledger(join(gap.dir, 'laptop/store/ledger.db'))
+    t.teardown(() => ledger.close())
+    const folder = join(gap.stickDir, 'gapferry/hq/report')
+    const [newest] = readdirSync(folder).sort((a, b) => b.localeCompare(a, 'en', { numeric: true }))
+    const file = join(folder, newest!)
+    const opened = openReport(parseSealedReport(readFileSync(file), file), ledger.reports.key('hq'), file)
+    const { _type, format: _format, ...report } = parseReport(opened, file).report
+    const key = createPrivateKey(readFileSync(join(gap.dir, 'mirror/store/identity.key')))
+    const signed = signReport({ ...report, ...change(parseReport(opened, file).report) }, key)
+    writeFileSync(file, sealReport(signed, ledger.reports.publicKey('hq'), 'hq'))
+    ledger.close()
+    return gap.gapferry('report', 'add', file, '--yes', ...args)
+  }
+  await pack('bundle')
+  await imported(gap)
+  offer()
+  await pack('bundle')
+  await imported(gap)
+  must(await withReport(() => ({})))
+  const old = (): Partial<Report> => ({ served: [{ group: 'pbx', bundle: 1, role: 'current' }] })
+  t.match((await withReport(old)).stderr, /bundle 1, which it says pbx is served.*REPORT_OLDER/)
+  const foreign = await withReport(({ bundles }) => ({
+    bundles: bundles.map((one) => (one.number === 2 ? { ...one, state: 'a'.repeat(64) } : one)),
+  }))
+  must(foreign)
+  offer('2.bin')
+  await pack('bundle')
+  await imported(gap)
+  t.match(
+    must(await gap.mirror('rollback', '--json')).stdout,
+    /"content":1\b/,
+    'not its bundle 2: what of its own is whole',
+  )
 })
 
 t.test('a report that was kept back, or came twice, makes no bundle that does not fit', async (t) => {

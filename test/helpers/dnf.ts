@@ -21,6 +21,8 @@ export interface DnfOptions {
   best?: boolean
   /** Default true, as dnf has it; yum on EL7 knows none. */
   weakDependencies?: boolean
+  /** Default true; false as in the vendor's own configuration, which looks for no signature of metadata. */
+  repoGpgcheck?: boolean
   /** Lines of the versionlock plugin's list, which is loaded when there are some. */
   versionLocks?: readonly string[]
 }
@@ -179,7 +181,7 @@ interface Answer {
 function configText(dir: string, options: DnfOptions): string {
   const settings = {
     gpgcheck: 1,
-    repo_gpgcheck: 1,
+    repo_gpgcheck: options.repoGpgcheck === false ? 0 : 1,
     best: options.best === true ? 1 : 0,
     install_weak_deps: options.weakDependencies === false ? 0 : 1,
     installonly_limit: 3,

@@ -41,18 +41,20 @@ export interface Gap {
 
 /** @param dir  an empty folder, removed by the caller
  *  @param yum  the group's `yum:`, `files:` and `modules:` settings, YAML from column 0
- *  @param options.more  further groups with theirs */
+ *  @param options.more    further groups with theirs
+ *  @param options.listen  HOST:PORT of the first group's origin, default a free port; its boxes are told the same */
 export async function makeGap(
   t: Teardown,
   dir: string,
   yum: string,
-  options: { site?: string; group?: string; more?: Record<string, string> } = {},
+  options: { site?: string; group?: string; more?: Record<string, string>; listen?: string } = {},
 ): Promise<Gap> {
   const { site = 'hq', group = 'pbxact16' } = options
   const settings = new Map([[group, yum], ...Object.entries(options.more ?? {})])
   const [adminPort, ...ports] = await freePorts(settings.size + 1)
   const names = [...settings.keys()]
-  const origins = Object.fromEntries(names.map((name, i) => [name, `http://127.0.0.1:${ports[i]}`]))
+  const places = names.map((name, i) => (name === group && options.listen) || `127.0.0.1:${ports[i]}`)
+  const origins = Object.fromEntries(names.map((name, i) => [name, new URL(`http://${places[i]}`).origin]))
   const [laptopDir, stickDir, mirrorDir] = ['laptop', 'stick', 'mirror'].map((name) => join(dir, name)) as [
     string,
     string,
@@ -107,7 +109,7 @@ export async function makeGap(
     await mirror([
       ...['init', '.', '--trust', gap.rootFile, '--fingerprint', fingerprintWords(readFileSync(gap.rootFile))],
       ...['--admin', `127.0.0.1:${adminPort}`],
-      ...names.flatMap((name, i) => ['--origin', `${name}=127.0.0.1:${ports[i]}`]),
+      ...names.flatMap((name, i) => ['--origin', `${name}=${places[i]}`]),
     ]),
   )
   return gap

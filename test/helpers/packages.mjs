@@ -17,11 +17,13 @@ const PACKAGES = {
   dosfstools: ['/usr/sbin/mkfs.vfat'],
   dnf: ['/usr/bin/dnf'],
   'dnf-plugins-core': ['/usr/lib/python3/dist-packages/dnf-plugins/versionlock.py'],
+  faketime: ['/usr/bin/faketime'],
   // FAT where the kernel has none
   fusefat: ['/usr/bin/fusefat'],
   gawk: ['/usr/bin/gawk'],
   gnupg: ['/usr/bin/gpg', '/usr/bin/gpgconf', '/usr/bin/gpg-agent'],
   gpgv: ['/usr/bin/gpgv'],
+  iproute2: ['/usr/sbin/ip'],
   'libsolv-tools': ['/usr/bin/testsolv'],
   mawk: ['/usr/bin/mawk'],
   opensc: ['/usr/bin/pkcs11-tool'],

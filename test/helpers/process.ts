@@ -40,12 +40,15 @@ const OUTPUT_BYTES = 64 << 20
 const SYSTEM_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 /** Nothing listens there: a tool that tries to leave loopback through it fails at once. */
 const NO_PROXY_HERE = 'http://127.0.0.1:9'
+/** The variable that says which names are on loopback, where the test has a network of its own. */
+export const NO_PROXY = 'GAPFERRY_TEST_NO_PROXY'
 
 /** The environment of every system tool a test starts: system folders only in PATH (a development machine may have
  *  another python3 in front), no language, no user's settings, and no network but loopback for tools that read the
  *  proxy variables (curl, dnf). */
 function systemEnv(extra: Record<string, string> = {}): Record<string, string> {
-  const proxies = { http_proxy: NO_PROXY_HERE, https_proxy: NO_PROXY_HERE, no_proxy: '127.0.0.1,localhost,::1' }
+  const loopback = process.env[NO_PROXY] ?? '127.0.0.1,localhost,::1'
+  const proxies = { http_proxy: NO_PROXY_HERE, https_proxy: NO_PROXY_HERE, no_proxy: loopback }
   return { PATH: SYSTEM_PATH, LC_ALL: 'C.UTF-8', TZ: 'UTC', HOME: '/nonexistent', ...proxies, ...extra }
 }
 

@@ -1,6 +1,7 @@
 /** What the doctor's tests need: a real mirror with packages and modules, what stands before it, and the doctor. */
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { createServer, request, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import { createServer as createPort, type AddressInfo } from 'node:net'
@@ -11,6 +12,7 @@ import type { TreePath } from '../../manifests/path.ts'
 import { makeProgress } from '../../manifests/progress.ts'
 import { writeRepomd } from '../../manifests/repomd.ts'
 import { serializeTree, type Tree, type TreeEntry } from '../../manifests/tree.ts'
+import { isVendorName } from '../../manifests/vendor-names.ts'
 import { buildMirror } from '../../server/app.ts'
 import { loadMirrorConfig } from '../../server/config.ts'
 import { examine, type Doctor, type Patient } from '../../server/doctor/examine.ts'
@@ -48,6 +50,8 @@ export interface WardArgs extends WardFiles {
   /** the front speaks https with this certificate */
   tls?: { key: string; cert: string }
   expiresAtMs?: number
+  /** the origin answers under the vendor's names, too */
+  vendorNames?: boolean
   /** default true */
   isListening?: boolean
 }
@@ -91,6 +95,7 @@ export async function makeWard(t: Test, args: WardArgs = {}): Promise<Ward> {
     ...['init', 'mir', '--trust', 'root.json', '--yes', '--origin', `pbx=127.0.0.1:${inner}`, ...named],
     ...['--admin', '127.0.0.1:0'],
   )
+  if (args.vendorNames === true) nameIt(join(dir, 'mir/mirror.yaml'))
   const { expiresAtMs } = args
   const signed = signContent(wardContent(args), {
     roots: [root],
@@ -113,6 +118,10 @@ export async function makeWard(t: Test, args: WardArgs = {}): Promise<Ward> {
       return round(dir, { origin }, doctor)
     },
   }
+}
+
+function nameIt(file: string): void {
+  writeFileSync(file, readFileSync(file, 'utf8').replace(/^( +)hosts: /m, '$1vendorNames: true\n$&'))
 }
 
 /** The doctor's round over group `pbx` of the mirror in `dir`. */
@@ -217,7 +226,8 @@ async function startFront(t: Test, first: Front, tls: WardArgs['tls']) {
   let front = first
   const handle = (req: IncomingMessage, res: ServerResponse): void => {
     if (front(req, res)) return
-    const headers = { ...req.headers, host: `127.0.0.1:${inner}` }
+    const { host = '' } = req.headers
+    const headers = { ...req.headers, host: isVendorName(host) ? host.split(':')[0] : `127.0.0.1:${inner}` }
     const { method, url: path } = req
     const outgoing = request({ host: '127.0.0.1', port: inner, method, path, headers, agent: false }, (answer) => {
       res.writeHead(answer.statusCode!, answer.rawHeaders)

@@ -2,6 +2,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import { sha256Of, type Sha256 } from '../../manifests/digest.ts'
+import type { TreeRole } from '../../manifests/tree.ts'
 import { runOnBox } from './as-box.ts'
 import type { DnfClient } from './dnf.ts'
 import type { Lab } from './lab.ts'
@@ -25,8 +26,20 @@ export interface Stick {
   /** newest packages of the month that the site's boxes shall find, name → NEVRA */
   packages: Map<string, string>
   modules: Record<string, string>
-  /** what the mirror had when the report on it was written */
-  reported?: Set<Sha256>
+  /** what was there when the report on it was written */
+  reported?: Known
+}
+
+/** What a site has, and what its boxes do not need any more. */
+export interface Known {
+  /** in the mirror's store */
+  held: ReadonlySet<Sha256>
+  /** packages on a box with an inventory, as NEVRA */
+  installed: readonly string[]
+  /** what boxes find, name → NEVRA */
+  offered: Map<string, string>
+  /** versions of modules on a box */
+  modules: ReadonlyMap<string, string | undefined>
 }
 
 interface Row {
@@ -34,8 +47,9 @@ interface Row {
   site: Site
   number: number
   bytes: number
+  /** as the site really was, and as the laptop was told */
   needed: number
-  isFitting: boolean
+  neededAsTold: number
 }
 
 /** A site, and what the test knows of it by itself. */
@@ -48,15 +62,15 @@ export interface Stand {
   sticks: Map<number, Stick>
   /** what lies in the mirror's store, as every import so far should have it */
   held: Set<Sha256>
-  /** what the laptop was told of that */
-  told: Set<Sha256> | undefined
+  /** what the laptop was told */
+  told: Known | undefined
   /** paths that were ever served: `group path` */
   ever: Set<string>
   newest: number
   served: Stick | undefined
   head: string | undefined
   wasRestored: boolean
-  /** of the last bundle, name → NEVRA: what a box may still need stays on offer */
+  /** what boxes find as far as the laptop was told, name → NEVRA: what one of them may still need stays on offer */
   promised: Map<string, string>
 }
 
@@ -71,17 +85,20 @@ export interface World {
   bytesOf: Map<string, { sha256: Sha256; bytes: number }>
 }
 
-/** What the mirror answers is what the laptop signed, all of it and nothing else; and nobody has meddled with its trail. */
-export async function serves({ t }: World, stand: Stand): Promise<void> {
+/** What the mirror answers is what the laptop signed, all of it and nothing else; and nobody has meddled with its trail.
+ *  @param role  of other trees than `current` the stamped lists are others */
+export async function serves({ t }: World, stand: Stand, role: TreeRole = 'current'): Promise<void> {
   const { site, mirror, served, ever, head } = stand
-  const what = `${site} serves bundle ${served!.number}`
+  const what = `${site} serves bundle ${served!.number}, ${role}`
   t.equal(await mirror.servedNumber(), served!.number, what)
   const wrong: string[] = []
   let count = 0
   for (const [group, paths] of served!.trees) {
     for (const [path, sha256] of paths) {
       const answer = await mirror.fetch(group, path)
-      if (answer.status !== 200 || answer.sha256 !== sha256) wrong.push(`${answer.status} ${group} ${path}`)
+      const isStamped = role !== 'current' && /\/repomd\.xml(\.asc)?$/.test(path)
+      if (answer.status !== 200 || (answer.sha256 === sha256) === isStamped)
+        wrong.push(`${answer.status} ${group} ${path}`)
       ever.add(`${group} ${path}`)
       count++
     }
@@ -152,19 +169,26 @@ export function offered({ vendor, month }: World, { site, promised }: Stand): Ma
   )
 }
 
+/** What is at the site now. */
+export async function known({ site, box, phpBox, held, served }: Stand): Promise<Known> {
+  return {
+    held: new Set(held),
+    offered: served?.packages ?? new Map(),
+    installed: site === 'hq' ? await box.installed() : [],
+    modules: new Map(phpBox?.held().map(({ rawname, db }) => [rawname, db])),
+  }
+}
+
 /** What boxes at the site shall have, and neither they nor their mirror has yet. */
-export async function neededBytes(world: World, stand: Stand, { packages, modules }: Stick): Promise<number> {
-  const { site, box, phpBox, held } = stand
-  const { vendor, bytesOf } = world
-  const has = site === 'hq' ? await box.installed() : []
-  const rpms = [...packages.values()].filter((nevra) => !has.includes(nevra)).map((nevra) => bytesOf.get(nevra)!)
-  const onBox = new Map(phpBox?.held().map(({ rawname, db }) => [rawname, db]))
-  const behind = Object.entries(modules).filter(([rawname, version]) => onBox.get(rawname) !== version)
+export function neededBytes({ vendor, bytesOf }: World, { packages, modules }: Stick, has: Known): number {
+  const nevras = [...packages.values()].filter((nevra) => !has.installed.includes(nevra))
+  const rpms = nevras.map((nevra) => bytesOf.get(nevra)!)
+  const behind = Object.entries(modules).filter(([rawname, version]) => has.modules.get(rawname) !== version)
   const archives = behind.map(([rawname, version]) => {
     const bytes = vendor.modules.bytes(rawname, version)
     return { sha256: sha256Of(bytes), bytes: bytes.length }
   })
-  return [...rpms, ...archives].reduce((sum, one) => sum + (held.has(one.sha256) ? 0 : one.bytes), 0)
+  return [...rpms, ...archives].reduce((sum, one) => sum + (has.held.has(one.sha256) ? 0 : one.bytes), 0)
 }
 
 /** A site before its first bundle; the inventory of its box is on the laptop. */

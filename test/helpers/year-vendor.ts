@@ -37,14 +37,13 @@ const SIZES: Record<string, number> = {
   games: 1400,
 }
 
-/** What is new in each month, from 0; `-name`: not offered any more. Nothing rises both in a month whose stick is lost and
- *  before the next measured one: that bundle brings the version in between, too, as its way back. */
+/** What is new in each month, from 0; `-name`: not offered any more. */
 const RISES = [
   'asterisk sounds firmware sysadmin tools endpoints tzdata office games',
   'asterisk sounds tzdata',
   'firmware sysadmin office sounds',
-  'tools asterisk endpoints',
-  'sounds tzdata -tools',
+  'tools asterisk endpoints sounds',
+  'sounds tzdata -tools asterisk',
   'sysadmin asterisk games endpoints',
   'asterisk firmware codecs',
   'sounds office endpoints',

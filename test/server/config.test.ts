@@ -1,6 +1,6 @@
 import t from 'tap'
 import { join } from 'node:path'
-import { listenerUrl, loadMirrorConfig, parseMirrorConfig, parseOriginOption } from '../../server/config.ts'
+import { listenerUrl, loadMirrorConfig, namesOf, parseMirrorConfig, parseOriginOption } from '../../server/config.ts'
 
 const HEAD = 'apiVersion: gapferry/v1\nkind: Mirror\n'
 const two = (a: string, b: string) => parse(`origins:\n  - { group: a, ${a} }\n  - { group: b, ${b} }`)
@@ -96,3 +96,35 @@ t.test('says how an origin is reached', async (t) => {
   t.equal(listenerUrl({ host: '0.0.0.0', port: 8416, hosts: ['mirror.hq.lan', 'x'] }), 'http://mirror.hq.lan:8416')
   t.equal(listenerUrl({ host: '0.0.0.0', port: 8416, hosts: ['mirror.hq.lan:80'] }), 'http://mirror.hq.lan:80')
 })
+
+t.test('the vendor’s names belong to one origin at each address', async (t) => {
+  const { origins } = two('listen: "1.2.3.4:80", vendorNames: true', 'listen: "1.2.3.5:80", vendorNames: true')
+  t.match(origins, [{ vendorNames: true, hosts: [] }, { vendorNames: true }])
+  t.strictSame(two('listen: "1.2.3.4:80"', 'listen: "1.2.3.5:80", vendorNames: false').origins.filter(hasNames), [])
+  for (const [a, b] of [
+    ['listen: "1.2.3.4:80", hosts: [x], vendorNames: true', 'listen: "1.2.3.4:80", hosts: [y], vendorNames: true'],
+    ['listen: "1.2.3.4:80", vendorNames: true', 'listen: "1.2.3.4:81", vendorNames: true'],
+    ['listen: "0.0.0.0:80", vendorNames: true', 'listen: "1.2.3.4:81", vendorNames: true'],
+    ['listen: "1.2.3.4:80", hosts: [x], vendorNames: true', 'listen: "1.2.3.4:80", hosts: [SNG7.com]'],
+  ] as const) {
+    t.throws(() => two(a, b), { code: 'CONFIG_INVALID' }, a)
+  }
+  t.throws(
+    () =>
+      two('listen: "1.2.3.4:80", hosts: [x], vendorNames: true', 'listen: "1.2.3.4:80", hosts: [y], vendorNames: true'),
+    {
+      ...{ message: /both have vendorNames/, hint: /an address of its own/ },
+    },
+  )
+  const shared = two('listen: "1.2.3.4:80", hosts: [x], vendorNames: true', 'listen: "1.2.3.4:80", hosts: [y]')
+  t.strictSame(namesOf(shared.origins[0]!), [
+    'x',
+    'mirrorlist.sangoma.net',
+    'package1.sangoma.net',
+    'sng7.com',
+    'mirror.freepbx.org',
+  ])
+  t.strictSame(namesOf(shared.origins[1]!), ['y'])
+})
+
+const hasNames = (origin: { vendorNames?: true }): boolean => 'vendorNames' in origin

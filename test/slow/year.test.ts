@@ -8,6 +8,7 @@ import { makeYearPair } from '../helpers/year-site.ts'
 import {
   INCLUDED,
   inventoryIn,
+  known,
   neededBytes,
   offered,
   serves,
@@ -28,6 +29,7 @@ import { makeVendorYear, type VendorYear } from '../helpers/year-vendor.ts'
  *   bundle      the laptop writes this month's bundle to this month's stick
  *   deliver     import and release; then all that the mirror serves is looked at, and the boxes update
  *   deliver:N   the same with the stick of month N, which was late
+ *   back:N      the mirror is rolled back, which is to the content of month N, and takes that back
  *   refused:N   the stick of month N turns up, though a newer bundle was imported: refused, nothing changes
  *   report      the mirror writes a report to this month's stick, and the inventory of the box goes with it
  *   home        the stick comes back: report and inventory are added; home:N that of month N
@@ -44,7 +46,7 @@ const YEAR: Record<Site, string>[] = [
   { hq: 'bundle deliver report home', branch: 'bundle deliver report home' },
   { hq: 'bundle deliver backup report home', branch: 'bundle' },
   { hq: 'bundle', branch: 'bundle deliver report home' },
-  { hq: 'bundle deliver report', branch: '' },
+  { hq: 'bundle deliver back:2 report', branch: '' },
   { hq: 'bundle deliver report home older:4', branch: 'bundle' },
   { hq: 'bundle deliver refused:3 report home', branch: 'deliver:5 bundle deliver refused:2 report home' },
   { hq: '', branch: 'bundle deliver report home' },
@@ -54,11 +56,11 @@ const YEAR: Record<Site, string>[] = [
   },
   { hq: 'bundle deliver report', branch: 'bundle deliver report' },
   { hq: 'bundle deliver report home', branch: 'bundle' },
-  { hq: 'bundle deliver report home', branch: '' },
+  { hq: 'bundle deliver back:10 report home', branch: '' },
   { hq: 'bundle deliver', branch: 'bundle deliver report home' },
 ]
 
-/** bytes of a bundle for bytes that are new at the mirror and that its boxes need */
+/** bytes of a bundle for bytes that are new at the mirror and that its boxes need, as far as the laptop was told */
 const MOST = 1.1
 
 t.test('twelve months, two sites, and what goes wrong in a year', async (t) => {
@@ -90,6 +92,7 @@ t.test('twelve months, two sites, and what goes wrong in a year', async (t) => {
 const VERBS: Record<string, (world: World, stand: Stand, month: number) => Promise<void>> = {
   bundle,
   deliver,
+  back,
   refused,
   report,
   home,
@@ -116,13 +119,14 @@ async function bundle(world: World, stand: Stand): Promise<void> {
     modules: stand.phpBox === undefined ? {} : vendor.moduleVersions(month),
   }
   stand.sticks.set(month, stick)
-  stand.promised = stick.packages
+  if (stand.told === undefined) stand.promised = stick.packages
   t.equal(leftOut !== null, stand.told !== undefined, `${label(world, stand)}: left out by a report`)
-  const isFitting = stand.told !== undefined && equalSets(stand.told, stand.held)
-  const needed = await neededBytes(world, stand, stick)
-  world.rows.push({ month, site: stand.site, number, bytes, needed, isFitting })
-  if (!isFitting) return
-  t.ok(bytes <= MOST * needed, `${label(world, stand)}: no more than what is new and needed`, { bytes, needed })
+  const now = await known(stand)
+  const needed = neededBytes(world, stick, now)
+  const neededAsTold = neededBytes(world, stick, stand.told ?? { ...now, held: new Set() })
+  world.rows.push({ month, site: stand.site, number, bytes, needed, neededAsTold })
+  const about = { bytes, needed, neededAsTold }
+  t.ok(bytes <= MOST * neededAsTold, `${label(world, stand)}: no more than what is new and needed`, about)
 }
 
 async function deliver(world: World, stand: Stand, month: number): Promise<void> {
@@ -132,6 +136,17 @@ async function deliver(world: World, stand: Stand, month: number): Promise<void>
   stand.serving ??= await stand.mirror.serve()
   await serves(world, stand)
   await updates(world, stand)
+}
+
+async function back(world: World, stand: Stand, month: number): Promise<void> {
+  const { number, trees } = stand.sticks.get(month)!
+  const { stdout } = must(await stand.mirror.run('rollback', '--json'))
+  for (const { content } of (JSON.parse(stdout) as { groups: { content: number }[] }).groups) {
+    world.t.equal(content, number, `${label(world, stand)}: rolled back to the content of month ${month}`)
+  }
+  await serves(world, { ...stand, served: { ...stand.served!, trees } }, 'previous')
+  must(await stand.mirror.run('rollback', '--return'))
+  await serves(world, stand, 'return')
 }
 
 async function refused(world: World, stand: Stand, month: number): Promise<void> {
@@ -146,7 +161,7 @@ async function report(world: World, stand: Stand): Promise<void> {
   mkdirSync(dir, { recursive: true })
   must(await stand.mirror.run('report', '--to', dir, '--yes'))
   await takeInventories(stand, dir)
-  stand.sticks.get(world.month)!.reported = new Set(stand.held)
+  stand.sticks.get(world.month)!.reported = await known(stand)
 }
 
 async function home(world: World, stand: Stand, month: number, ...args: string[]): Promise<void> {
@@ -154,6 +169,7 @@ async function home(world: World, stand: Stand, month: number, ...args: string[]
   must(await world.pair.gapferry('report', 'add', dir, '--site', stand.site, '--yes', ...args))
   must(await world.pair.gapferry('inventory', 'add', inventoryIn(dir), '--site', stand.site, '--force'))
   stand.told = stand.sticks.get(month)!.reported!
+  stand.promised = stand.told.offered
 }
 
 async function older(world: World, stand: Stand, month: number): Promise<void> {
@@ -191,7 +207,7 @@ async function disaster(_world: World, stand: Stand): Promise<void> {
 async function rot(world: World, stand: Stand): Promise<void> {
   const nevra = offered(world, stand).get('sounds')!
   const { sha256 } = world.bytesOf.get(nevra)!
-  world.t.ok(stand.told!.has(sha256), `${label(world, stand)}: ${nevra} is there, as the laptop knows`)
+  world.t.ok(stand.told!.held.has(sha256), `${label(world, stand)}: ${nevra} is there, as the laptop knows`)
   rmSync(join(stand.mirror.dir, 'store/blobs', sha256.slice(0, 2), sha256))
   stand.held.delete(sha256)
 }
@@ -213,7 +229,7 @@ async function unfit(world: World, stand: Stand, month: number): Promise<void> {
   const named = missing.filter(({ role }) => role === 'current').map(({ group, path }) => `${group} ${path}`)
   const lost = [...stand.sticks.get(month)!.trees].flatMap(([group, paths]) =>
     [...paths].flatMap(([path, sha256]) =>
-      stand.told!.has(sha256) && !stand.held.has(sha256) ? [`${group} ${path}`] : [],
+      stand.told!.held.has(sha256) && !stand.held.has(sha256) ? [`${group} ${path}`] : [],
     ),
   )
   t.ok(lost.length > 0, 'something is missing')
@@ -261,30 +277,26 @@ function settings(lab: Lab, vendor: VendorYear): Record<Site, Record<string, str
   }
 }
 
-function equalSets<T>(a: ReadonlySet<T>, b: ReadonlySet<T>): boolean {
-  return a.size === b.size && [...a].every((one) => b.has(one))
-}
-
 function tell({ t, rows }: World, reposync: ReadonlyMap<number, number>): void {
   const kb = (bytes: number): string => `${Math.round(bytes / 1000)} kB`.padStart(9)
   t.comment('month site    bundle       needed    ratio  reposync -n   of it')
-  for (const { month, site, number, bytes, needed, isFitting } of rows) {
+  for (const { month, site, number, bytes, needed, neededAsTold } of rows) {
     const all = reposync.get(month)!
-    const ratio = `${(bytes / needed).toFixed(3)}${isFitting ? '' : '*'}`.padStart(8)
+    const ratio = (bytes / neededAsTold).toFixed(3).padStart(8)
     const of = `${Math.round((100 * bytes) / all)} %`.padStart(6)
     t.comment(
       `${month}`.padStart(5),
       site.padEnd(6),
       `${number}`.padStart(2),
       kb(bytes),
-      kb(needed),
+      kb(neededAsTold),
       ratio,
       kb(all),
       of,
+      ...(needed === neededAsTold ? [] : [`  (${kb(needed).trim()}, had the laptop been told)`]),
     )
   }
-  t.comment('* the laptop had no report, or not the last')
-  t.ok(rows.filter(({ isFitting }) => isFitting).length >= 12, 'most months are measured')
+  t.ok(rows.length >= 20, 'every bundle is measured')
 }
 
 function stickOf({ lab }: World, { site }: Stand, month: number): string {

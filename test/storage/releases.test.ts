@@ -215,7 +215,7 @@ t.test('going back and returning: once each per bundle, all groups or none', asy
   t.equal(releases.rollbackRefusal('pbx'), undefined)
   t.throws(() => releases.rollback({ role: 'return', nowMs: NOW }), { code: 'RELEASE_NOTHING' })
   t.throws(() => releases.rollback({ role: 'previous', groups: ['lab'], nowMs: NOW }), { code: 'GROUP_UNKNOWN' })
-  const back = { role: 'previous', groups: [{ group: 'pbx', number: 2, isAlready: false }] }
+  const back = { role: 'previous', groups: [{ group: 'pbx', number: 2, isAlready: false, content: 1 }] }
   t.same(releases.rollback({ role: 'previous', nowMs: NOW }), back)
   t.match(releases.rollback({ role: 'previous', nowMs: NOW }), { groups: [{ isAlready: true }] })
   t.match(releases.served(0).get('pbx')!.released, { number: 2, role: 'previous' })
@@ -227,6 +227,26 @@ t.test('going back and returning: once each per bundle, all groups or none', asy
   t.match(releases.served(0).get('pbx')!.released, { number: 2, role: 'return' })
   t.throws(() => releases.rollback({ role: 'previous', nowMs: NOW }), { code: 'RELEASE_STAMP' })
   t.match(releases.rollbackRefusal('pbx'), { code: 'RELEASE_STAMP' })
+})
+
+t.test('going back says whose content that is: not always that of the bundle before', async (t) => {
+  const { releases, ...store } = open(t)
+  const bundle = (number: number, packages: string[], before: string[]) =>
+    makeContent(number, [
+      { stamp: number * 10, packages },
+      { stamp: number * 10 + 1, role: 'previous', packages: before },
+      { stamp: number * 10 + 2, role: 'return', packages },
+    ])
+  for (const content of [bundle(1, ['a'], []), bundle(2, ['a', 'b'], ['a']), bundle(3, ['c'], ['a'])]) {
+    await adopt(store, content)
+    releases.release({ number: content.number, nowMs: NOW })
+  }
+  t.equal(releases.contentBefore('pbx'), 1, 'the laptop was not told of bundle 2')
+  t.match(releases.rollback({ role: 'previous', nowMs: NOW }), { groups: [{ number: 3, content: 1 }] })
+  t.equal(releases.contentBefore('lab'), null)
+  await adopt(store, bundle(4, ['d'], ['x']))
+  releases.release({ number: 4, nowMs: NOW })
+  t.equal(releases.contentBefore('pbx'), null, 'no bundle here has that')
 })
 
 t.test('going back is refused while blobs of that content never came', async (t) => {

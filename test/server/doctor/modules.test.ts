@@ -4,8 +4,10 @@ import { createServer, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import t from 'tap'
+import { parseInventory } from '../../../manifests/inventory.ts'
 import type { Sheet } from '../../../server/doctor/sheet.ts'
 import { inventoryText } from '../../helpers/inventory-text.ts'
+import type { ModuleSpec } from '../../helpers/module-list.ts'
 import { mustRun } from '../../helpers/process.ts'
 import { answering, hasFinding, makeWard, MODULES, pass } from '../../helpers/ward.ts'
 
@@ -160,3 +162,18 @@ async function signedList(dir: string): Promise<string> {
   const { stdout } = await mustRun('grep', ['-rl', '<newfield', join(dir, 'mir/store/blobs')])
   return stdout.trim()
 }
+
+t.test(
+  'versions that are only listed beside a module need not be here, but edge builds for a box that takes them',
+  async (t) => {
+    const beside: ModuleSpec[] = (['edge', 'beta', 'previous'] as const).map((section, i) => {
+      return { rawname: 'core', version: `16.0.7${i}`, section, absent: true }
+    })
+    const ward = await makeWard(t, { modules: [...MODULES, ...beside] })
+    const sheet = await ward.examine()
+    t.strictSame(sheet.findings, [])
+    const sections = { freepbx: ['framework 16.0.40.11', 'setting MODULEADMINEDGE 1'] }
+    const box = parseInventory(Buffer.from(inventoryText({ sections })), 'pbx1.gfi')
+    hasFinding(t, await ward.examine({ box }), 'modules', /answered 404/)
+  },
+)
