@@ -208,8 +208,13 @@ problem() {
   say "$1"
 }
 
+# Of the sealed licenses on the stick the one that the key of this box opens.
 install_licenses() {
-  :
+  [ -r "$ROOT/etc/gapferry/box.key" ] || return 0
+  for sealed in "$ROOT$DATA"/licenses/*; do
+    if [ ! -f "$sealed" ] || ! license_opens "$sealed"; then continue; fi
+    license_install "$sealed" "$site" || problem 'a license for this box came and could not be installed; all else is done'
+  done
 }
 
 show_updates() {
