@@ -13,6 +13,8 @@ apply() {
   refuse_while_updating
   begin_changes
   cd / # python looks for modules where it is started, and anybody may have put some there
+  mode=mirror
+  check_database
   undo_once
   agree_root
   [ -n "$group" ] || group=$(setting_of group)
@@ -169,10 +171,9 @@ wait_once() {
 
 # What setup does for a mirror, with the unpacked tree in its place: packages from files, modules from the loopback.
 point_here() {
-  mode=mirror origin=file://$DATA/origin words='' trusts=1
+  origin=file://$DATA/origin trusts=1
   take_site_key
   take_facts
-  check_database
   take_mirror
   [ -z "$module_repo" ] || serve_modules
   assert_all
