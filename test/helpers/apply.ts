@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { sha256Of } from '../../manifests/digest.ts'
 import { parseTree } from '../../manifests/tree.ts'
 import { makeContent, type TestContent } from './mirror.ts'
-import { mustRun } from './process.ts'
+import { must, run } from './process.ts'
 
 /** Options of apply.py: `dir`, `pin` (digest of the root), `site`, `group`, `reason`; `now` in seconds. */
 export interface ApplyOptions {
@@ -28,20 +28,26 @@ const BUNDLER = join(import.meta.dirname, '../../bundler')
 const read = (name: string): string => readFileSync(join(BUNDLER, name), 'utf8')
 
 /** Runs apply.py, without its shell, over one stick or file after the other in one process.
- *  @param root  a folder that is the box */
+ *  @param root  a folder that is the box
+ *  @param options.tracer  a command in front, as strace's; no results where it ended the run */
 export async function applyAll(
   root: string,
   runs: ApplyOptions[],
-  { nowMs, python = 'python3' }: { nowMs: number; python?: string },
+  {
+    nowMs,
+    python = 'python3',
+    reserveBytes,
+    tracer = [],
+  }: { nowMs: number; python?: string; reserveBytes?: number; tracer?: readonly string[] },
 ): Promise<{ results: Applied[]; peakBytes: number }> {
   const input = JSON.stringify({
-    verify: read('verify.py'),
-    apply: read('box/apply.py'),
-    root,
-    now: nowMs / 1000,
-    runs,
+    ...{ verify: read('verify.py'), apply: read('box/apply.py'), root, now: nowMs / 1000, runs },
+    ...(reserveBytes === undefined ? {} : { reserve: reserveBytes }),
   })
-  const { stdout } = await mustRun(python, ['-B', join(import.meta.dirname, 'apply-program.py')], { input })
+  const [program, ...args] = [...tracer, python, '-B', join(import.meta.dirname, 'apply-program.py')]
+  const outcome = await run(program!, args, { input })
+  if (tracer.length > 0 && outcome.status !== 0) return { results: [], peakBytes: 0 }
+  const { stdout } = must(outcome)
   return JSON.parse(stdout) as { results: Applied[]; peakBytes: number }
 }
 
