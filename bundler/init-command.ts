@@ -6,6 +6,7 @@ import { Option, type Command } from 'commander'
 import { append, examples, print, type GlobalOptions, type Surroundings } from '../manifests/program.ts'
 import { PRESETS } from './config.ts'
 import { initialize, type InitArguments } from './init.ts'
+import { initFromReports, partReports, warnOfReports } from './init-from-report.ts'
 import { parseNumber, pathsOf, secretOptions, tokenOptions } from './keys/key-options.ts'
 import { recoverLaptop } from './keys/recover-command.ts'
 
@@ -31,7 +32,11 @@ export function addInit(program: Command, around: Surroundings): void {
     .option('--no-passphrase', 'keep the keys unencrypted (a lab only)')
     .option('--root <T/N>', 'how many root keys, and how many of them must sign a new root (default: 1/1)')
     .option('--root-to <DIR>', 'where a root key goes: a medium that is kept elsewhere (repeat, one for each)', append)
-    .option('--from <PATH>', 'set up a lost laptop again from a bundle: its parts, or the stick (repeat)', append)
+    .option(
+      '--from <PATH>',
+      'set up a lost laptop again from a bundle: its parts, or the stick; after keys restore also from a report (repeat)',
+      append,
+    )
     .option('--root-key <FILE>', 'with --from: a root key that signs for the new bundle key (repeat)', append)
     .option('--fingerprint <WORDS>', 'with --from: the root’s fingerprint, as it was noted')
     .option('--yes', 'with --from: believe the bundle’s root (a lab only)')
@@ -70,22 +75,28 @@ async function make(around: Surroundings, dir: string, given: InitArguments, jso
   print(around, `settings: ${made.config}`)
 }
 
-function recover(
+async function recover(
   around: Surroundings,
   dir: string,
   options: InitOptions,
   site: string | undefined,
   json: boolean,
 ): Promise<void> {
-  const { numberAbove, rootKey, from, passphrase, fingerprint, yes, keepOld, pkcs11, token, keyId } = options
+  const { reports, others } = partReports(pathsOf(around, options.from))
+  const place = resolve(around.cwd, dir)
+  if (others.length === 0) {
+    return initFromReports(place, reports, { json, ...(options.yes === true && { yes: true }) }, around)
+  }
+  warnOfReports(reports, around)
+  const { numberAbove, rootKey, passphrase, fingerprint, yes, keepOld, pkcs11, token, keyId } = options
   const { passphraseFd, rootPassphraseFd, pinFd } = options
   const given = { fingerprint, yes, keepOld, pkcs11, token, keyId, passphraseFd, rootPassphraseFd, pinFd, site }
   const set = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
   return recoverLaptop(
-    resolve(around.cwd, dir),
+    place,
     {
       ...set,
-      from: pathsOf(around, from),
+      from: others,
       rootKeys: pathsOf(around, rootKey),
       numberAbove: numberAbove === undefined ? 0 : parseNumber(numberAbove),
       passphrase,

@@ -21,6 +21,8 @@ const Choice = strictObject({
   group: v.exactOptional(v.pipe(v.string(), v.regex(/^[a-z0-9._-]{1,64}$/))),
   /** taken from another box: a guess */
   baseline: v.exactOptional(v.boolean()),
+  /** no person brought it: a mirror's report did */
+  isReported: v.exactOptional(v.boolean()),
   addedAt: v.pipe(v.string(), v.regex(/^[0-9T:-]{19}Z$/)),
 })
 export type Choice = v.InferInput<typeof Choice>
@@ -33,6 +35,8 @@ export interface KnownBox {
   group: string | undefined
   /** the group was chosen by hand */
   isByHand: boolean
+  /** a mirror's report brought it: a box certificate in it has only the mirror's word */
+  isReported: boolean
   /** the inventory's file */
   file: string
   inventory: Inventory
@@ -89,6 +93,7 @@ export function loadBox(fleet: Fleet, site: Site, name: string): KnownBox {
     name,
     group: groupOf(site, name, choice),
     isByHand: choice.group !== undefined,
+    isReported: choice.isReported === true,
     file,
     inventory,
   }

@@ -3,13 +3,16 @@
  * report, or a person who reads a mirror's words, says so. What follows for the next bundle: report-base.ts.
  */
 import { GapferryError } from '../manifests/errors.ts'
+import { canonicalJson } from '../manifests/json.ts'
+import { parseMirrorIdentity } from '../manifests/mirror-identity.ts'
 import { openReport, parseSealedReport } from '../manifests/report-seal.ts'
-import { keyDigest, parseReport, publicKeyOf, wholeBundle } from '../manifests/report.ts'
+import { keyDigest, parseReport, parseReportJson, publicKeyOf, wholeBundle } from '../manifests/report.ts'
 import type { Report, SignedReport } from '../manifests/report.ts'
 import { parseFingerprint, parseStateWords, stateWords } from '../manifests/words.ts'
 import type { Ledger } from '../storage/ledger.ts'
 import type { KnownReport } from '../storage/reports.ts'
 import { stateOf } from './report-base.ts'
+import { takeFacts } from './report-intake.ts'
 
 /** Who says that an identity is that of a site's mirror. */
 export interface Acceptance {
@@ -23,10 +26,14 @@ export interface Acceptance {
 
 export interface TakenReport {
   report: Report
+  /** with what is attached */
+  signed: SignedReport
   /** `known`: this very report was here; `accepted`: with it, the identity was */
   outcome: 'added' | 'accepted' | 'known'
   /** of the mirror's identity */
   words: string
+  /** what a person should know of it */
+  warning: string | undefined
 }
 
 const ANOTHER = 'gapferry-mirror report --to DIR'
@@ -41,20 +48,49 @@ export async function takeReport(
   args: { site: string; bytes: Buffer; what: string; acceptance: Acceptance; isForced: boolean; nowMs: number },
 ): Promise<TakenReport> {
   const { site, bytes, what, acceptance, isForced, nowMs } = args
-  const document = unseal(ledger, site, bytes, what)
-  const signed = parseReport(document, what)
+  const opened = unseal(ledger, site, bytes, what)
+  const signed = parseReport(opened, what)
   const { report, words, identity } = signed
   const isInside = report.site === site && report.recipient === keyDigest(ledger.reports.publicKey(site))
   if (!isInside) throw mismatch(what, site, report.site)
   const isNewIdentity = await acceptIdentity(ledger, signed, acceptance, what)
   const last = ledger.reports.last(site)
-  if (!isNewIdentity && last?.document?.equals(document) === true) return { report, outcome: 'known', words }
+  const document = withoutAttachments(opened, what)
+  if (!isNewIdentity && last?.document?.equals(document) === true) {
+    return { report, signed, outcome: 'known', words, warning: undefined }
+  }
   if (!isNewIdentity && !isForced && last !== undefined) refuseOlder(last, report, what)
-  ledger.write(() => {
+  const warning = ledger.write(() => {
     if (isNewIdentity) ledger.identities.accept(site, identity)
     ledger.reports.keep({ site, sequence: report.sequence, addedAtMs: nowMs, document, state: null })
+    return takeFacts(ledger, report, what)
   })
-  return { report, outcome: isNewIdentity ? 'accepted' : 'added', words }
+  return { report, signed, outcome: isNewIdentity ? 'accepted' : 'added', words, warning }
+}
+
+/** Takes what is public of a mirror, brought by itself: licenses can be sealed for it before its first report.
+ *  @throws REPORT_INVALID, REPORT_SIGNATURE, SITE_MISMATCH, REPORT_IDENTITY, REPORT_NOT_CONFIRMED */
+export async function takeIdentity(
+  ledger: Ledger,
+  args: { site: string; bytes: Buffer; what: string; acceptance: Acceptance },
+): Promise<{ words: string; outcome: 'accepted' | 'known'; hasKeys: boolean }> {
+  const { site, bytes, what, acceptance } = args
+  const found = parseMirrorIdentity(bytes, what)
+  const { identity, words, authority, delivery } = found
+  if (found.site !== site) throw mismatch(what, site, found.site)
+  const isNew = await acceptIdentity(ledger, { report: { site }, identity, words }, acceptance, what)
+  const hasKeys = authority !== undefined && delivery !== undefined
+  ledger.write(() => {
+    if (isNew) ledger.identities.accept(site, identity)
+    if (hasKeys) ledger.identities.keep(site, { authority, delivery })
+  })
+  return { words, outcome: isNew ? 'accepted' : 'known', hasKeys }
+}
+
+/** Inventories are kept as files, not once more with each report; the signature does not cover them. */
+function withoutAttachments(document: Buffer, what: string): Buffer {
+  const parsed = parseReportJson(document, what) as object
+  return 'attachments' in parsed ? canonicalJson({ ...parsed, attachments: {} }) : document
 }
 
 /** Remembers the state that a person read from a mirror's screen.
@@ -119,7 +155,7 @@ function unseal(ledger: Ledger, site: string, bytes: Buffer, what: string): Buff
 /** @returns true where the identity was not accepted before */
 async function acceptIdentity(
   ledger: Ledger,
-  { report: { site }, identity, words }: SignedReport,
+  { report: { site }, identity, words }: { report: Pick<Report, 'site'>; identity: string; words: string },
   { words: given, isConfirmed, ask }: Acceptance,
   what: string,
 ): Promise<boolean> {
@@ -166,7 +202,7 @@ function older(what: string, found: string, known: string): GapferryError {
 }
 
 function mismatch(what: string, site: string, found: string): GapferryError {
-  return new GapferryError('SITE_MISMATCH', `${what}: expected a report of site ${site}, found one of ${found}`, {
+  return new GapferryError('SITE_MISMATCH', `${what}: expected what site ${site} reports, found what ${found} does`, {
     hint: `gapferry report add --site ${found} FILE`,
   })
 }

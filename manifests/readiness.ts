@@ -2,51 +2,44 @@
  * Whether a box is ready for a network without internet: each fact judged from its inventory, with what to do about it. A
  * fact that the inventory does not tell is unknown, never ready.
  */
-import type { FreepbxFacts, Inventory } from './inventory.ts'
+import { automaticJobs, type AutomaticJob } from './automatic.ts'
+import { formatTime, plural, shortList } from './console.ts'
 import { isOn } from './ini.ts'
+import { isInside, words } from './inside.ts'
+import type { FreepbxFacts, Inventory } from './inventory.ts'
+import type { Pending } from './pending.ts'
+import { isOlder, not, pairs, ready, unknown, type ReadinessRow, type Surrounding } from './readiness-rows.ts'
+import { moduleRepository, proxies, repositories, repositoryKey, signingKey } from './readiness-sources.ts'
 
-export interface ReadinessRow {
-  fact: string
-  state: 'ready' | 'not' | 'unknown'
-  why: string
-  /** what to do on the box or about it; undefined where it is ready */
-  remedy?: string
-}
+export type { ReadinessRow, Surrounding } from './readiness-rows.ts'
 
-interface Surrounding {
-  /** under which the box's group reaches the mirror */
-  origin: string
-  nowMs: number
-}
-
-/** The key that signs the vendor's module packages since December 2019. */
-const MODULE_KEY = 'B53D215A755231A3'
 const MAX_OFFSET_SECONDS = 1
-/** Module → what of it needs the internet. */
-const NEEDS_INTERNET: Record<string, string> = {
-  calendar: 'remote calendars; local ones work',
-  certman: 'certificates of Let’s Encrypt; own certificates work',
-  sangomaconnect: 'push notifications and phones outside the network',
-  sangomacrm: 'hosted CRM systems',
-  sipstation: 'SIPStation trunks',
-  sms: 'messages through a provider',
-}
-
-/** In the order in which a person works through them. */
+const MAX_SHOWN = 5
+/** Each fact, in the order in which a person works through them. */
 export function judgeReadiness(box: Inventory, around: Surrounding): ReadinessRow[] {
   const rows = [
     activation(box.freepbx, around.nowMs),
+    updates(around.pending),
     nameServers(box.readiness),
+    names(box),
     time(box.readiness),
     mail(box.readiness),
+    proxies(box),
     moduleRepository(box, around.origin),
     repositories(box, around.origin),
+    repositoryKey(box, around.siteKey),
     signingKey(box.freepbx),
     ...services(box),
-    automatic(box),
-    ...features(box.freepbx),
+    automatic(box, around.nowMs),
   ]
   return rows.filter((row) => row !== undefined)
+}
+
+/** How many are in which state. */
+export function countReadiness(rows: readonly ReadinessRow[]): Record<ReadinessRow['state'], number> {
+  const count = { ready: 0, not: 0, unknown: 0 }
+  for (const { state } of rows) count[state]++
+  return count
 }
 
 function activation(freepbx: FreepbxFacts | undefined, nowMs: number): ReadinessRow | undefined {
@@ -60,6 +53,10 @@ function activation(freepbx: FreepbxFacts | undefined, nowMs: number): Readiness
   if (id === undefined) return unknown(fact, 'no deployment ID was found', remedy)
   if (told !== undefined && told !== id)
     return not(fact, `the license is for deployment ${told}, the box is ${id}`, remedy)
+  const product = freepbx.licenses.map((one) => one.facts.get('Product-Name')).find((name) => name !== undefined)
+  const brand = freepbx.profile.get('brandid')
+  if (brand === 'pbxact' && product !== undefined && !/pbxact/i.test(product))
+    return not(fact, `the license is for ${product}, the box is PBXact`, remedy)
   const dates = freepbx.licenses.flatMap((one) => [...one.facts].filter(([key]) => key.endsWith('_exp')))
   const [first] = dates.map(([key, text]) => ({ key, text, ms: dateOf(text) })).sort((a, b) => a.ms - b.ms)
   if (first === undefined || Number.isNaN(first.ms))
@@ -68,22 +65,62 @@ function activation(freepbx: FreepbxFacts | undefined, nowMs: number): Readiness
   return ready(fact, `deployment ${id}; the first to expire is ${first.key}, ${first.text}`)
 }
 
+function updates(pending: Pending | undefined): ReadinessRow {
+  const fact = 'updates'
+  const remedy = 'on the box: yum update, then fwconsole ma upgradeall, until neither finds more'
+  if (pending === undefined)
+    return unknown(fact, 'what is served for this box is not known here', 'gapferry-mirror boxes list, at its mirror')
+  const { packages, modules, number } = pending
+  const behind = [
+    ...(packages === undefined || packages.length === 0 ? [] : [counted(packages, 'package')]),
+    ...(modules === undefined || modules.length === 0 ? [] : [counted(modules, 'module')]),
+  ]
+  if (behind.length > 0) return not(fact, `behind bundle ${number} in ${behind.join('; ')}`, remedy)
+  if (packages === undefined && modules === undefined)
+    return unknown(fact, `bundle ${number} has nothing that its packages and modules could be compared with`, remedy)
+  return ready(fact, `nothing in bundle ${number} is newer`)
+}
+
+function counted(names: readonly string[], noun: string): string {
+  return `${plural(names.length, noun)} (${shortList(names, MAX_SHOWN)})`
+}
+
 function nameServers(facts: Map<string, string>): ReadinessRow {
   const fact = 'name servers'
   const servers = words(facts.get('dns-servers'))
+  const answers = pairs(facts.get('dns-answers'))
   const remedy = 'in /etc/resolv.conf: nameserver 127.0.0.1 first, then servers of this network alone'
   if (servers.length === 0) return unknown(fact, 'none is named', remedy)
   if (servers[0] !== '127.0.0.1' && servers[0] !== '::1') return not(fact, `the first is ${servers[0]}`, remedy)
   const outside = servers.find((one) => !isInside(one))
-  return outside === undefined ? ready(fact, servers.join(', ')) : not(fact, `${outside} is on the internet`, remedy)
+  if (outside !== undefined) return not(fact, `${outside} is on the internet`, remedy)
+  const silent = servers.find((one) => answers.get(one) === 'no')
+  if (silent !== undefined) return not(fact, `${silent} does not answer`, `see that it runs, or take it out: ${remedy}`)
+  if (!servers.every((one) => answers.has(one)))
+    return unknown(fact, `${servers.join(', ')}; whether they answer is not known`, remedy)
+  return ready(fact, servers.join(', '))
+}
+
+/** Each look-up of a name that nobody knows takes ten seconds, in the middle of a call. */
+function names({ readiness: facts, isGuess }: Inventory): ReadinessRow {
+  const fact = 'names in settings'
+  const remedy = 'give them an address (name server of this network, /etc/hosts), or take them out of the settings'
+  const named = words(facts.get('setting-names'))
+  const answers = pairs(facts.get('name-answers'))
+  if (isGuess || isOlder(facts)) return unknown(fact, 'the inventory does not tell', remedy)
+  if (named.length === 0) return ready(fact, 'there are none')
+  const lost = named.filter((one) => answers.get(one) === 'no')
+  if (lost.length > 0) return not(fact, `no address: ${shortList(lost, MAX_SHOWN)}`, remedy)
+  if (!named.every((one) => answers.has(one)))
+    return unknown(fact, `not looked up: ${shortList(named, MAX_SHOWN)}`, remedy)
+  return ready(fact, `${plural(named.length, 'name')}, each has an address`)
 }
 
 function time(facts: Map<string, string>): ReadinessRow {
   const fact = 'time'
   const remedy = 'in /etc/chrony.conf: server ADDRESS iburst, with a server of this network'
-  const source = facts.get('time-source')
-  const offset = Math.abs(Number(facts.get('time-offset') ?? Number.NaN))
-  if (source === undefined || source === '') {
+  const [source, offset] = timeSource(facts)
+  if (source === undefined) {
     const named = facts.get('time-servers')
     return unknown(
       fact,
@@ -97,60 +134,26 @@ function time(facts: Map<string, string>): ReadinessRow {
   return offset < MAX_OFFSET_SECONDS ? ready(fact, text) : not(fact, text, remedy)
 }
 
+/** What chrony or ntpd go by; else the first that is named and answers, one of this network before the others. */
+function timeSource(facts: Map<string, string>): [source: string | undefined, offsetSeconds: number] {
+  const source = facts.get('time-source') ?? ''
+  if (source !== '') return [source, Math.abs(Number(facts.get('time-offset') ?? Number.NaN))]
+  const answering = [...pairs(facts.get('time-answers'))].filter(([, answer]) => answer !== 'no')
+  const [best] = answering.sort(([a], [b]) => Number(isInside(b)) - Number(isInside(a)))
+  return best === undefined ? [undefined, Number.NaN] : [best[0], Math.abs(Number(best[1]))]
+}
+
 function mail(facts: Map<string, string>): ReadinessRow {
   const fact = 'mail'
   const remedy = 'in /etc/postfix/main.cf: relayhost = [ADDRESS OF A MAIL SERVER OF THIS NETWORK]'
   const relay = facts.get('mail-relay')
+  if (facts.get('mail-service')?.trim() === 'off') return ready(fact, 'off')
   if (relay === undefined) return unknown(fact, 'postfix was not found', remedy)
   if (relay === '') return not(fact, 'it goes to the internet directly', remedy)
   const host = relay.replace(/^\[?([^\]]*?)\]?(?::\w+)?$/, '$1')
   return isInside(host)
     ? ready(fact, `through ${relay}`)
     : unknown(fact, `through ${relay}: is that in this network?`, remedy)
-}
-
-function moduleRepository({ freepbx, readiness }: Inventory, origin: string): ReadinessRow | undefined {
-  if (freepbx === undefined) return undefined
-  const fact = 'module repository'
-  const remedy = `fwconsole setting MODULE_REPO ${origin}`
-  const [value, standard] = [readiness.get('module-repo'), readiness.get('module-repo-default')]
-  if (value === undefined) return unknown(fact, 'the database was not read', remedy)
-  if (value !== origin) return not(fact, `it is ${value || 'empty'}`, remedy)
-  if (standard === origin) return ready(fact, value)
-  return not(
-    fact,
-    `it is ${value}, but the sounds module may set it back to ${standard}`,
-    'set the default of MODULE_REPO, too',
-  )
-}
-
-function repositories(box: Inventory, origin: string): ReadinessRow {
-  const fact = 'package repositories'
-  const remedy = `the mirror’s repository file in /etc/yum.repos.d, the vendor’s switched off`
-  if (box.manager === 'apt' || box.isGuess) return unknown(fact, 'what the box has is not known here', remedy)
-  const seen = new Set<string>()
-  const enabled = box.repositories.filter(({ id, options }) => {
-    const isFirst = !seen.has(id)
-    seen.add(id)
-    return isFirst && isOn(options.get('enabled'), true)
-  })
-  if (enabled.length === 0) return not(fact, 'none is enabled', remedy)
-  const elsewhere = enabled.filter(({ options }) => {
-    const urls = words(options.get('baseurl'))
-    const isHere = urls.length > 0 && urls.every((url) => url.startsWith(`${origin}/`) || url.startsWith('file:'))
-    return !isHere || options.has('mirrorlist') || options.has('metalink')
-  })
-  const names = elsewhere.map((one) => one.id).join(', ')
-  return elsewhere.length === 0 ? ready(fact, origin) : not(fact, `not from the mirror: ${names}`, remedy)
-}
-
-function signingKey(freepbx: FreepbxFacts | undefined): ReadinessRow | undefined {
-  if (freepbx === undefined) return undefined
-  const fact = 'module signing key'
-  if (freepbx.keys.includes(MODULE_KEY)) return ready(fact, MODULE_KEY)
-  const remedy = `update the framework, or put ${MODULE_KEY}.key beside admin/libraries/BMO/GPG.class.php`
-  if (freepbx.keys.length === 0) return unknown(fact, 'the folder of keys was not found', remedy)
-  return not(fact, `${MODULE_KEY} is missing: packages signed since 2019 are refused without a key server`, remedy)
 }
 
 function services({ readiness: facts, isGuess }: Inventory): ReadinessRow[] {
@@ -178,51 +181,24 @@ function services({ readiness: facts, isGuess }: Inventory): ReadinessRow[] {
 }
 
 /** Jobs that install by themselves what the mirror serves are for the operator to know, and to want. */
-function automatic({ readiness: facts, isGuess }: Inventory): ReadinessRow {
-  const jobs = facts.get('automatic')
-  const running = words(jobs?.replaceAll(' | ', '\n') ?? '', '\n').filter(
-    (job) => !/=(?:no|0|disabled|emailonly)?$/i.test(job),
-  )
-  if (isGuess) return unknown('automatic updates', 'the inventory does not tell', 'look at crontab -l -u asterisk')
-  if (running.length === 0) return ready('automatic updates', 'no job installs by itself')
+function automatic(box: Inventory, nowMs: number): ReadinessRow {
+  const fact = 'automatic updates'
+  const jobs = automaticJobs(box, nowMs)
+  if (jobs === undefined) return unknown(fact, 'the inventory does not tell', 'look at crontab -l -u asterisk')
+  if (jobs.length === 0) return ready(fact, 'nothing installs by itself')
   return unknown(
-    'automatic updates',
-    running.join('; '),
-    'see that whatever is released may install itself at that time',
+    fact,
+    `on: ${jobs.map(jobText).join('; ')}`,
+    'whatever is released installs itself then; where nobody wants that: fwconsole setting AUTOMODULEUPDATES disabled, systemctl disable --now UNIT',
   )
 }
 
-function features(freepbx: FreepbxFacts | undefined): ReadinessRow[] {
-  const names = (freepbx?.modules ?? []).filter((one) => one.state === 'enabled').map((one) => one.name)
-  return names
-    .filter((name) => name in NEEDS_INTERNET)
-    .map((name) => not(`feature ${name}`, `needs the internet: ${NEEDS_INTERNET[name]}`, 'tell the people who use it'))
+function jobText({ what, nextMs, isLoose }: AutomaticJob): string {
+  const when = nextMs === undefined ? 'when is not known' : `next ${isLoose ? 'after ' : ''}${formatTime(nextMs)}`
+  return `${what}, ${when}`
 }
 
 /** NaN for what has no year. */
 function dateOf(text: string): number {
   return /\b\d{4}\b/.test(text) ? Date.parse(text) : Number.NaN
-}
-
-/** An address of this network or of no network at all; names are not looked up. */
-function isInside(host: string): boolean {
-  if (/^(?:localhost|127\..*|::1)$/.test(host)) return true
-  if (/^f[cd][0-9a-f]{2}:|^fe80:/i.test(host)) return true
-  return /^(?:10\.|192\.168\.|172\.(?:1[6-9]|2\d|3[01])\.|169\.254\.)[\d.]+$/.test(host)
-}
-
-function words(text: string | undefined, separator: string | RegExp = /[\s,]+/): string[] {
-  return (text ?? '').split(separator).filter((word) => word !== '')
-}
-
-function ready(fact: string, why: string): ReadinessRow {
-  return { fact, state: 'ready', why }
-}
-
-function not(fact: string, why: string, remedy: string): ReadinessRow {
-  return { fact, state: 'not', why, remedy }
-}
-
-function unknown(fact: string, why: string, remedy: string): ReadinessRow {
-  return { fact, state: 'unknown', why, remedy }
 }

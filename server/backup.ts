@@ -1,16 +1,17 @@
 /**
  * Backing a mirror up: a consistent copy of its database, its state, its settings, and of its blobs those that are wanted.
  */
-import { closeSync, existsSync, openSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { closeSync, openSync, readFileSync, rmSync, statSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { sha256Of, type Sha256 } from '../manifests/digest.ts'
 import { isTreeTarget, parseTree } from '../manifests/tree.ts'
 import type { Actor } from '../storage/audited.ts'
 import { writeBackup, type BackupSource } from '../storage/backup.ts'
 import { CHECK_BUFFER_BYTES, digestOf } from '../storage/blob-check.ts'
+import { readLicenses } from '../storage/completeness.ts'
 import { serializeState } from '../storage/state-file.ts'
 import { audited } from './audit.ts'
-import { IDENTITY_FILES } from './identity.ts'
+import { KEYS_FILE, sealKeys } from './backup-keys.ts'
 import type { MirrorStore } from './store.ts'
 
 export interface BackedUp {
@@ -23,52 +24,57 @@ export interface BackedUp {
   blobs: number
   /** all blobs that are here, not only trees and site facts */
   hasBlobs: boolean
+  /** with the mirror's keys and the licenses, under a passphrase */
+  hasKeys: boolean
 }
 
 /** The caller holds the store's lock.
- *  @param args.to  where nothing stands yet
+ *  @param args.to          where nothing stands yet
+ *  @param args.passphrase  for the keys; null leaves them out, and the licenses
  *  @throws what writeBackup throws; STORE_ROTTEN when a blob is not as it was signed */
 export async function backUp(
   store: MirrorStore,
-  args: { to: string; configFile: string; withBlobs: boolean; by: Actor },
+  args: { to: string; configFile: string; withBlobs: boolean; passphrase: string | null; by: Actor },
 ): Promise<BackedUp> {
-  const { to, configFile, withBlobs, by } = args
+  const { to, configFile, withBlobs, passphrase, by } = args
   const copy = join(store.stagingDir, 'backup.db')
   store.blobs.sweep()
   try {
     store.catalog.copyTo(copy)
     const state = store.catalog.state()!
     const config = readFileSync(configFile)
-    const blobs = await blobSources(store, withBlobs)
+    const blobs = await blobSources(store, { withBlobs, withLicenses: passphrase !== null })
     const files = [memorySource('state.json', serializeState(state)), await fileSource('catalog.db', copy)]
-    files.push(memorySource('mirror.yaml', config), ...identitySources(store.dir), ...blobs)
+    const keys = passphrase === null ? [] : [memorySource(KEYS_FILE, await sealKeys(store, passphrase))]
+    files.push(memorySource('mirror.yaml', config), ...keys, ...blobs)
     const createdAt = new Date(by.nowMs()).toISOString()
     const about = { site: store.site, createdAt, bundle: state.newest, files }
     const asked = { command: 'backup', files: [basename(to)] }
     const sha256 = await writeBackup(to, about, by.signal)
     audited({ catalog: store.catalog, by, asked, done: () => [{ ...asked, sha256 }] }, () => undefined)
     const bytes = statSync(to).size
-    return { file: to, site: store.site, bundle: state.newest, sha256, bytes, blobs: blobs.length, hasBlobs: withBlobs }
+    const has = { hasBlobs: withBlobs, hasKeys: passphrase !== null }
+    return { file: to, site: store.site, bundle: state.newest, sha256, bytes, blobs: blobs.length, ...has }
   } finally {
     rmSync(copy, { force: true })
   }
 }
 
-/** A mirror that comes back stays itself. */
-function identitySources(dir: string): BackupSource[] {
-  const files = IDENTITY_FILES.map((name) => ({ name, file: join(dir, name) }))
-  return files.flatMap(({ name, file }) => (existsSync(file) ? [memorySource(name, readFileSync(file))] : []))
-}
-
-/** Trees and what else the metadata names always; what the trees name where it is wanted and here. Never the licenses' blobs. */
-async function blobSources({ catalog, blobs }: MirrorStore, withBlobs: boolean): Promise<BackupSource[]> {
+/** Trees and what else the metadata names always; what the trees name where it is wanted and here. The
+ *  licenses' blobs where they are wanted. */
+async function blobSources(
+  { catalog, blobs }: MirrorStore,
+  { withBlobs, withLicenses }: { withBlobs: boolean; withLicenses: boolean },
+): Promise<BackupSource[]> {
   const sources = new Map<Sha256, BackupSource>()
   const add = (sha256: Sha256, bytes: number): void => {
     if (blobs.sizeOf(sha256) === undefined) return
     sources.set(sha256, { name: `blobs/${sha256}`, bytes, sha256, from: blobs.pathOf(sha256) })
   }
   for (const { number } of catalog.bundles()) {
-    for (const [target, { sha256, bytes }] of catalog.trees(number)) {
+    const named = catalog.trees(number)
+    if (withLicenses) for (const [sha256, bytes] of readLicenses(blobs, named)?.blobs ?? []) add(sha256, bytes)
+    for (const [target, { sha256, bytes }] of named) {
       add(sha256, bytes)
       if (!isTreeTarget(target) || !withBlobs || !blobs.has(sha256)) continue
       for (const entry of parseTree(blobs.read(sha256, bytes), target).entries.values()) add(entry.sha256, entry.bytes)

@@ -22,6 +22,7 @@ import type { SealedLicenses } from '../manifests/licenses.ts'
 import type { Tree } from '../manifests/tree.ts'
 import type { CatalogState, StateBundle } from '../storage/catalog-state.ts'
 import { missingPaths, readLicenses, readTrees } from '../storage/completeness.ts'
+import type { EnrolledBox } from '../storage/enrolments.ts'
 import type { BoxContact } from '../storage/contacts.ts'
 import { knownContacts } from './boxes.ts'
 import { pseudonym, type Identity } from './identity.ts'
@@ -82,9 +83,9 @@ export function makeReport(
     freeBytes: bavail * bsize,
     inventories: [],
     readiness: [],
-    enrolled: [],
-    authority: null,
-    delivery: null,
+    enrolled: level === 'full' ? describeEnrolled(store.catalog.enrolments.all()) : [],
+    authority: identity.authority.certificate.raw.toString('base64'),
+    delivery: identity.delivery.certificate.raw.toString('base64'),
     licenses: [],
   }
 }
@@ -159,6 +160,14 @@ function describeBox(box: BoxContact, name: (text: string) => string, level: Lev
       modules: Object.fromEntries([...modules].map(([rawname, version]) => [clean(rawname), clean(version)])),
     },
   }
+}
+
+function describeEnrolled(boxes: readonly EnrolledBox[]): Report['enrolled'] {
+  return boxes.slice(0, MAX_REPORT_BOXES).map(({ name, certificate, revokedAtMs }) => ({
+    box: name,
+    certificate: certificate.toString('base64'),
+    revoked: revokedAtMs !== null,
+  }))
 }
 
 function describeParity(result: ParityResult, name: (text: string) => string, level: Level): ReportParity {

@@ -18,11 +18,13 @@ import type { CatalogState } from '../storage/catalog-state.ts'
 import { Catalog } from '../storage/catalog.ts'
 import { lockStore } from '../storage/database.ts'
 import { syncFolder, writeAll } from '../storage/durable.ts'
+import type { EnrolledBox } from '../storage/enrolments.ts'
 import { isBehind, verifyForeignState } from '../storage/state-check.ts'
 import { MAX_STATE_BYTES, parseState, serializeState } from '../storage/state-file.ts'
 import { mergeStates } from '../storage/state-merge.ts'
 import { audited } from './audit.ts'
-import { IDENTITY_FILES, MAX_IDENTITY_BYTES, putIdentity } from './identity.ts'
+import { KEYS_FILE, MAX_KEYS_BYTES, openKeys } from './backup-keys.ts'
+import { IDENTITY_FILES, putIdentity } from './identity.ts'
 import { MAX_CONFIG_BYTES, parseMirrorConfig } from './config.ts'
 import { catalogFile, STAGING, stateBeside } from './store.ts'
 
@@ -39,18 +41,22 @@ export interface Restored {
   isMerged: boolean
   /** what was there could not be read: numbers that only it knew are forgotten */
   isMemoryLost: boolean
+  /** where the mirror's keys are from; none: it gets new ones */
+  keys: 'store' | 'backup' | 'none'
 }
 
-/** @param args.isConfirmed   the backup's root is trusted as it is
+/** @param args.passphrase    asked for where keys are taken from the backup; undefined leaves them out
+ *  @param args.isConfirmed   the backup's root is trusted as it is
  *  @param args.fingerprint  words that its root must have; either is needed where the store knows no root yet
  *  @throws BACKUP_INVALID, BACKUP_DAMAGED; STORE_EXISTS without `isReplacing`; ROOT_NOT_CONFIRMED, ROOT_FINGERPRINT; SITE_MISMATCH,
- *          ROOT_PINNED, ROLE_CONFLICT when it is not of this mirror's past; STORE_BUSY, SPACE_SHORT */
+ *          KEY_PASSPHRASE_MISSING, KEY_PASSPHRASE_WRONG; ROOT_PINNED, ROLE_CONFLICT when it is not of this mirror's past; STORE_BUSY, SPACE_SHORT */
 export async function restore(args: {
   file: string
   configFile: string
   isReplacing: boolean
   isConfirmed: boolean
   fingerprint: string | undefined
+  passphrase: (() => Promise<string>) | undefined
   by: Actor
 }): Promise<Restored> {
   const { file, configFile } = args
@@ -67,11 +73,12 @@ export async function restore(args: {
     try {
       const found = await unpack(file, { storeDir, batch, signal: args.by.signal })
       if (present.state === undefined) confirm(found.state, args)
+      const keys = await keysToPut(found.identity, { ...args, storeDir })
       const state = await merged(found.state, present.state, { file, storeDir })
-      addRestoreRow(storeDir, state, { ...args, lost: present.head })
+      addRestoreRow(storeDir, state, { ...args, lost: present.head, boxes: present.boxes })
       await batch.commit()
       swapDatabase(storeDir)
-      putIdentity(storeDir, new Map([...found.identity].map(([name, file]) => [name, file.bytes()])))
+      if (typeof keys !== 'string') putIdentity(storeDir, keys)
       const isConfigRestored = putConfig(configFile, config)
       return {
         site: state.site,
@@ -84,6 +91,7 @@ export async function restore(args: {
           serializeState({ ...found.state, generation: 0 }),
         ),
         isMemoryLost: present.isThere && present.state === undefined,
+        keys: typeof keys === 'string' ? keys : 'backup',
       }
     } finally {
       batch.discard()
@@ -94,8 +102,23 @@ export async function restore(args: {
   }
 }
 
+/** Read before anything is changed: a passphrase may be wrong. Keys that are here stay. */
+async function keysToPut(
+  found: ReadonlyMap<string, Collected>,
+  { storeDir, file, passphrase }: { storeDir: string; file: string; passphrase: (() => Promise<string>) | undefined },
+): Promise<'store' | 'none' | ReadonlyMap<string, Buffer>> {
+  if (existsSync(join(storeDir, IDENTITY_FILES[0]))) return 'store'
+  const sealed = found.get(KEYS_FILE)
+  if (sealed !== undefined) {
+    if (passphrase === undefined) return 'none'
+    return openKeys(sealed.bytes(), passphrase, basename(file))
+  }
+  // Backups of formats 1 and 2 have what there was then, in the clear.
+  return found.size === 0 ? 'none' : new Map([...found].map(([name, plain]) => [name, plain.bytes()]))
+}
+
 const OF_A_STORE =
-  /^(?:blobs|identity\.key.*|mirror-identity\.json.*|staging|parity|writing\..*|catalog\.db.*|state\.json.*)$/
+  /^(?:blobs|(?:identity|authority|delivery)\.(?:key|pem).*|mirror-identity\.json.*|staging|parity|writing\..*|catalog\.db.*|state\.json.*)$/
 
 /** The backup names the store, and nobody has looked at the backup yet: it shall not sweep and fill just any folder. */
 function refuseOtherFolder(storeDir: string, configFile: string): void {
@@ -114,6 +137,8 @@ interface Present {
   /** undefined where nothing of it can be read */
   state: CatalogState | undefined
   head: AuditHead | undefined
+  /** who was enrolled and revoked: neither is undone by an older backup */
+  boxes: EnrolledBox[]
 }
 
 /** What the store knows, from whichever of database and state.json knows more. */
@@ -126,19 +151,19 @@ function presentState(storeDir: string, isReplacing: boolean): Present {
       hint: 'add --replace to put the backup in its place; numbers that it knows are kept',
     })
   }
-  if (!existsSync(file)) return { isThere, state: beside, head: undefined }
+  if (!existsSync(file)) return { isThere, state: beside, head: undefined, boxes: [] }
   try {
     const catalog = new Catalog(file)
     try {
       const own = catalog.state()
       const head = catalog.audit.head()
-      return { isThere, state: isSound(own, beside, file) ? own : beside, head }
+      return { isThere, state: isSound(own, beside, file) ? own : beside, head, boxes: catalog.enrolments.all() }
     } finally {
       catalog.close()
     }
   } catch (error) {
     if (!isGapferryError(error, 'STORE_DAMAGED', 'STORE_UNREADABLE', 'STORE_VERSION')) throw error
-    return { isThere, state: beside, head: undefined }
+    return { isThere, state: beside, head: undefined, boxes: [] }
   }
 }
 
@@ -175,8 +200,8 @@ async function unpack(
           if (name === 'state.json') return stateBytes
           if (name === 'catalog.db') return { write: (chunk) => writeAll(fd, chunk, db) }
           if (name === 'mirror.yaml') return undefined
-          if (IDENTITY_FILES.some((one) => one === name)) {
-            const collected = new Collected(MAX_IDENTITY_BYTES, file)
+          if (name === KEYS_FILE || IDENTITY_FILES.some((one) => one === name)) {
+            const collected = new Collected(MAX_KEYS_BYTES, file)
             identity.set(name, collected)
             return collected
           }
@@ -241,7 +266,7 @@ function confirm(
 function addRestoreRow(
   storeDir: string,
   state: CatalogState,
-  { file, by, lost }: { file: string; by: Actor; lost: AuditHead | undefined },
+  { file, by, lost, boxes }: { file: string; by: Actor; lost: AuditHead | undefined; boxes: readonly EnrolledBox[] },
 ): void {
   const catalog = new Catalog(join(storeDir, STAGING, RESTORED_DB))
   try {
@@ -252,7 +277,10 @@ function addRestoreRow(
       ...(state.newest === null ? {} : { bundle: state.newest }),
       ...(isLost ? { lost: `${lost.seq}:${lost.hash}` } : {}),
     }
-    audited({ catalog, by, asked }, () => catalog.replaceState(state))
+    audited({ catalog, by, asked }, () => {
+      catalog.replaceState(state)
+      catalog.enrolments.merge(boxes)
+    })
   } finally {
     catalog.close()
   }

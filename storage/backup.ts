@@ -13,6 +13,7 @@ import { strictObject } from '../manifests/document.ts'
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import { noticeShortSpace, syncFolder, systemCode, writeAll } from './durable.ts'
 
+const FORMAT = 3
 const BUFFER_BYTES = 1024 * 1024
 const DIGEST_LINE_BYTES = 65
 /** 20,000 blobs of each of 50 bundles are less. */
@@ -22,7 +23,7 @@ const MAX_FILES = 1_000_000
 const Count = v.pipe(v.number(), v.safeInteger(), v.minValue(0))
 const BackupHead = strictObject({
   _type: v.literal('gapferry-backup'),
-  format: v.picklist([1, 2]),
+  format: v.picklist([1, 2, FORMAT]),
   site: v.pipe(v.string(), v.maxLength(64)),
   createdAt: v.pipe(v.string(), v.maxLength(32)),
   bundle: v.nullable(Count),
@@ -31,7 +32,9 @@ const BackupHead = strictObject({
       strictObject({
         name: v.pipe(
           v.string(),
-          v.regex(/^(?:state\.json|catalog\.db|mirror\.yaml|identity\.key|mirror-identity\.json|blobs\/[0-9a-f]{64})$/),
+          v.regex(
+            /^(?:state\.json|catalog\.db|mirror\.yaml|identity\.key|mirror-identity\.json|keys\.sealed|blobs\/[0-9a-f]{64})$/,
+          ),
         ),
         bytes: Count,
         sha256: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
@@ -71,7 +74,7 @@ export async function writeBackup(
     throw new GapferryError('USAGE_INVALID', `${to} is there already`, { hint: 'name a new file' })
   }
   const listed = files.map(({ name, bytes, sha256 }) => ({ name, bytes, sha256 }))
-  const head: BackupHead = { _type: 'gapferry-backup', format: 2, ...about, files: listed }
+  const head: BackupHead = { _type: 'gapferry-backup', format: FORMAT, ...about, files: listed }
   const line = Buffer.from(`${JSON.stringify(head)}\n`)
   const temp = `${to}.part`
   const digest = sha256Of(line)

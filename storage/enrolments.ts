@@ -144,8 +144,9 @@ export class Enrolments {
   }
 
   /** Takes over what another database of this mirror knew: what it revoked is revoked, what it enrolled counts.
-   *  Codes are not taken over. */
+   *  All codes end: one of an older day may have been used since. */
   merge(known: readonly EnrolledBox[]): void {
+    this.#sql.dropCodes.run()
     for (const box of known) {
       const here = this.byCertificate(box.sha256)
       if (here === undefined) this.#adopt(box)
@@ -176,6 +177,7 @@ function prepareStatements(db: Database) {
     codes: db.prepare(`SELECT ${CODE_COLUMNS} FROM box_code ORDER BY name`),
     countWrong: db.prepare('UPDATE box_code SET wrong = wrong + 1 WHERE name = ? RETURNING wrong').pluck(),
     dropCode: db.prepare('DELETE FROM box_code WHERE name = ?'),
+    dropCodes: db.prepare('DELETE FROM box_code'),
     enrol: db.prepare(
       `INSERT INTO enrolled_box (sha256, name, certificate, enrolled_at_ms, deployment)
        VALUES (@sha256, @name, @certificate, @nowMs, @deployment)`,

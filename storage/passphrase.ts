@@ -5,6 +5,7 @@ import { readSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { ReadStream } from 'node:tty'
 import { GapferryError } from '../manifests/errors.ts'
+import type { Surroundings } from '../manifests/program.ts'
 
 export interface PassphraseSources {
   /** a file descriptor that was given: `--passphrase-fd N` */
@@ -18,6 +19,24 @@ export interface PassphraseSources {
 const MAX_PASSPHRASE_BYTES = 1024
 /** Until the signal has come round. */
 const SIGNAL_MS = 100
+
+/** @param fd        as it was typed
+ *  @param variable  of the environment
+ *  @param option    that `fd` was given with
+ *  @throws USAGE_INVALID where `fd` is no number */
+export function passphraseFrom(
+  around: Pick<Surroundings, 'environment' | 'stdin' | 'stderr'>,
+  fd: string | undefined,
+  variable: string,
+  option: string,
+): PassphraseSources {
+  const isTerminal = around.stdin.isTTY === true && around.stderr.isTTY === true
+  return {
+    fd: fd === undefined ? undefined : parseFd(fd, option),
+    environment: around.environment[variable],
+    terminal: isTerminal ? { input: around.stdin as ReadStream, output: around.stderr } : undefined,
+  }
+}
 
 /** @param question  shown on the terminal, without the colon
  *  @throws KEY_PASSPHRASE_MISSING when there is no source at all or it is empty */
@@ -41,6 +60,11 @@ export async function readNewPassphrase(
     })
   }
   return first
+}
+
+function parseFd(text: string, option: string): number {
+  if (/^\d{1,6}$/.test(text)) return Number(text)
+  throw new GapferryError('USAGE_INVALID', `${option} "${text}": expected the number of an open file descriptor`)
 }
 
 function readLine(fd: number): string {

@@ -51,11 +51,11 @@ freepbx() {
     signing_keys
     signing_key_files
   } | section freepbx
-  SETTING_ROWS=$(printf '%s\n' "$rows" | sed -n '/^setting/p')
+  SETTING_ROWS=$(printf '%s\n' "$rows" | sed -n -e '/^setting/p' -e '/^trunk/p')
 }
 
 # Tab separated: version V · module NAME VERSION ENABLED · setting KEY VALUE DEFAULT · profile KEY VALUE · repos LIST ·
-# sound TYPE MODULE LANGUAGE FORMAT INSTALLED. A table that is not there is passed over.
+# sound TYPE MODULE LANGUAGE FORMAT INSTALLED · trunk HOST. A table that is not there is passed over.
 database_rows() {
   database "
       SELECT 'version', value FROM admin WHERE variable = 'version';
@@ -66,18 +66,25 @@ database_rows() {
       SELECT 'profile', 'installid', data FROM module_xml WHERE id = 'installid';
       SELECT 'profile', 'ucount', COUNT(*) FROM users;
       SELECT 'repos', data FROM module_xml WHERE id IN ('repos_json', 'repos_serialized') ORDER BY id LIMIT 1;
+      SELECT DISTINCT 'trunk', data FROM pjsip WHERE keyword = 'sip_server' AND data <> '' LIMIT 50;
+      SELECT DISTINCT 'trunk', data FROM sip WHERE keyword = 'host' AND id LIKE 'tr-peer-%' AND data NOT IN ('', 'dynamic') LIMIT 50;
+      SELECT DISTINCT 'trunk', data FROM iax WHERE keyword = 'host' AND id LIKE 'tr-peer-%' AND data NOT IN ('', 'dynamic') LIMIT 50;
       SELECT 'sound', type, module, language, format, installed FROM soundlang_packages
         WHERE installed <> '' AND type <> '' AND module <> '' AND language <> '' AND format <> '';" --force
 }
 
 # database SQL [OPTION]: rows of FreePBX's database, tab separated, as mysql escapes them; nothing where it cannot be read
 database() {
-  user=$(php_setting AMPDBUSER) && name=$(php_setting AMPDBNAME)
-  have mysql && [ -n "$user" ] || return 0
-  host=$(php_setting AMPDBHOST)
+  [ -n "${DATABASE_USER+known}" ] || find_database
+  have mysql && [ -n "$DATABASE_USER" ] || return 0
   sql=$1 && shift
-  MYSQL_PWD=$(php_setting AMPDBPASS) within mysql --batch --skip-column-names --connect-timeout=3 \
-    --host="${host:-localhost}" --user="$user" "${name:-asterisk}" --execute="$sql" "$@" 2>/dev/null
+  MYSQL_PWD=$DATABASE_PASSWORD within mysql --batch --skip-column-names --connect-timeout=3 \
+    --host="${DATABASE_HOST:-localhost}" --user="$DATABASE_USER" "${DATABASE_NAME:-asterisk}" --execute="$sql" "$@" 2>/dev/null
+}
+
+find_database() {
+  DATABASE_USER=$(php_setting AMPDBUSER) DATABASE_PASSWORD=$(php_setting AMPDBPASS)
+  DATABASE_HOST=$(php_setting AMPDBHOST) DATABASE_NAME=$(php_setting AMPDBNAME)
 }
 
 php_setting() {

@@ -1,10 +1,8 @@
 /**
  * Where passphrases and PINs come from: a file descriptor, the environment, a prompt. Asked when a key is opened, each once.
  */
-import type { ReadStream } from 'node:tty'
-import { GapferryError } from '../../manifests/errors.ts'
 import type { Surroundings } from '../../manifests/program.ts'
-import { readNewPassphrase, readPassphrase, type PassphraseSources } from '../../storage/passphrase.ts'
+import { passphraseFrom, readNewPassphrase, readPassphrase, type PassphraseSources } from '../../storage/passphrase.ts'
 import { tokenTool } from './pkcs11.ts'
 import type { KeySecrets } from './signing-key.ts'
 
@@ -63,7 +61,7 @@ export function newRootPassphrases(
 
 /** @throws USAGE_INVALID for a file descriptor that is none */
 export function passphraseSources(around: Around, fd: string | undefined): PassphraseSources {
-  return sourcesOf(around, fd, 'GAPFERRY_PASSPHRASE', '--passphrase-fd')
+  return passphraseFrom(around, fd, 'GAPFERRY_PASSPHRASE', '--passphrase-fd')
 }
 
 /** Runs once, however often it is called. */
@@ -74,7 +72,7 @@ function once<T>(work: () => Promise<T>): () => Promise<T> {
 
 function tokenSecrets(around: Around, { pinFd }: SecretOptions): Pick<KeySecrets, 'pin' | 'tool'> {
   const answers = new Map<string, Promise<string>>()
-  const sources = sourcesOf(around, pinFd, 'GAPFERRY_PIN', '--pin-fd')
+  const sources = passphraseFrom(around, pinFd, 'GAPFERRY_PIN', '--pin-fd')
   const ask = once(() => readPassphrase(sources, ''))
   return {
     pin: (question) => {
@@ -94,7 +92,7 @@ function rootPassphrases(
 ): (isScripted: () => boolean) => PassphraseSources | undefined {
   const left = [...rootPassphraseFd]
   return (isScriptedNow) => {
-    const sources = sourcesOf(around, left.shift(), 'GAPFERRY_ROOT_PASSPHRASE', '--root-passphrase-fd')
+    const sources = passphraseFrom(around, left.shift(), 'GAPFERRY_ROOT_PASSPHRASE', '--root-passphrase-fd')
     const hasOwn = sources.fd !== undefined || sources.environment !== undefined
     return !hasOwn && isScriptedNow() ? undefined : sources
   }
@@ -103,18 +101,4 @@ function rootPassphrases(
 /** The site's passphrase comes from a script, so nobody need be asked. */
 function isScripted(around: Around, { passphraseFd }: SecretOptions): boolean {
   return passphraseFd !== undefined || around.environment['GAPFERRY_PASSPHRASE'] !== undefined
-}
-
-function sourcesOf(around: Around, fd: string | undefined, variable: string, option: string): PassphraseSources {
-  const isTerminal = around.stdin.isTTY === true && around.stderr.isTTY === true
-  return {
-    fd: fd === undefined ? undefined : parseFd(fd, option),
-    environment: around.environment[variable],
-    terminal: isTerminal ? { input: around.stdin as ReadStream, output: around.stderr } : undefined,
-  }
-}
-
-function parseFd(text: string, option: string): number {
-  if (/^\d{1,6}$/.test(text)) return Number(text)
-  throw new GapferryError('USAGE_INVALID', `${option} "${text}": expected the number of an open file descriptor`)
 }

@@ -1,6 +1,7 @@
 import { mkdirSync, readFileSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
+import { sha256Of } from '../../manifests/digest.ts'
 import { parseInventory, type Inventory } from '../../manifests/inventory.ts'
 import { formatNevra, formatRelation } from '../../manifests/rpm-version.ts'
 import { GAPFERRY_BOX, makeBoxRoot, manyPackages, runBox, SHELLS, TOOLS, toolsFolder } from '../helpers/box-root.ts'
@@ -33,6 +34,7 @@ const PACKAGES: PackageSpec[] = [
   { name: 'yum', version: '3.4.3', release: '168.el7' },
 ]
 
+const PEM = `-----BEGIN CERTIFICATE-----\nMIIB+/==\nMMMM\n-----END CERTIFICATE-----\n`
 const CUT_SHORT = '-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmQ\n'
 const KEY = '-----BEGIN PGP PUBLIC KEY BLOCK-----\nVersion: 1%\n\nmQIN+/==\n=abcd\n-----END PGP PUBLIC KEY BLOCK-----\n'
 
@@ -257,9 +259,29 @@ t.test('of FreePBX: modules, fields, names and dates of licenses; never their co
     '/etc/postfix/main.cf': 'relayhost = [mail.lan]\n',
     '/etc/resolv.conf': '# none\nnameserver 127.0.0.1\nnameserver 10.0.0.1 # x\n',
     '/etc/chrony.conf': 'server ntp1.lan iburst\n#server no\npool ntp2.lan\n',
+    '/etc/localtime': '',
+    '/etc/timezone': 'America/Toronto\n',
+    '/etc/environment': 'HTTPS_PROXY_OFF=1\nhttps_proxy="http://joe:s3cret@proxy.lan:3128"\n',
+    '/etc/rsyslog.d/a.conf': '# *.* @no.lan\n*.* @@(o)log.lan:514\n*.* @logs.lan\n',
+    '/etc/pki/rpm-gpg/RPM-GPG-KEY-gapferry': 'key\n',
+    '/etc/gapferry/settings': 'mode mirror\norigin http://m:8416\nsecret x\n',
+    '/etc/gapferry/hold': '',
+    '/etc/gapferry/box.pem': `text\n${PEM}${PEM.replaceAll('M', 'N')}`,
+    '/etc/crontab': 'SHELL=/bin/bash\n0 5 * * * root yum -y update | logger -t yum\n',
+    '/etc/cron.d/x': '@daily root fwconsole ma upgradeall\n0 1 * * * root fwconsole reload\n',
+    '/etc/yum/yum-cron.conf': '[commands]\napply_updates = yes\n',
+    '/usr/lib/systemd/system/dnf-automatic.timer': '[Timer]\nOnCalendar=*-*-* 6:00\n',
+    '/usr/lib/systemd/system/fstrim.timer': '[Timer]\nOnCalendar=weekly\n',
+    '/etc/systemd/system/dnf-automatic.timer.d/a.conf':
+      '[Timer]\nOnCalendar=\nOnCalendar=Sat 04:00\nOnCalendar = Sun 05:00\n',
     '/var/spool/cron/asterisk':
       '# x\n5 4 * * 6 /usr/sbin/fwconsole ma installall --sendemail -q > /dev/null 2>&1\n* * * * * /bin/true\n',
   })
+  const wants = join(root, 'etc/systemd/system')
+  for (const folder of ['timers.target.wants', 'multi-user.target.wants']) mkdirSync(join(wants, folder))
+  for (const name of ['dnf-automatic', 'fstrim'])
+    symlinkSync(`/usr/lib/systemd/system/${name}.timer`, join(wants, `timers.target.wants/${name}.timer`))
+  symlinkSync('/usr/lib/systemd/system/postfix.service', join(wants, 'multi-user.target.wants/postfix.service'))
   const stubs = join(t.testdirName, 'stubs')
   mkdirSync(stubs)
   const rows = [
@@ -275,6 +297,10 @@ t.test('of FreePBX: modules, fields, names and dates of licenses; never their co
     'profile\\tucount\\t12',
     'setting\\tMODULEADMINEDGE\\t1\\t0',
     'setting\\tAUTOMODULEUPDATES\\temailonly\\tenabled',
+    'setting\\tPROXY_ENABLED\\t1\\t0',
+    'setting\\tPROXY_ADDRESS\\thttp://u:s3cret@p.lan:1\\t',
+    'trunk\\tsip.provider.com',
+    'trunk\\t10.0.0.9:5061',
     'repos\\t{"standard":1,"commercial":"1","unsupported":0}',
     'sound\\tasterisk\\tcore-sounds\\ten_GB 1\\tulaw\\t1.6.1',
   ].join('\\n')
@@ -285,7 +311,7 @@ t.test('of FreePBX: modules, fields, names and dates of licenses; never their co
   )
   const { stdout, stderr } = await runBox(['inventory', '--root', root], { path: stubs })
   t.equal(stderr, '')
-  t.notOk(/SECRET/.test(stdout))
+  t.notOk(/SECRET|s3cret/.test(stdout))
   const bodyOf = (text: string): string => text.replace(/^(?:created|end) .*$/gm, '')
   const ways = [
     ...SHELLS.map((shell) => ({ shell, path: stubs })),
@@ -334,15 +360,33 @@ t.test('of FreePBX: modules, fields, names and dates of licenses; never their co
   t.strictSame(Object.fromEntries(freepbx!.settings), { MODULEADMINEDGE: '1', AUTOMODULEUPDATES: 'emailonly' })
   t.strictSame(freepbx?.activeRepos, ['commercial', 'standard'])
   t.strictSame(Object.fromEntries(readiness), {
+    readiness: '2',
+    'setup-mode': 'mirror',
+    'setup-origin': 'http://m:8416',
+    held: 'yes',
     'dns-servers': '127.0.0.1 10.0.0.1',
     'time-servers': 'ntp1.lan ntp2.lan',
+    'setting-names': 'log.lan logs.lan m mail.lan ntp1.lan ntp2.lan sip.provider.com',
     'mail-relay': '[mail.lan]',
+    'mail-service': 'postfix',
+    timezone: 'America/Toronto',
+    trunks: 'sip.provider.com | 10.0.0.9:5061',
+    proxy: 'fwconsole=http://***@p.lan:1 | https_proxy=http://***@proxy.lan:3128',
+    'package-keys': `/etc/pki/rpm-gpg/RPM-GPG-KEY-gapferry=${sha256Of('key\n')}`,
+    'box-certificate': PEM.split('\n').slice(1, -2).join(''),
     'module-repo': 'http://m:8416',
     'module-repo-default': 'https://mirror.freepbx.org',
     'news-feeds': '',
     statistics: '1',
-    automatic:
-      'automoduleupdates=emailonly | 5 4 * * 6 /usr/sbin/fwconsole ma installall --sendemail -q > /dev/null 2>&1',
+    automatic: [
+      'automoduleupdates=emailonly',
+      '5 4 * * 6 /usr/sbin/fwconsole ma installall --sendemail -q > /dev/null 2>&1',
+      '0 5 * * * yum -y update |logger -t yum',
+      '@daily fwconsole ma upgradeall',
+      'yum-cron=yes',
+      'timer dnf-automatic.timer Sat 04:00',
+      'timer dnf-automatic.timer Sun 05:00',
+    ].join(' | '),
   })
 })
 

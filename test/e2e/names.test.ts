@@ -7,10 +7,10 @@ import type { DnfClient } from '../helpers/dnf.ts'
 import { vendorMirrorlist, vendorRepoFiles } from '../helpers/folder-box/el7.ts'
 import { makeGap, type Gap } from '../helpers/gap.ts'
 import { makeLab, type Lab } from '../helpers/lab.ts'
-import { bringInventories, catalogue, moduleSettings, oldBox, outcome } from '../helpers/module-site.ts'
+import { catalogue, moduleSettings, oldBox, outcome } from '../helpers/module-site.ts'
 import { makeModuleUpstream } from '../helpers/module-upstream.ts'
 import { inOwnNetwork, type OwnNetwork } from '../helpers/own-network.ts'
-import { makeBox } from '../helpers/php-box.ts'
+import { makeBox, type BoxRun, type PhpBox } from '../helpers/php-box.ts'
 import type { PackageSpec } from '../helpers/rpm-spec.ts'
 import { serveFolder, type Route } from '../helpers/static-server.ts'
 
@@ -39,15 +39,17 @@ const FOLDERS: Record<string, string> = {
 /** The vendor's servers under their own names, and a box that was set up from them. */
 interface World {
   lab: Lab
-  network: OwnNetwork
   gap: Gap
+  /** a box with FreePBX, and what an upgrade from the vendor did to its twin */
+  php: PhpBox
+  upgraded: BoxRun
   box: () => Promise<DnfClient>
   online: () => void
   offline: () => void
 }
 
 await inOwnNetwork(t, fileURLToPath(import.meta.url), async (network) => {
-  await t.test('yum: what a box gets under the vendor’s names', async (t) => {
+  await t.test('boxes on which nothing but name resolution was changed', async (t) => {
     const world = await makeWorld(t, network)
     const { gap, lab, online, offline } = world
     const [box, twin, late] = [await world.box(), await world.box(), await world.box()]
@@ -78,6 +80,21 @@ await inOwnNetwork(t, fileURLToPath(import.meta.url), async (network) => {
       box.repoFile('x.repo', '[x]\nname=x\nmirrorlist=http://mirror.freepbx.org/nothing\ngpgcheck=0\n')
       t.match(await box.dnf(['--refresh', 'check-update']), { status: 1, stderr: /Failed to download metadata/ })
       box.repoFile('x.repo', undefined)
+    })
+
+    await t.test('modules: https is out of reach, http works', async (t) => {
+      const { php, upgraded } = world
+      const plain = await php.clone().run('upgradeall')
+      t.match(plain, { status: 0, repo: 'https://mirror.freepbx.org', upgraded: [], fetched: {} })
+      t.match(plain.log, [/Failed to connect to mirror\.freepbx\.org port 443/, /could not be fetched/, 'Up to date.'])
+      const found = await php.upgradeall('http://mirror.freepbx.org')
+      t.strictSame(outcome(found), outcome(upgraded))
+      t.ok(found.requests.every(({ url }) => url.startsWith('http://mirror.freepbx.org/')))
+      t.match(await php.run('sounds', 'en'), { status: 0, repo: 'http://mirror.freepbx.org' })
+      t.match(await gap.mirror('doctor', '--module-repo', 'https://mirror.freepbx.org'), {
+        status: 1,
+        stdout: /remedy +on the box: fwconsole setting MODULE_REPO http:\/\/mirror\.freepbx\.org\n/,
+      })
     })
 
     await t.test('base URLs of the vendor’s own lead to the same', async (t) => {
@@ -120,40 +137,11 @@ await inOwnNetwork(t, fileURLToPath(import.meta.url), async (network) => {
       t.strictSame(await late.installed(), await box.installed())
     })
 
-    const doctor = await gap.mirror('doctor')
+    const doctor = await gap.mirror('doctor', '--module-repo', 'http://mirror.freepbx.org')
     t.equal(doctor.status, 0, doctor.stdout)
     t.match(doctor.stdout, /ok +vendor names +mirrorlist\.sangoma\.net.*\n? +lead\s+to this machine/)
     t.match(doctor.stdout, /ok +vendor names +unmodified boxes get sng-base, sng-updates, sng-pkgs\n/)
     t.match(doctor.stdout, /- +vendor names +not carried, so that boxes find them empty: sng-extras, sng-epel\n/)
-  })
-
-  await t.test('modules: https is out of reach, http works', async (t) => {
-    const vendor = await makeModuleUpstream(t, catalogue(16))
-    const lab = await makeLab(t)
-    const gap = await makeGap(t, lab.folder('gap'), moduleSettings(vendor, 16), { listen: `${MIRROR}:80` })
-    nameIt(gap)
-    const box = await makeBox(t, oldBox(16))
-    const expected = await box.clone().upgradeall(vendor.url)
-    await bringInventories(gap, { pbx: box })
-    await gap.bundle()
-    await gap.deliver()
-    await gap.serve()
-    network.lead(VENDOR_NAMES, MIRROR)
-    const plain = await box.clone().run('upgradeall')
-    t.match(plain, { status: 0, repo: 'https://mirror.freepbx.org', upgraded: [], fetched: {} })
-    t.match(plain.log, [/Failed to connect to mirror\.freepbx\.org port 443/, /could not be fetched/, 'Up to date.'])
-    const found = await box.upgradeall('http://mirror.freepbx.org')
-    t.strictSame(outcome(found), outcome(expected))
-    t.equal(
-      found.requests.every(({ url }) => url.startsWith('http://mirror.freepbx.org/')),
-      true,
-    )
-    t.match(await box.run('sounds', 'en'), { status: 0, repo: 'http://mirror.freepbx.org' })
-    t.match(await gap.mirror('doctor', '--module-repo', 'http://mirror.freepbx.org'), { status: 0 })
-    t.match(await gap.mirror('doctor', '--module-repo', 'https://mirror.freepbx.org'), {
-      status: 1,
-      stdout: /remedy +on the box: fwconsole setting MODULE_REPO http:\/\/mirror\.freepbx\.org\n/,
-    })
   })
 })
 
@@ -165,7 +153,13 @@ async function makeWorld(t: Test, network: OwnNetwork): Promise<World> {
   const entry = (id: string, word: string): string =>
     `  - { id: ${id}, mirrorlist: '${vendorMirrorlist(word)}', vars: { releasever: '7', basearch: x86_64 }, gpgcheck: false }\n`
   const yum = `yum:\n${entry('sng-base', 'os')}${entry('sng-updates', 'updates')}${entry('sng-pkgs', 'sng7')}`
-  const gap = await makeGap(t, lab.folder('gap'), yum, { listen: `${MIRROR}:80` })
+  const vendor = await makeModuleUpstream(t, catalogue(16))
+  const php = await makeBox(t, oldBox(16))
+  const upgraded = await php.clone().upgradeall(vendor.url)
+  const form = join(lab.dir, 'box.form')
+  writeFileSync(form, vendor.requests.find(({ body }) => body !== '')!.body)
+  const settings = `${yum}${moduleSettings(vendor, 16, { request: form })}`
+  const gap = await makeGap(t, lab.folder('gap'), settings, { listen: `${MIRROR}:80` })
   nameIt(gap)
   const online = () => network.lead(VENDOR_NAMES, VENDOR)
   online()
@@ -175,7 +169,7 @@ async function makeWorld(t: Test, network: OwnNetwork): Promise<World> {
     t.equal(installed.status, 0, installed.stderr)
     return made
   }
-  return { lab, network, gap, box, online, offline: () => network.lead(VENDOR_NAMES, MIRROR) }
+  return { lab, php, upgraded, gap, box, online, offline: () => network.lead(VENDOR_NAMES, MIRROR) }
 }
 
 /** What the vendor has now: each update in another repository. */

@@ -17,6 +17,7 @@ const PACKAGES = {
   dosfstools: ['/usr/sbin/mkfs.vfat'],
   dnf: ['/usr/bin/dnf'],
   'dnf-plugins-core': ['/usr/lib/python3/dist-packages/dnf-plugins/versionlock.py'],
+  faketime: ['/usr/bin/faketime'],
   // FAT where the kernel has none
   fusefat: ['/usr/bin/fusefat'],
   gawk: ['/usr/bin/gawk'],

@@ -12,6 +12,7 @@ import type { TreePath } from '../../manifests/path.ts'
 import { makeProgress } from '../../manifests/progress.ts'
 import { writeRepomd } from '../../manifests/repomd.ts'
 import { serializeTree, type Tree, type TreeEntry } from '../../manifests/tree.ts'
+import { isVendorName } from '../../manifests/vendor-names.ts'
 import { buildMirror } from '../../server/app.ts'
 import { loadMirrorConfig } from '../../server/config.ts'
 import { examine, type Doctor, type Patient } from '../../server/doctor/examine.ts'
@@ -225,7 +226,8 @@ async function startFront(t: Test, first: Front, tls: WardArgs['tls']) {
   let front = first
   const handle = (req: IncomingMessage, res: ServerResponse): void => {
     if (front(req, res)) return
-    const headers = { ...req.headers, host: `127.0.0.1:${inner}` }
+    const { host = '' } = req.headers
+    const headers = { ...req.headers, host: isVendorName(host) ? host.split(':')[0] : `127.0.0.1:${inner}` }
     const { method, url: path } = req
     const outgoing = request({ host: '127.0.0.1', port: inner, method, path, headers, agent: false }, (answer) => {
       res.writeHead(answer.statusCode!, answer.rawHeaders)

@@ -3,7 +3,7 @@ import t from 'tap'
 import { parseInventory } from '../../../manifests/inventory.ts'
 import { inventoryText } from '../../helpers/inventory-text.ts'
 import { vendorRepoFiles } from '../../helpers/folder-box/el7.ts'
-import { hasFinding, makeWard, pass } from '../../helpers/ward.ts'
+import { answering, hasFinding, makeWard, pass } from '../../helpers/ward.ts'
 
 const CHECK = 'vendor names'
 const here = { lookup: async () => ['192.0.2.9'], addresses: () => ['192.0.2.9', '127.0.0.1'] }
@@ -30,7 +30,25 @@ t.test('nothing at port 80, or another program', async (t) => {
   hasFinding(t, silent, CHECK, /nothing listens there/)
   t.match(silent.findings[0]!.remedy, /let group pbx listen at port 80, or let the firewall pass port 80 on to it/)
   t.equal(silent.findings.length, 1, 'said once')
+  for (const [front, text, remedy] of [
+    [answering('/', (res) => res.end('<html>a router</html>')), /is no mirrorlist of this mirror/, /end the program/],
+    [
+      answering('/', (res) => res.end('http://package1.sangoma.net/x/\n')),
+      /is no mirrorlist of this mirror/,
+      /end the/,
+    ],
+    [answering('/', (res) => res.writeHead(421).end()), /answered 421/, /listen at port 80/],
+    [answering(INDEX, (res) => res.writeHead(503).end()), /answered 503/, /verify/],
+    [answering(INDEX, (res) => res.socket!.destroy()), /cut/, /verify/],
+  ] as const) {
+    const sheet = await ward.behind(front, { vendorPort: ward.port, network: here })
+    hasFinding(t, sheet, CHECK, text)
+    t.match(sheet.findings.find(({ check }) => check === CHECK)!.remedy, remedy)
+  }
 })
+
+/** Of what this mirror does not carry. */
+const INDEX = '/gapferry/not-carried/os/repodata/repomd.xml'
 
 t.test('ids that are not the vendor’s; damage', async (t) => {
   const ward = await makeWard(t, { vendorNames: true })

@@ -1,0 +1,435 @@
+# The license of this box: captured where it was given, opened and installed where it is brought. FORMAT.md#licenses of
+# Gapferry. Its text and the deployment ID go into the files that FreePBX reads, into copies of these in /var/lib/gapferry,
+# and nowhere else: no argument, no message, no temporary file that stays.
+import calendar, grp, pwd
+
+MAX_FILES = 32
+MAX_FILES_BYTES = 1 << 20
+MAX_DOCUMENT_BYTES = 2 << 20
+KEPT = 3
+FOLDERS = ('etc/schmooze', 'etc/sangoma')
+PLACE = re.compile(r'\A/(etc/(?:schmooze|sangoma))/(pbxid|[A-Za-z0-9_+,-][A-Za-z0-9._+,-]{0,100}\.zl|license[A-Za-z0-9._+,-]{0,100})\Z')
+ID = re.compile(r'\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z')
+LINE = re.compile(r'\A\s*([A-Za-z0-9][A-Za-z0-9_.-]{0,79})\s*[=:]\s*(\S.{0,400}?)\s*\Z')
+DOCUMENT = {'_type', 'format', 'site', 'deploymentId', 'product', 'files', 'expires', 'host', 'capturedAt'}
+FILE = {'path', 'mode', 'owner', 'group', 'sha256', 'data'}
+
+def home(root):
+    return os.path.join(root, 'var/lib/gapferry/license')
+
+# ------------------------------------------------------------------------------------------------- what is here
+
+def license_folders(root):
+    """The two of the vendor, as they really are: one may be a link to the other, and neither to anywhere else."""
+    allowed = [os.path.join(os.path.realpath(root), folder) for folder in FOLDERS]
+    real = {}
+    for folder in FOLDERS:
+        found = os.path.realpath(os.path.join(root, folder))
+        if found not in allowed:
+            raise Failure(3, '/%s is a link to another place: licenses are not written there' % folder, 'make it a folder again', 'LICENSE_PLACE')
+        real[folder] = found
+    return real
+
+def license_files(root):
+    """(path on the box, bytes, stat) of all that are here"""
+    found, seen = [], set()
+    for folder, real in sorted(license_folders(root).items()):
+        for name in sorted(os.listdir(real)) if os.path.isdir(real) else []:
+            path, place = os.path.join(real, name), '/%s/%s' % (folder, name)
+            if path in seen or not PLACE.match(place):
+                continue
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                say('%s is no plain file: it is left out' % place)
+                continue
+            seen.add(path)
+            found.append((place, read_plain(path, MAX_FILES_BYTES), os.lstat(path)))
+    return sorted(found, key=lambda one: one[0])
+
+def lines_of(data):
+    for line in re.split('[\r\n]+', data.decode('latin-1')):
+        found = LINE.match(line) if len(line) <= 512 else None
+        if found:
+            yield found.group(1), re.sub('^"(.*)"$', r'\1', found.group(2))
+
+def ids_in(files):
+    """Every deployment ID that these name. @param files  (path, bytes)"""
+    named = [data.decode('latin-1').strip() for path, data in files if path.endswith('/pbxid')]
+    named += [value for _, data in files for name, value in lines_of(data) if name.lower() == 'deploymentid']
+    return set(str(one) for one in named if ID.match(one))
+
+def deployment_of(root):
+    files = [(path, data) for path, data, _ in license_files(root)]
+    ids = ids_in([one for one in files if one[0].endswith('/pbxid')]) or ids_in(files)
+    if len(ids) == 1:
+        return ids.pop()
+    if ids:
+        raise Failure(3, 'the files of this box name several Deployment IDs', 'leave one in /etc/schmooze/pbxid')
+    raise Failure(4, 'this box has no Deployment ID: it was never activated', 'put its Deployment ID into /etc/schmooze/pbxid')
+
+def owners(root, kind):
+    """{name: number}, of the box below `root`"""
+    if not root.strip('/'):
+        return dict((row[0], row[2]) for row in (pwd.getpwall() if kind == 'passwd' else grp.getgrall()))
+    text = read_plain(os.path.join(root, 'etc', kind), 1 << 22) or b'root:x:0:0:'
+    rows = [line.split(':') for line in text.decode('latin-1').splitlines()]
+    return dict((row[0], int(row[2])) for row in rows if len(row) > 2 and row[2].isdigit())
+
+# ------------------------------------------------------------------------------------------------- capture
+
+def capture(root, box):
+    out = getattr(sys.stdout, 'buffer', sys.stdout)
+    if sys.stdout.isatty():
+        raise Failure(2, 'capture writes an archive, which is nothing for a terminal', 'gapferry-box capture > %s.license.tar' % box)
+    files = license_files(root)
+    if not [path for path, _, _ in files if not path.endswith('/pbxid')]:
+        raise Failure(4, 'no license file is here, in /etc/schmooze or /etc/sangoma', 'activate this box while it is online, then: gapferry-box capture')
+    if len(files) > MAX_FILES or sum(len(data) for _, data, _ in files) > MAX_FILES_BYTES:
+        raise Failure(3, 'there are more than %d license files, or more than %d bytes of them' % (MAX_FILES, MAX_FILES_BYTES), 'remove old ones')
+    entries = [('gapferry-license', capture_head(root, box, files))] + [(path[1:], data) for path, data, _ in files]
+    for name, data in entries:
+        out.write(tar_header(name, len(data)) + data + b'\0' * (-len(data) % 512))
+    out.write(b'\0' * 1024)
+    out.flush()
+    say('%d files captured. The archive holds the license in the clear: bring it to the laptop, and delete it' % len(files))
+
+def capture_head(root, box, files):
+    users, groups = [dict((number, name) for name, number in owners(root, kind).items()) for kind in ('passwd', 'group')]
+    lines = ['gapferry-license 1', 'box ' + box, 'deployment ' + deployment_of(root),
+             'captured ' + time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()), 'tool ' + os.environ['GAPFERRY_TOOL']]
+    for name, path in (('machine', 'etc/machine-id'), ('board', 'sys/class/dmi/id/product_uuid')):
+        try:
+            fact = read_plain(os.path.join(root, path), 4096)
+        except EnvironmentError:
+            fact = None
+        if fact:
+            lines.append('%s %s' % (name, digest_of(fact.splitlines()[0].strip())))
+    for path, data, about in files:
+        names = users.get(about.st_uid, 'root'), groups.get(about.st_gid, 'root')
+        lines.append('file %04o %s %s %d %s %s' % ((stat.S_IMODE(about.st_mode) & 0o777,) + names + (len(data), digest_of(data), path)))
+    lines.append('end %d' % len(lines))
+    return ('\n'.join(lines) + '\n').encode('ascii')
+
+def tar_header(name, size):
+    fields = (name.encode('ascii').ljust(100, b'\0'), b'000644 \0', b'000000 \0', b'000000 \0', ('%011o ' % size).encode('ascii'),
+              b'00000000000 ', b' ' * 8, b'0', b'\0' * 100, b'ustar\x0000', b'\0' * 64, b'000000 \0', b'000000 \0', b'\0' * 167)
+    header = b''.join(fields)
+    total = ('%06o \0' % sum(bytearray(header))).encode('ascii')
+    return header[:148] + total + header[156:]
+
+# ------------------------------------------------------------------------------------------------- open, check
+
+def opens(root, path):
+    """What is sealed in a file for this box's key; None where it is sealed for others only."""
+    sealed = read_plain(path, MAX_SEALED_BYTES)
+    if sealed is None:
+        raise Failure(4, '%s is not here' % path, 'name the file that was brought')
+    return opened(root, sealed)
+
+def opened(root, sealed):
+    if not os.path.exists(own(root, 'box.key')) or not os.path.exists(own(root, 'box.pem')):
+        raise Failure(4, 'this box has no key that a license could be sealed for', 'gapferry-box enrol or gapferry-box key')
+    status, data, _ = openssl(['cms', '-decrypt', '-inform', 'DER', '-recip', own(root, 'box.pem'), '-inkey', own(root, 'box.key')], sealed)
+    return data if status == 0 else None
+
+def refused(why, code='LICENSE_INVALID'):
+    return Failure(3, 'the license is refused: %s' % why, 'gapferry license list, on the laptop', code)
+
+def once(pairs):
+    if len(set(name for name, _ in pairs)) != len(pairs):
+        raise ValueError('a name comes twice')
+    return dict(pairs)
+
+def parse_license(data, site, deployment):
+    """The checked document. @param site  None: any"""
+    try:
+        doc = json.loads(data.decode('utf-8'), object_pairs_hook=once) if len(data) <= MAX_DOCUMENT_BYTES else None
+    except ValueError:  # its text would quote the license
+        doc = None
+    if not isinstance(doc, dict) or set(doc) != DOCUMENT or doc['_type'] != 'gapferry-license' or doc['format'] != 1:
+        raise refused('it is no license document of format 1')
+    if site and doc['site'] != site:
+        raise refused('it is for another site than %s' % site, 'LICENSE_SITE')
+    if doc['deploymentId'] != deployment:
+        raise refused('it is for another deployment than this box', 'LICENSE_DEPLOYMENT')
+    files = doc['files']
+    if not isinstance(files, list) or not 0 < len(files) <= MAX_FILES:
+        raise refused('it has no files, or more than %d' % MAX_FILES)
+    doc['files'] = [parse_file(one) for one in files]
+    if sum(len(one['data']) for one in doc['files']) > MAX_FILES_BYTES:
+        raise refused('its files have more than %d bytes' % MAX_FILES_BYTES)
+    if ids_in([(one['path'], one['data']) for one in doc['files']]) - set([deployment]):
+        raise refused('one of its files is for another deployment than this box', 'LICENSE_DEPLOYMENT')
+    return doc
+
+def parse_file(file):
+    if not isinstance(file, dict) or set(file) != FILE or not all(isinstance(value, type(u'')) for value in file.values()):
+        raise refused('one of its files is not as it must be')
+    file = dict((str(name), str(value.encode('ascii', 'replace').decode('ascii'))) for name, value in file.items())
+    if not PLACE.match(file['path']):
+        raise refused('one of its files is for a place where no license lies')
+    if not re.match(r'\A0[0-7]{3}\Z', file['mode']):
+        raise refused('%s has no proper mode' % file['path'])
+    try:
+        file['data'] = base64.b64decode(file['data'])
+    except (TypeError, ValueError):
+        raise refused('%s is not base64' % file['path'])
+    if digest_of(file['data']) != file['sha256']:
+        raise refused('%s is not what its digest says' % file['path'])
+    return file
+
+# ------------------------------------------------------------------------------------------------- install
+
+class Installation(object):
+    """The license files of one box, and what is known of them: `installed` in our folder."""
+    def __init__(self, root):
+        self.root, self.home = root, home(root)
+        self.folders = license_folders(root)
+        self.whole = Whole(self.home, 'license', list(self.folders.values()), os.path.realpath(root))
+        self.whole.lock()
+        if self.whole.recover():
+            say('an interrupted installation of a license was completed')
+
+    def note(self, name):
+        text = read_plain(os.path.join(self.home, name), 1 << 20)
+        return json.loads(text.decode('ascii')) if text else {}
+
+    def real(self, path):
+        folder, name = PLACE.match(path).groups()
+        return os.path.join(self.folders[folder], name)
+
+    def is_ours(self):
+        """Whether the files still are those that were installed last."""
+        return all(self.digest(path) == digest for path, digest in self.note('installed').get('files', {}).items())
+
+    def digest(self, path):
+        data = read_plain(self.real(path), MAX_FILES_BYTES)
+        return None if data is None else digest_of(data)
+
+    def install(self, data, site, force):
+        """@returns the document where something changed, else None"""
+        known = self.note('installed')
+        doc = parse_license(data, site or known.get('site'), deployment_of(self.root))
+        same = all(self.digest(one['path']) == one['sha256'] for one in doc['files'])
+        if same and known.get('content') == digest_of(data):
+            return None
+        if not same and not force and not (known and self.is_ours()):
+            self.refuse_older(doc)
+        targets = [self.real(one['path']) for one in doc['files']]
+        if len(set(targets)) != len(targets):
+            raise refused('two of its files are for one place')
+        self.make_folders()
+        files = [(target, one['data'], int(one['mode'], 8) & 0o664, self.owner(one)) for target, one in zip(targets, doc['files'])]
+        self.whole.replace(files + self.notes(doc, digest_of(data), same), None if same else self.place_for_old())
+        self.drop_old()
+        return doc
+
+    def refuse_older(self, doc):
+        """What somebody else put here, online perhaps, is not replaced by what ends earlier."""
+        here = dates_in([(path, data) for path, data, _ in license_files(self.root)])
+        new = dates_in([(one['path'], one['data']) for one in doc['files']])
+        both = [name for name in new if name in here]
+        if both and all(new[name] <= here[name] for name in both) and any(new[name] < here[name] for name in both):
+            raise Failure(3, 'the license that is here is newer than the one that was brought: it stays',
+                          'gapferry-box license --force, to go back', 'LICENSE_OLDER')
+
+    def owner(self, file):
+        users, groups = owners(self.root, 'passwd'), owners(self.root, 'group')
+        for name, known in ((file['owner'], users), (file['group'], groups)):
+            if name not in known:
+                raise refused('%s is for "%s", whom this box does not know' % (file['path'], name[:32]), 'LICENSE_OWNER')
+        return users[file['owner']], groups[file['group']]
+
+    def notes(self, doc, content, same):
+        """What is known of it, and that FreePBX is still to be told: replaced together with the files."""
+        about = {'content': content, 'site': doc['site'], 'files': dict((one['path'], one['sha256']) for one in doc['files'])}
+        dates = sorted(dates_in([(one['path'], one['data']) for one in doc['files']]).items())
+        result = {'result': 'installed', 'license': content, 'expires': [{'name': name, 'date': day} for name, day in dates[:200]]}
+        notes = [('installed', about), ('pending', result)] + ([] if same else [('restart', {})])
+        return [(os.path.join(self.home, name), json.dumps(value).encode('ascii'), 0o600, None) for name, value in notes]
+
+    def make_folders(self):
+        for folder in self.folders.values():
+            if not os.path.isdir(folder):
+                os.mkdir(folder, 0o755)
+                os.chmod(folder, 0o755)
+                sync_folder(os.path.dirname(folder))
+
+    def place_for_old(self):
+        stamp = time.strftime('before-%Y%m%dT%H%M%SZ', time.gmtime())
+        names = [stamp] + ['%s-%d' % (stamp, count) for count in range(2, 100)]
+        return [path for path in (os.path.join(self.home, name) for name in names) if not os.path.exists(path)][0]
+
+    def drop_old(self):
+        olds = sorted(name for name in os.listdir(self.home) if name.startswith('before-'))
+        for name in olds[:-KEPT]:
+            shutil.rmtree(os.path.join(self.home, name))
+
+def dates_in(files):
+    """{name of what ends: day}, of several the last; spellings that are not understood are left out"""
+    found = {}
+    for _, data in files:
+        for name, value in lines_of(data):
+            day = day_of(value) if name.lower().endswith('_exp') else None
+            if day and day > found.get(name, ''):
+                found[name] = day
+    return found
+
+def day_of(text):
+    text = text.split('T')[0].split(' ')[0] if re.match('[0-9]{4}-', text) else text
+    if re.match(r'\A[1-9][0-9]{9}\Z', text):
+        return time.strftime('%Y-%m-%d', time.gmtime(int(text)))
+    for form in ('%Y-%m-%d', '%Y/%m/%d', '%Y%m%d', '%d-%b-%Y', '%d %b %Y', '%b %d, %Y', '%m/%d/%Y'):
+        try:
+            return time.strftime('%Y-%m-%d', time.gmtime(calendar.timegm(time.strptime(text, form))))
+        except (ValueError, OverflowError):
+            pass
+    return None
+
+def install(root, path, site, force):
+    here = Installation(root)
+    data = opens(root, path)
+    if data is None:
+        raise refused('it is sealed for another key, or it was changed', 'LICENSE_SEALED')
+    told(root, here.install(data, site, force))
+
+def told(root, doc):
+    if doc is None:
+        return
+    product = printable(doc['product'] if isinstance(doc['product'], type(u'')) else 'a product that is not named')
+    sys.stdout.write('license installed: %d files, for %s\n' % (len(doc['files']), product))
+    for name, day in sorted(dates_in([(one['path'], one['data']) for one in doc['files']]).items()):
+        sys.stdout.write('  %s %s\n' % (name, day))
+
+def printable(text):
+    return str(''.join(char if ' ' <= char <= '~' else '?' for char in text[:500]))
+
+def fetch(root, quiet, force):
+    """The license that the mirror has for this box. @param quiet  for keep: only what is new is said"""
+    if enrolled(root) is None:
+        raise NOT_ENROLLED
+    keys_of(root)
+    here = Installation(root)
+    known = here.note('installed').get('content') if here.is_ours() else None
+    before = here.note('refused').get('content') if quiet else None
+    headers = {'Gapferry-Deployment': deployment_of(root)}
+    if (before or known) and not force:
+        headers['If-None-Match'] = '"%s"' % (before or known)
+    status, answer, sealed, off = ask_mirror(root, 'GET', 'license', None, headers, MAX_SEALED_BYTES)
+    if status == 304:
+        return quiet or sys.stdout.write('the license is the one that the mirror has\n')
+    if status == 404:
+        if quiet:
+            return None
+        raise Failure(4, 'the mirror has no license for this box, or does not take it for the box that was enrolled',
+                      'gapferry-mirror boxes list, on the mirror')
+    if status != 200:
+        raise Failure(6, 'the mirror answers %d' % status, 'try it again; see the mirror\'s log')
+    content = (answer.getheader('ETag') or '').strip('"')
+    try:
+        data = opened(root, sealed)
+        if data is None or digest_of(data) != content:
+            raise refused('it does not open with the key of this box, or it is not what the mirror says', 'LICENSE_SEALED')
+        doc = here.install(data, None, force)
+    except Failure as failure:
+        return not_installed(root, here, content, failure, off)
+    remove(os.path.join(here.home, 'refused'))
+    if doc is None and not quiet:
+        sys.stdout.write('the license is the one that the mirror has\n')
+    told(root, doc)
+
+def not_installed(root, here, content, failure, off):
+    """The mirror hears why, once."""
+    result = {'result': 'refused' if failure.status == 3 else 'failed', 'code': failure.code}
+    report(root, dict(result, license=content) if re.match('[0-9a-f]{64}$', content) else result, off)
+    if failure.status == 3:
+        path = os.path.join(here.home, 'refused')
+        remove(path)
+        write_new(path, json.dumps({'content': content[:64]}).encode('ascii'), 0o600)
+    raise failure
+
+def report(root, result, off=None):
+    """@returns whether the mirror has it"""
+    if off is not None:
+        result = dict(result, clockSeconds=int(round(off)))
+    body = json.dumps(result, sort_keys=True).encode('ascii')
+    try:
+        status, _, _, _ = ask_mirror(root, 'PUT', 'result', body, {'Content-Type': 'application/json'})
+        return status in (200, 204)
+    except Failure as failure:
+        say('the mirror was not told: %s' % failure)
+        return False
+
+# ------------------------------------------------------------------------------------------------- afterwards
+
+def finish(root, quiet):
+    """Tells FreePBX of an installed license as `fwconsole sa update` does, and the mirror how it went. What could not be done
+       stays to be done."""
+    path, mark = [os.path.join(home(root), name) for name in ('pending', 'restart')]
+    text = read_plain(path, 1 << 20)
+    if text is None:
+        return
+    result, failed = json.loads(text.decode('ascii')), []
+    if os.path.exists(mark):
+        result['restarted'], failed = restart(root)
+        result['info'] = info(root, quiet)
+        temporary = path + '.new'
+        remove(temporary)
+        write_new(temporary, json.dumps(result).encode('ascii'), 0o600)
+        os.rename(temporary, path)
+        remove(mark)
+    if enrolled(root) is None or report(root, result):
+        remove(path)
+    if failed:
+        raise Failure(1, 'the license is installed, but not restarted: %s' % ', '.join(failed), 'systemctl status %s' % failed[0])
+
+def restart(root):
+    names = ['httpd', 'apache2', 'php-fpm']
+    for folder in ('usr/lib/systemd/system', 'lib/systemd/system', 'etc/systemd/system'):
+        found = glob.glob(os.path.join(root, folder, 'php*-fpm.service'))
+        names += [os.path.basename(path)[:-len('.service')] for path in found]
+    done, failed = [], []
+    for unit in sorted(set(names)):
+        if command(['systemctl', 'is-active', '--quiet', unit])[0] == 0:
+            (done if command(['systemctl', 'restart', unit], seconds=120)[0] == 0 else failed).append(unit)
+    if done:
+        sys.stdout.write('restarted: %s\n' % ', '.join(done))
+    elif not failed:
+        say('no running web server was found: restart it yourself, so that FreePBX reads the license')
+    return done, failed
+
+def info(root, quiet):
+    """What FreePBX says of its license. @returns its exit status; None without fwconsole"""
+    status, output, _ = command(['fwconsole', 'sa', 'info'], seconds=120)
+    if status is None:
+        say('there is no fwconsole here')
+    elif not quiet:
+        deployment = deployment_of(root)
+        sys.stdout.write('fwconsole sa info:\n')
+        for line in output.decode('utf-8', 'replace').splitlines()[:200]:
+            sys.stdout.write('  %s\n' % printable(line).replace(deployment, '***'))
+    return status
+
+WORK = {
+    'capture': capture, 'enrol': enrol, 'key': key, 'install': install, 'fetch': fetch, 'finish': finish, 'put': put,
+    'opens': lambda root, path: sys.exit(0 if opens(root, path) is not None else 3),
+}
+
+def main(mode, root, arguments):
+    os.umask(0o077)
+    try:
+        WORK[mode](root or '/', *arguments)
+    except EnvironmentError as error:
+        space = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise Failure(5 if space else 1, '%s: %s' % (error.filename or 'a file', error.strerror or error), 'df -h' if space else 'see what is wrong there')
+    finally:
+        sys.stdout.flush()
+
+if __name__ == '__main__':
+    try:
+        main(sys.argv[1], sys.argv[2], sys.argv[3:])
+    except (ValueError, LookupError, TypeError) as error:  # their texts may quote what is secret
+        sys.stderr.write('gapferry-box: something is not as it must be (%s)\n  next: gapferry-box --help\n' % type(error).__name__)
+        sys.exit(1)
+    except Failure as failure:
+        sys.stderr.write('gapferry-box: %s\n  next: %s\n' % (failure, failure.step))
+        sys.exit(failure.status)

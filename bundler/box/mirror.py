@@ -1,0 +1,302 @@
+# What a box and the boxes' listener of its mirror say to each other: server/README.md#boxes of Gapferry. TLS is pinned to the
+# authority that enrolling brought; while enrolling there is none, and both sides prove that they know the code and that
+# they see the same certificate.
+import email.utils, hmac, socket, ssl
+try:
+    import http.client as http_client
+except ImportError:  # of python 2
+    import httplib as http_client
+
+CONNECT_SECONDS = 20
+IN_ALL_SECONDS = 180
+MAX_CLOCK_SECONDS = 300
+MAX_CERTIFICATE_BYTES = 16384
+MAX_SEALED_BYTES = 4 << 20
+MAX_INVENTORY_BYTES = 4 << 20
+PEM = re.compile(r'\A-----BEGIN CERTIFICATE-----\n[A-Za-z0-9+/=\n]+-----END CERTIFICATE-----\n?\Z')
+NOT_ENROLLED = Failure(4, 'this box is not enrolled at a mirror', 'gapferry-box enrol https://MIRROR:PORT --code CODE')
+BOX_NAME = re.compile(r'\A[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?\Z')
+OPENSSL_CONFIG = b'[req]\ndistinguished_name = name\nx509_extensions = box\n[name]\n[box]\nkeyUsage = critical, digitalSignature, keyAgreement\n'
+
+def own_folder(root):
+    return os.path.join(root, 'etc/gapferry')
+
+def own(root, name):
+    return os.path.join(own_folder(root), name)
+
+def parse_url(url):
+    found = re.match(r'\Ahttps://(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):([0-9]{1,5})/?\Z', url)
+    if not found:
+        raise Failure(2, '"%s" is not the boxes\' address of a mirror' % url, 'https://MIRROR:PORT, as boxes enrol on the mirror shows it')
+    return found.group(1).strip('[]').lower(), int(found.group(2))
+
+def as_address(text):
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            return socket.inet_pton(family, text.strip())
+        except (socket.error, ValueError):
+            pass
+    return None
+
+def is_named(certificate, host):
+    """Whether the certificate, as getpeercert() gives it, is for this host name or address."""
+    names = certificate.get('subjectAltName', ())
+    address = as_address(host)
+    if address:
+        return any(kind == 'IP Address' and as_address(name) == address for kind, name in names)
+    return any(kind == 'DNS' and name.lower() == host for kind, name in names)
+
+class Connection(object):
+    """One request. @param own  the folder with authority.pem, box.pem and box.key; None: whoever answers is only looked at"""
+    def __init__(self, url, own=None):
+        self.host, port = parse_url(url)
+        context = ssl.SSLContext(getattr(ssl, 'PROTOCOL_TLS_CLIENT', ssl.PROTOCOL_SSLv23))
+        if hasattr(context, 'check_hostname'):
+            context.check_hostname = False  # below, as no python 2.7 of CentOS 7 is sure to have it
+        for name in ('OP_NO_SSLv2', 'OP_NO_SSLv3', 'OP_NO_TLSv1', 'OP_NO_TLSv1_1'):
+            context.options |= getattr(ssl, name, 0)
+        context.verify_mode = ssl.CERT_REQUIRED if own else ssl.CERT_NONE
+        if own:
+            context.load_verify_locations(os.path.join(own, 'authority.pem'))
+            context.load_cert_chain(os.path.join(own, 'box.pem'), os.path.join(own, 'box.key'))
+        plain = socket.create_connection((self.host, port), CONNECT_SECONDS)
+        is_name = as_address(self.host) is None and getattr(ssl, 'HAS_SNI', False)
+        self.tls = context.wrap_socket(plain, server_hostname=self.host if is_name else None)
+        self.certificate = self.tls.getpeercert(True)
+        if own and not is_named(self.tls.getpeercert(), self.host):
+            names = ', '.join(name.strip() for _, name in self.tls.getpeercert().get('subjectAltName', ()))
+            raise Failure(3, 'the mirror\'s certificate is for %s, not for %s' % (names or 'nothing', self.host),
+                          'name it under boxes: hosts: in mirror.yaml, and start the mirror again')
+        self.http = http_client.HTTPConnection(self.host, port)
+        self.http.sock = self.tls
+
+    def ask(self, method, path, body=None, headers=None, limit=1 << 16):
+        """@returns status, headers, bytes"""
+        self.http.request(method, path, body, dict(headers or {}, Connection='close'))
+        answer = self.http.getresponse()
+        data = answer.read(limit + 1)
+        if len(data) > limit:
+            raise Failure(3, 'the mirror\'s answer has more than %d bytes' % limit, 'see what answers at that address')
+        self.http.close()
+        return answer.status, answer, data
+
+def seconds_off(answer):
+    """How far the mirror's clock is ahead of this box's; None where it does not tell."""
+    parsed = email.utils.parsedate_tz(answer.getheader('Date') or '')
+    return None if parsed is None else email.utils.mktime_tz(parsed) - time.time()
+
+def clock_problem(off):
+    if off is None or abs(off) <= MAX_CLOCK_SECONDS:
+        return None
+    at = [time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(time.time() + plus)) for plus in (0, off)]
+    return 'the clocks differ by %s: it is %s here and %s at the mirror' % (as_span(abs(off)), at[0], at[1])
+
+def as_span(seconds):
+    for unit, name in ((86400, 'days'), (3600, 'hours'), (60, 'minutes')):
+        if seconds >= 2 * unit:
+            return '%d %s' % (seconds // unit, name)
+    return '%d seconds' % seconds
+
+def why_not(url, error, authority=None):
+    """The failure that stands behind one of TLS: looked for with a connection that believes nothing."""
+    step = 'see that the mirror serves, and that %s leads there' % url
+    try:
+        seen = Connection(url)
+        _, answer, _ = seen.ask('GET', '/')
+        problem = clock_problem(seconds_off(answer))
+    except (socket.error, http_client.HTTPException) as other:
+        return Failure(6, '%s: %s' % (url, other), step)
+    reason = authority and untrusted(authority, ssl.DER_cert_to_PEM_cert(seen.certificate))
+    if problem:
+        return Failure(3, problem + (' (%s)' % reason if reason else ''), 'set the clock that is wrong: date -u')
+    if reason:
+        return Failure(3, '%s: %s' % (url, reason), 'see what answers there; a mirror made anew has another authority: enrol again')
+    return Failure(6, '%s: %s' % (url, error), step)
+
+def untrusted(authority, certificate):
+    """Why the authority does not vouch for it; None where it does."""
+    status, output, errors = openssl(['verify', '-CAfile', authority], certificate.encode('ascii'))
+    code = re.search(r'error ([0-9]+) at', output.decode('ascii', 'replace') + errors)
+    if status == 0 and not code:
+        return None
+    return {'9': 'its certificate is not valid yet by the clock of this box',
+            '10': 'its certificate is no longer valid by the clock of this box',
+            }.get(code and code.group(1), 'its certificate is not of the authority that this box was enrolled with')
+
+def patiently(work):
+    """Ends what takes too long, whoever keeps it busy."""
+    def too_long(*_):
+        raise Failure(6, 'the mirror took more than %d seconds' % IN_ALL_SECONDS, 'try it again')
+    signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(IN_ALL_SECONDS)
+    try:
+        return work()
+    finally:
+        signal.alarm(0)
+
+def enrolled(root):
+    """(address of the mirror, name of the box); None where the box is not enrolled."""
+    text = read_plain(own(root, 'enrolled'), 4096)
+    if text is None:
+        return None
+    lines = dict(str(line).split(' ', 1) for line in text.decode('ascii').splitlines() if ' ' in line)
+    return lines.get('mirror', ''), lines.get('box', '')
+
+def ask_mirror(root, method, name, body=None, headers=None, limit=1 << 16):
+    """One request as this box. @param name  below /boxes/NAME/
+       @returns status, headers, bytes, seconds that the mirror's clock is ahead"""
+    found = enrolled(root)
+    if found is None:
+        raise NOT_ENROLLED
+    url, box = found
+    def work():
+        try:
+            connection = Connection(url, own_folder(root))
+            return connection.ask(method, '/boxes/%s/%s' % (box, name), body, headers, limit)
+        except (socket.error, http_client.HTTPException) as error:
+            raise why_not(url, error, own(root, 'authority.pem'))
+    status, answer, data = patiently(work)
+    off = seconds_off(answer)
+    problem = clock_problem(off)
+    if problem:
+        say(problem + ': set the one that is wrong')
+    return status, answer, data, off
+
+# ------------------------------------------------------------------------------------------------- enrol, key
+
+def keys_of(root):
+    private_folder(own_folder(root))
+    keys = Whole(own_folder(root), 'keys', [own_folder(root)])
+    keys.lock()
+    keys.recover()
+    return keys
+
+def new_key():
+    status, key, _ = openssl(['ecparam', '-name', 'prime256v1', '-genkey', '-noout'])
+    if status != 0:
+        raise Failure(1, 'openssl made no key', 'openssl ecparam -name prime256v1 -genkey')
+    return key
+
+def with_key(work, args):
+    """What `openssl req` makes of these, in PEM. @param work  a folder with box.key and a configuration"""
+    status, output, errors = openssl(['req', '-new', '-sha256', '-key', os.path.join(work, 'box.key'),
+                                      '-config', os.path.join(work, 'openssl.cnf')] + args)
+    if status != 0:
+        raise Failure(1, 'openssl made no request: %s' % errors.strip(), 'openssl version')
+    return output
+
+def work_folder(keys, key):
+    work = keys._beside(keys.journal)
+    os.mkdir(work, 0o700)
+    write_new(os.path.join(work, 'box.key'), key, 0o600)
+    write_new(os.path.join(work, 'openssl.cnf'), OPENSSL_CONFIG, 0o600)
+    return work
+
+def enrol(root, url, box):
+    code = os.environ.pop('GAPFERRY_CODE')
+    parse_url(url)
+    if not BOX_NAME.match(box):
+        raise Failure(2, '"%s" is no name of a box: letters, digits, ".", "_", "-"' % box, '--box NAME')
+    keys = keys_of(root)
+    key = new_key()
+    work = work_folder(keys, key)
+    try:
+        request = with_key(work, ['-subj', '/CN=' + box])
+        certificate, authority, off = patiently(lambda: exchange(url, box, code, request))
+        check_certificate(work, request, certificate, authority, url)
+    finally:
+        shutil.rmtree(work)
+    lines = 'mirror %s\nbox %s\n' % (url.rstrip('/'), box)
+    keys.replace([(own(root, 'box.key'), key, 0o600, None),
+                  (own(root, 'box.pem'), certificate, 0o644, None),
+                  (own(root, 'authority.pem'), authority, 0o644, None),
+                  (own(root, 'enrolled'), lines.encode('ascii'), 0o644, None)])
+    problem = clock_problem(off)
+    if problem:
+        say(problem + ': set the one that is wrong')
+    sys.stdout.write('enrolled as %s at %s\n' % (box, url.rstrip('/')))
+    sys.stdout.write('certificate: %s\n' % words_of(der_of(certificate)))
+
+def exchange(url, box, code, request):
+    """@returns certificate and authority, PEM, which only a mirror that knows the code can have sent, and seconds_off"""
+    secret = code.replace('-', '').upper().encode('ascii')
+    try:
+        connection = Connection(url)
+        own_proof = proof(secret, 'gapferry-enrol 1', box, digest_of(der_of(request, 'CERTIFICATE REQUEST')), digest_of(connection.certificate))
+        body = json.dumps({'name': box, 'request': request.decode('ascii'), 'proof': own_proof})
+        status, answer, data = connection.ask('POST', '/enrol', body, {'Content-Type': 'application/json'})
+    except (socket.error, http_client.HTTPException) as error:
+        raise why_not(url, error)
+    off = seconds_off(answer)
+    if status != 200:
+        problem = clock_problem(off)
+        raise Failure(3, 'the mirror does not accept this: the code is wrong, used or too old, or it is not for a box of the name "%s"%s' % (
+            box, '; ' + problem if problem else ''), 'on the mirror: gapferry-mirror boxes enrol %s' % box)
+    certificate, authority = parse_answer(data, secret)
+    return certificate, authority, off
+
+def proof(secret, *lines):
+    return hmac.new(secret, '\n'.join(lines).encode('ascii'), hashlib.sha256).hexdigest()
+
+def parse_answer(data, secret):
+    no_mirror = Failure(3, 'the answer is not by a mirror that knows this code: another machine may stand in between; nothing was kept',
+                        'compare the address with that on the mirror; ask for a new code')
+    try:
+        answer = json.loads(data.decode('ascii'))
+        given = [str(answer[name]) for name in ('certificate', 'authority', 'proof')]
+    except (ValueError, KeyError, TypeError):
+        raise no_mirror
+    pems = [pem.encode('ascii') for pem in given[:2] if len(pem) <= MAX_CERTIFICATE_BYTES and PEM.match(pem)]
+    if len(pems) != 2:
+        raise no_mirror
+    wanted = proof(secret, 'gapferry-enrolled 1', digest_of(der_of(pems[0])), digest_of(der_of(pems[1])))
+    if not is_same(wanted, given[2]):
+        raise no_mirror
+    return pems
+
+def is_same(one, other):
+    if len(one) != len(other):
+        return False
+    different = 0
+    for a, b in zip(bytearray(one.encode('ascii')), bytearray(other.encode('ascii', 'replace'))):
+        different |= a ^ b
+    return different == 0
+
+def der_of(pem, what='CERTIFICATE'):
+    text = pem.decode('ascii')
+    return base64.b64decode(text.split('-----BEGIN %s-----' % what)[1].split('-----END')[0].encode('ascii'))
+
+def check_certificate(work, request, certificate, authority, url):
+    """It is for our key, and the mirror takes it: shown by the connection that the box will make from now on."""
+    for name, data in (('box.pem', certificate), ('authority.pem', authority)):
+        write_new(os.path.join(work, name), data, 0o600)
+    public = [openssl([kind, '-noout', '-pubkey'], data)[1] for kind, data in (('x509', certificate), ('req', request))]
+    if public[0] != public[1]:
+        raise Failure(3, 'the mirror\'s answer is for another key: an old answer, or another box\'s; nothing was kept', 'ask for a new code')
+    try:
+        patiently(lambda: Connection(url, work).ask('GET', '/'))
+    except (socket.error, http_client.HTTPException) as error:
+        raise why_not(url, error, os.path.join(work, 'authority.pem'))
+
+def key(root, box):
+    """A key and a certificate by itself, for licenses where there is no mirror; what is there already is only shown."""
+    keys = keys_of(root)
+    certificate = read_plain(own(root, 'box.pem'), MAX_CERTIFICATE_BYTES)
+    if certificate is None or not os.path.exists(own(root, 'box.key')):
+        if not BOX_NAME.match(box):
+            raise Failure(2, '"%s" is no name of a box: letters, digits, ".", "_", "-"' % box, '--box NAME')
+        secret = new_key()
+        work = work_folder(keys, secret)
+        try:
+            certificate = with_key(work, ['-x509', '-days', '7300', '-subj', '/CN=' + box])
+        finally:
+            shutil.rmtree(work)
+        keys.replace([(own(root, 'box.key'), secret, 0o600, None), (own(root, 'box.pem'), certificate, 0o644, None)])
+    sys.stdout.write('certificate: %s\n' % words_of(der_of(certificate)))
+
+def put(root, name, path):
+    """Sends what is in a file: the inventory, as keep does. @returns the exit status"""
+    data = read_plain(path, MAX_INVENTORY_BYTES)
+    status, _, _, _ = ask_mirror(root, 'PUT', name, data or b'', {'Content-Type': 'application/octet-stream'})
+    if status not in (200, 204):
+        raise Failure(6, 'the mirror does not take the %s (%d)' % (name, status), 'gapferry-mirror boxes list, on the mirror')

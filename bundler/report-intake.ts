@@ -1,0 +1,113 @@
+/**
+ * What else a report brings: inventories of boxes, the keys that licenses are sealed for, numbers that another laptop used. The
+ * mirror's identity vouches for all of it; what a person said of a box by hand stays.
+ */
+import { isIssuedBy, parseAuthority, parseCertificate } from '../manifests/certificate.ts'
+import { GapferryError, isGapferryError } from '../manifests/errors.ts'
+import { parseInventory, type Inventory } from '../manifests/inventory.ts'
+import { readAttachment, type Report, type SignedReport } from '../manifests/report.ts'
+import type { Ledger } from '../storage/ledger.ts'
+import type { Fleet } from './config.ts'
+import { keepInventory, loadBoxes, siteOf, type KnownBox } from './inventories.ts'
+
+/** A mirror that says it has a number further ahead than this would use up a site's numbers. */
+const MAX_NUMBERS_AHEAD = 10_000
+
+/** What became of an inventory; `older`: the one that is here is newer; `absent`: it did not fit into the report. */
+export interface TakenInventory {
+  /** as the laptop knows the box */
+  box: string
+  /** where it was kept: name and digest, for the trail */
+  kept?: string
+  outcome: 'new' | 'replaced' | 'unchanged' | 'older' | 'absent' | 'refused'
+  /** of `refused` */
+  error?: GapferryError
+}
+
+/** Remembers what the site's accepted mirror says of its keys and boxes, and the highest number that it knows.
+ *  @returns a warning, where the report says what cannot be
+ *  @throws REPORT_INVALID where its certificates do not belong together; then nothing is kept */
+export function takeFacts(ledger: Ledger, report: Report, what: string): string | undefined {
+  const { site } = report
+  if (report.format > 1) {
+    const { authority, delivery } = certificatesOf(report, what)
+    const enrolled = report.enrolled.map(({ box, certificate, revoked }) => {
+      return { box, certificate: Buffer.from(certificate, 'base64'), isRevoked: revoked }
+    })
+    ledger.identities.keep(site, { authority, delivery, ...(report.level === 'full' && { enrolled }) })
+  }
+  const highest = Math.max(0, ...report.bundles.map(({ number }) => number))
+  const next = ledger.nextNumber(site)
+  if (highest < next) return undefined
+  if (highest - next > MAX_NUMBERS_AHEAD) {
+    return `${what}: it names bundle ${highest}, and this laptop's next is ${next}: where that is right, gapferry pack --number-above ${highest}`
+  }
+  ledger.keepAbove(site, highest)
+  return undefined
+}
+
+/** @throws REPORT_INVALID */
+function certificatesOf(report: Report, what: string): { authority: Buffer | null; delivery: Buffer | null } {
+  const [authority, delivery] = [report.authority, report.delivery].map((text) => text && Buffer.from(text, 'base64'))
+  try {
+    const issuer = authority ? parseAuthority(authority, `${what}: the authority`) : undefined
+    const issued = delivery ? parseCertificate(delivery, `${what}: the delivery certificate`) : undefined
+    if (issued === undefined || (issuer !== undefined && isIssuedBy(issued, issuer) && !issued.ca)) {
+      return { authority: authority || null, delivery: delivery || null }
+    }
+  } catch (error) {
+    if (!isGapferryError(error, 'CERTIFICATE_INVALID')) throw error
+    throw new GapferryError('REPORT_INVALID', error.message, { cause: error })
+  }
+  throw new GapferryError('REPORT_INVALID', `${what}: its delivery certificate is not of its authority`)
+}
+
+/** Keeps the inventories that came with a report of level `full`, each for itself. A box that is known under another name (a second
+ *  one of its host name) keeps it, and its group.
+ *  @throws INVENTORY_INVALID where what the laptop has was changed */
+export function takeInventories(fleet: Fleet, signed: SignedReport, what: string, nowMs: number): TakenInventory[] {
+  const { level, inventories, site } = signed.report
+  if (level !== 'full' || inventories.length === 0) return []
+  const known = loadBoxes(fleet, site)
+  const addedAt = `${new Date(nowMs).toISOString().slice(0, 19)}Z`
+  return inventories.map((one) => {
+    try {
+      const bytes = readAttachment(signed, one, what)
+      if (bytes === undefined) return { box: one.box, outcome: 'absent' }
+      const inventory = parseInventory(bytes, `${what}: ${one.box}`)
+      return keepOne(fleet, site, { name: one.box, bytes, inventory, known, addedAt })
+    } catch (error) {
+      if (isGapferryError(error, 'INVENTORY_OLDER')) return { box: one.box, outcome: 'older' }
+      if (!isGapferryError(error)) throw error
+      return { box: one.box, outcome: 'refused', error: explained(error, one.box, site) }
+    }
+  })
+}
+
+function keepOne(
+  fleet: Fleet,
+  site: string,
+  offered: { name: string; bytes: Buffer; inventory: Inventory; known: readonly KnownBox[]; addedAt: string },
+): TakenInventory {
+  const { bytes, inventory, known, addedAt } = offered
+  const { machine } = inventory
+  const same = machine === undefined ? undefined : known.find((box) => box.inventory.machine === machine)
+  const box = same ?? known.find(({ name }) => name === offered.name)
+  const name = box?.name ?? offered.name
+  if (box?.inventory.digest === inventory.digest) return { box: name, outcome: 'unchanged' }
+  const byHand = box?.isByHand === true && box.group !== undefined ? { group: box.group } : {}
+  const choice = { addedAt, isReported: true, ...byHand }
+  const outcome = keepInventory(fleet, siteOf(fleet, site), { name, bytes, inventory, choice, isForced: false })
+  return { box: name, outcome, kept: `${name} ${inventory.digest}` }
+}
+
+/** With reports nobody names a file, so the way out is another one. */
+function explained(error: GapferryError, box: string, site: string): GapferryError {
+  const hints: Record<string, string> = {
+    BOX_CONFLICT: `a new machine in its place: gapferry inventory remove ${box} --site ${site}, then add the report again`,
+    BOX_UNGROUPED: 'say in gapferry.yaml which group takes it (boxes), then add the report again',
+  }
+  const hint = hints[error.code] ?? error.hint
+  const message = `the inventory of ${box} in the report: ${error.message}`
+  return new GapferryError(error.code, message, { cause: error, ...(hint === undefined ? {} : { hint }) })
+}
