@@ -2,7 +2,7 @@
  *  Each call of the system in turn: test/slow/apply-points.test.ts. */
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdirSync } from 'node:fs'
+import { mkdirSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { fingerprintWords } from '../../manifests/words.ts'
@@ -67,11 +67,14 @@ t.test(`killed at random moments (GAPFERRY_SEED=${SEED})`, async (t) => {
     t.strictSame(servedBy(join(at, 'root')), after)
     execFileSync('rm', ['-rf', at])
   }
-  must(
-    await run('dash', [GAPFERRY_BOX, 'uninstall', '--root', box.root], { env: { PATH: `${box.path}:/usr/bin:/bin` } }),
-  )
+  must(await apply(template, sticks[1]!))
+  must(await run('dash', [GAPFERRY_BOX, 'uninstall', '--root', box.root], { env: envOf(template) }))
   const left = Object.entries(box.everything()).filter(([path]) => !/^(?:etc|var\/lib)\/gapferry\b/.test(path))
   t.strictSame(Object.fromEntries(left), pristine)
+  t.strictSame(readdirSync(join(box.root, 'etc/gapferry')).sort(), ['root.json', 'state.json'])
+  t.match(await apply(template, sticks[0]!), { status: 3, stderr: /\[ROLE_ROLLBACK\]/ }, 'known after uninstall, too')
+  const again = await apply(template, sticks[1]!)
+  t.equal(again.status, 0, report(again))
 })
 
 function isSame(one: unknown, other: unknown): boolean {

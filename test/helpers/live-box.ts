@@ -24,6 +24,7 @@ const SETUP = `set -e
 mount --make-rprivate /
 mount --bind "$1/etc" /etc
 mount --bind "$1/var/lib" /var/lib
+mount --bind "$1/usr/local/sbin" /usr/local/sbin
 hostname "$2"
 while node=$(command -v node); do mount --bind /dev/null "$node"; done
 /usr/bin/python3 -c 'import fcntl, socket, struct

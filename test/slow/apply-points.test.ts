@@ -45,7 +45,21 @@ for (const [name, first] of [
     const attempt = async (t: Test, inject: string): Promise<void> => {
       const box = join(dir, `box-${copies++}`)
       copy(template, box)
-      const tracer = ['strace', '-qq', '-o', '/dev/null', '-e', `trace=${CALLS.join(',')}`, '-e', `inject=${inject}`]
+      // strace ends itself as its child was ended, and would look like a test that was killed
+      const tracer = [
+        'sh',
+        '-c',
+        '"$@"; exit $?',
+        'sh',
+        'strace',
+        '-qq',
+        '-o',
+        '/dev/null',
+        '-e',
+        `trace=${CALLS.join(',')}`,
+        '-e',
+        `inject=${inject}`,
+      ]
       await applyAll(box, [run], { nowMs: NOW, tracer })
       const served = JSON.stringify(servedBy(box))
       t.ok(
