@@ -160,7 +160,7 @@ class PullRun {
     } finally {
       grant.end()
       this.#active.delete(nameOf(one))
-      step.note(this.#noteOf())
+      this.#note(step)
     }
   }
 
@@ -175,7 +175,7 @@ class PullRun {
       shownBytes += change
       step.add(change)
       active.cameBytes += bytes
-      step.note(this.#noteOf())
+      this.#note(step)
       if (isFromEarlier || bytes < 0) return
       cameBytes += bytes
       this.fetched.bytes += bytes
@@ -186,12 +186,13 @@ class PullRun {
   }
 
   /** The largest file that is under way, and how many others. */
-  #noteOf(): string {
+  #note(step: ProgressStep): void {
     const [first, ...others] = [...this.#active].toSorted(([, a], [, b]) => b.bytes - a.bytes)
-    if (first === undefined) return ''
+    if (first === undefined) return step.note('')
     const [name, { cameBytes, bytes }] = first
-    const share = bytes === 0 ? formatBytes(cameBytes) : `${Math.floor((cameBytes / bytes) * 100)}%`
-    return `${name} ${share}${others.length === 0 ? '' : `, ${others.length} more`}`
+    const more = others.length === 0 ? '' : `, ${others.length} more`
+    if (bytes === 0) step.note(`${name} ${formatBytes(cameBytes)}${more}`)
+    else step.note(`${name}${more}`, cameBytes / bytes)
   }
 
   async #fetchOne(one: Download, maxBytes: number, signal: AbortSignal, onBytes: OnBytes): Promise<void> {
