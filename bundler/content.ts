@@ -11,6 +11,8 @@ import { ownEntry, type GroupContent, type RepositoryContent } from './compose.t
 import { moduleEntries, type ModuleContentSources } from './modules/module-content.ts'
 import type { FetchedBlob } from './fetched.ts'
 import type { PlannedGroup, PlannedPackage, PlannedRepository } from './plan.ts'
+import { BOX_TOOL_PATH, boxTool } from './box/tool.ts'
+import { SETUP_PATH, setupText } from './box/setup-text.ts'
 import { composeRepodata, packagePath } from './yum/repodata.ts'
 
 export interface ContentSources extends ModuleContentSources {
@@ -34,7 +36,7 @@ export async function groupContent(group: PlannedGroup, sources: ContentSources)
     }
     if (group.modules !== undefined) addAll(entries, await moduleEntries(group.modules, sources, batch))
     addAll(entries, fileEntries(group, sources))
-    addAll(entries, boxEntries(group, sources, batch))
+    addAll(entries, boxEntries(group, entries, sources, batch))
     await batch.commit()
   } catch (error) {
     batch.discard()
@@ -125,12 +127,19 @@ function fileEntries(group: PlannedGroup, sources: ContentSources): Map<TreePath
 }
 
 /** What a box needs to point itself here, the `.repo` file and the keys it names; and what its update was planned to be. */
-function boxEntries(group: PlannedGroup, sources: ContentSources, batch: BlobBatch): Map<TreePath, TreeEntry> {
+function boxEntries(
+  group: PlannedGroup,
+  inTree: ReadonlyMap<TreePath, TreeEntry>,
+  sources: ContentSources,
+  batch: BlobBatch,
+): Map<TreePath, TreeEntry> {
   const entries = new Map<TreePath, TreeEntry>()
-  const add = (path: string, text: string, type: string): void => {
+  const add = (path: string, text: string | Buffer, type: string): void => {
     const about = { modified: Math.floor(sources.nowMs / 1000), type, kind: 'pointer' as const }
     entries.set(parseTreePath(path, group.name), ownEntry(batch, Buffer.from(text), about))
   }
+  add(BOX_TOOL_PATH, boxTool(), 'text/plain')
+  add(SETUP_PATH, setupText(group, [...inTree.keys()]), 'text/plain')
   add('keys/site.asc', sources.siteKey, 'application/pgp-keys')
   if (group.yum.length > 0) add(`gapferry-${group.name}.repo`, repoFile(group), 'text/plain')
   for (const repo of group.yum) {

@@ -9,10 +9,11 @@ import { parseTimestamp } from '../manifests/metadata.ts'
 import type { Surroundings } from '../manifests/program.ts'
 import { parseSiteFacts } from '../manifests/site.ts'
 import { isTreeTarget, parseTree } from '../manifests/tree.ts'
-import { fingerprintWords } from '../manifests/words.ts'
+import { fingerprintWords, siteKeyWords } from '../manifests/words.ts'
 import type { AuditWhat } from '../storage/audit.ts'
 import type { SignedBundle } from '../storage/ledger.ts'
 import { appendDone, auditedOnLaptop } from './audit.ts'
+import { boxTool, boxToolDigests } from './box/tool.ts'
 import { composeBundle, type ComposedBundle, type Laptop } from './carry.ts'
 import { siteSecrets } from './keys/key-secrets.ts'
 import { loadSite, unlockSite, type SiteSigner } from './keys/keys.ts'
@@ -98,14 +99,19 @@ async function packSite(
       (step ??= laptop.progress.step(`pack ${site.name}`, totalBytes)).add(bytes)
     // A stick that was packed with --full stays one.
     const orElse = options.isRepair === true && leftOut !== null ? { wantedElse: signed.wanted } : {}
-    const parts = { ...partsToPack(laptop, around, composed, roots), ...howToPack(options), ...orElse, onProgress }
+    const parts = {
+      ...partsToPack(laptop, around, composed, { roots, siteKeyArmored }),
+      ...howToPack(options),
+      ...orElse,
+      onProgress,
+    }
     const {
       files,
       wanted: carried,
       ...more
     } = await auditedOnLaptop(laptop.ledger, around, asked, () => pack(parts), done)
     return {
-      ...describePacked(composed, roots),
+      ...describePacked(composed, { roots, siteKeyArmored }),
       site: site.name,
       files: files.map(placed),
       carriedBytes: [...carried.values()].reduce((total, bytes) => total + bytes, 0),
@@ -119,6 +125,8 @@ async function packSite(
   }
 }
 
+type SiteRoots = Pick<ReturnType<typeof loadSite>, 'roots' | 'siteKeyArmored'>
+
 function howToPack(options: DeliverOptions): Pick<PackOptions, 'toDir' | 'isRepair' | 'partSizeBytes'> {
   return {
     toDir: options.toDir,
@@ -131,7 +139,7 @@ function partsToPack(
   laptop: Laptop,
   around: Surroundings,
   composed: ComposedBundle,
-  roots: Buffer[],
+  { roots, siteKeyArmored }: SiteRoots,
 ): Omit<PackOptions, 'toDir'> {
   const { bundle, documents, wanted } = composed
   const { site, number, metadata } = bundle
@@ -151,11 +159,12 @@ function partsToPack(
     trees: documents,
     blobs: laptop.store,
     rootFile: roots[0]!,
+    boxTool: boxTool(),
     verifyPy: readFileSync(new URL('./verify.py', import.meta.url)),
     signal: laptop.signal,
     // As a mirror will judge it: nobody shall drive for hours with a stick that is refused there.
     verify: (file) => verifyPart(file, judge),
-    slip: (files) => renderSlip(slipContent(composed, around, roots), files),
+    slip: (files) => renderSlip(slipContent(composed, around, { roots, siteKeyArmored }), files),
   }
 }
 
@@ -165,7 +174,11 @@ function nothingSigned(site: string): GapferryError {
   })
 }
 
-function slipContent({ bundle, documents }: ComposedBundle, around: Surroundings, roots: Buffer[]): SlipContent {
+function slipContent(
+  { bundle, documents }: ComposedBundle,
+  around: Surroundings,
+  { roots, siteKeyArmored }: SiteRoots,
+): SlipContent {
   const { site, number, createdAtMs, metadata, trees } = bundle
   const document = (target: string): Buffer => documents.get(trees.get(target)!)!
   const { expiresAtMs } = parseTimestamp(metadata.get('timestamp.json')!, 'timestamp.json')
@@ -178,16 +191,19 @@ function slipContent({ bundle, documents }: ComposedBundle, around: Surroundings
     facts: parseSiteFacts(document('site')),
     trees: [...trees.keys()].filter(isTreeTarget).map((name) => parseTree(document(name), name)),
     fingerprint: fingerprintWords(roots[0]!),
+    siteKey: siteKeyWords(siteKeyArmored),
+    tool: boxToolDigests(),
   }
 }
 
 function describePacked(
   { bundle, isNew, paths }: ComposedBundle,
-  roots: Buffer[],
+  { roots, siteKeyArmored }: SiteRoots,
 ): Omit<PackedBundle, 'site' | 'files' | 'carriedBytes' | 'leftOut' | 'isPastCache' | 'absent'> {
   const { number, createdAtMs } = bundle
   const { expiresAtMs } = parseTimestamp(bundle.metadata.get('timestamp.json')!, 'timestamp.json')
-  return { number, isNew, createdAtMs, expiresAtMs, paths, fingerprint: fingerprintWords(roots[0]!) }
+  const words = { fingerprint: fingerprintWords(roots[0]!), siteKey: siteKeyWords(siteKeyArmored) }
+  return { number, isNew, createdAtMs, expiresAtMs, paths, ...words, boxTool: boxToolDigests() }
 }
 
 /** Which bundle, by the digest that tells its state, and which keys signed it. */

@@ -19,6 +19,7 @@ import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import { withCode } from '../manifests/system-error.ts'
 import type { BlobStore } from '../storage/blobs.ts'
 import { noticeShortSpace, removeAfter, removeFile, replaceFile, syncFolder, writeAll } from '../storage/durable.ts'
+import { BOX_TOOL_NAME } from './box/tool.ts'
 import { mendPart, partsThere } from './mend.ts'
 import { composePart } from './part-bytes.ts'
 import { badMedium, digestOf, judged, readBack, type Judge } from './read-back.ts'
@@ -36,6 +37,8 @@ export interface PackOptions extends BundleContent {
   /** for inspection, beside the parts; never trusted */
   rootFile: Buffer
   verifyPy: Buffer
+  /** gapferry-box */
+  boxTool: Buffer
   /** judges a part before it gets its name */
   verify: Judge
   /** for people, beside the parts */
@@ -70,7 +73,7 @@ export interface PackResult {
 }
 
 const AHEAD_BYTES = 32 * 1024 * 1024
-const OTHER_FILES = ['root.json', 'verify.py']
+const OTHER_FILES = ['root.json', 'verify.py', BOX_TOOL_NAME]
 /** One file of a few bytes takes a block, on a stick as much as this. */
 const SMALL_FILE_BYTES = 32 * 1024
 
@@ -185,10 +188,11 @@ class Run {
   }
 
   writeOthers(isWhole: boolean): void {
-    const { slip, site, number, rootFile, verifyPy } = this.#options
+    const { slip, site, number, rootFile, verifyPy, boxTool } = this.#options
     if (slip !== undefined && isWhole) replaceFile(join(this.#folder, slipName(site, number)), slip(this.files))
     replaceFile(join(this.#folder, 'root.json'), rootFile)
     replaceFile(join(this.#folder, 'verify.py'), verifyPy, 0o755)
+    replaceFile(join(this.#folder, BOX_TOOL_NAME), boxTool, 0o755)
   }
 
   /** @returns the digest of the part when a file of its name holds exactly its bytes */

@@ -22,6 +22,7 @@ export const GAPFERRY: ProgramShape = {
       names: ['license'],
       load: async () => (await import('./licenses/license-commands.ts')).addLicenseCommands,
     },
+    { names: ['box'], load: async () => (await import('./box-command.ts')).addBoxCommand },
     { names: ['report'], load: async () => (await import('./report-command.ts')).addReportCommands },
     { names: ['store'], load: async () => (await import('./store-commands.ts')).addStoreCommands },
     { names: ['audit'], load: async () => (await import('./audit-command.ts')).addAuditCommands },

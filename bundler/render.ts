@@ -6,6 +6,7 @@ import { formatBytes, formatTable, formatTime, plural, shortList } from '../mani
 import { redact } from '../manifests/errors.ts'
 import { parseNevra } from '../manifests/rpm-version.ts'
 import { filesOf } from './downloads.ts'
+import type { ToolDigests } from './box/tool.ts'
 import type { PullResult } from './pull.ts'
 import type { KindSum } from './spending.ts'
 import type { Plan, PlannedGroup, PlannedPackage, PlannedRepository } from './plan.ts'
@@ -221,6 +222,9 @@ export interface PackedBundle {
   leftOut: LeftOut | null
   paths: number
   fingerprint: string
+  /** words of site.asc */
+  siteKey: string
+  boxTool: ToolDigests
 }
 
 export function renderPacked(bundle: PackedBundle): string {
@@ -240,6 +244,8 @@ export function renderPacked(bundle: PackedBundle): string {
     ...(bundle.leftOut === null ? [] : [leftOutText(bundle.leftOut)]),
     formatTable(rows, { indent: '  ', right: [1] }),
     `root fingerprint: ${bundle.fingerprint}`,
+    `site key, for gapferry-box setup: ${bundle.siteKey}`,
+    `gapferry-box: ${bundle.boxTool.words}`,
     ...(bundle.absent.length === 0 ? [] : [`not on this stick, so not mended: ${bundle.absent.join(', ')}`]),
     readBackNote(bundle),
   ].join('\n')

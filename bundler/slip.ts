@@ -6,6 +6,7 @@ import { partName } from '../manifests/bundle.ts'
 import { formatBytes, formatTable, formatTime, plural } from '../manifests/console.ts'
 import type { SiteFacts } from '../manifests/site.ts'
 import type { Tree, TreeEntry } from '../manifests/tree.ts'
+import type { ToolDigests } from './box/tool.ts'
 import type { PackedFile } from './pack.ts'
 
 export interface SlipContent {
@@ -19,6 +20,9 @@ export interface SlipContent {
   trees: Tree[]
   /** twelve words */
   fingerprint: string
+  /** twelve words of site.asc */
+  siteKey: string
+  tool: ToolDigests
 }
 
 const WORDS_PER_LINE = 4
@@ -64,6 +68,13 @@ export function renderSlip(content: SlipContent, files: readonly PackedFile[]): 
     'Compare the twelve words with those that "gapferry-mirror status" shows at the',
     'site. This paper is signed by nobody: what counts is what the mirror verifies.',
     'At the mirror: gapferry-mirror import DIR, where DIR is the mounted stick.',
+    '',
+    'the site key: "gapferry-box setup" on a box asks for these words',
+    ...wordLines(content.siteKey),
+    '',
+    'gapferry-box on the stick; the box knows by "sha256sum gapferry-box"',
+    ...digestLines(content.tool.sha256),
+    ...wordLines(content.tool.words),
   ]
   return Buffer.from(`${lines.map((line) => line.trimEnd()).join('\n')}\n`)
 }
@@ -91,8 +102,12 @@ function kindRows(entries: Tree['entries']): string[][] {
 }
 
 function partLines({ name, bytes, sha256 }: PackedFile): string[] {
+  return [`  ${name}  ${bytes} bytes`, ...digestLines(sha256)]
+}
+
+function digestLines(sha256: string): string[] {
   const groups = sha256.match(new RegExp(`.{${DIGITS_PER_GROUP}}`, 'g')) ?? []
-  return [`  ${name}  ${bytes} bytes`, `    ${groups.slice(0, 4).join(' ')}`, `    ${groups.slice(4).join(' ')}`]
+  return [`    ${groups.slice(0, 4).join(' ')}`, `    ${groups.slice(4).join(' ')}`]
 }
 
 function wordLines(words: string): string[] {

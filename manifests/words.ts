@@ -11,6 +11,9 @@ import { GapferryError } from './errors.ts'
 const FINGERPRINT_BYTES = 16
 const FINGERPRINT_WORDS = 12
 const STATE_WORDS = 6
+/** As gapferry-box reads it, too. */
+const KEY_BLOCK =
+  /-----BEGIN PGP PUBLIC KEY BLOCK-----\n(?:[A-Za-z]+: [ -~]*\n)*\n(?:[A-Za-z0-9+/]{1,76}={0,2}\n)+(?:=[A-Za-z0-9+/]{4}\n)?-----END PGP PUBLIC KEY BLOCK-----\n+/g
 const BITS_PER_WORD = 11n
 const MAX_TYPED_LENGTH = 1000
 const known = new Set(wordlist)
@@ -18,6 +21,28 @@ const known = new Set(wordlist)
 /** The fingerprint of a file (in practice: of a site's root file), twelve lower-case words with one space between. */
 export function fingerprintWords(bytes: Uint8Array): string {
   return entropyToMnemonic(Buffer.from(sha256Of(bytes), 'hex').subarray(0, FINGERPRINT_BYTES), wordlist)
+}
+
+/** The words of the OpenPGP keys in a `site.asc`: of all their bytes without the armor, one key after the other, so that no
+ *  key can be put beside the others unseen. A box that is set up asks for them.
+ *  Rule: FORMAT.md#openpgp-keys
+ *  @throws KEY_INVALID for text that is anything but armored public keys */
+export function siteKeyWords(text: string): string {
+  const blocks = text.match(KEY_BLOCK) ?? []
+  if (blocks.length === 0 || blocks.join('') !== text)
+    throw new GapferryError('KEY_INVALID', 'site.asc: expected armored OpenPGP public keys and nothing else')
+  return fingerprintWords(Buffer.concat(blocks.map(withoutArmor)))
+}
+
+function withoutArmor(block: string): Buffer {
+  const lines = block.split('\n')
+  return Buffer.from(
+    lines
+      .slice(lines.indexOf('') + 1)
+      .filter((line) => /^[A-Za-z0-9+/]/.test(line))
+      .join(''),
+    'base64',
+  )
 }
 
 /** What a person typed, spelled as `fingerprintWords` spells it: case does not matter, nor what stands between the

@@ -120,6 +120,7 @@ export function renderStatus(status: SiteStatus, nowMs: number): string {
   rows.push(...boxRows(boxes, nowMs))
   const lines = [...alarms, ...(alarms.length > 0 ? [''] : []), formatTable(rows)]
   if (origins.length > 0) lines.push('', formatTable(origins.map(originRow)))
+  lines.push(...siteKeyLines(origins))
   for (const group of withoutOrigin)
     lines.push('', `warning: group ${group} has no origin in mirror.yaml, so no box can reach it`)
   return lines.join('\n')
@@ -182,6 +183,16 @@ function originRow(origin: SiteStatus['origins'][number]): string[] {
   }
   if (role === null) return [group, url, 'nothing released yet', '']
   return [group, url, what[role], yum.length === 0 ? '' : `yum: ${yum.join(', ')}`, role === 'previous' ? '' : way]
+}
+
+/** They are one, but for a rotated key that not every group has released. */
+function siteKeyLines(origins: SiteStatus['origins']): string[] {
+  const groups = Map.groupBy(origins, ({ siteKey }) => siteKey)
+  return [...groups].flatMap(([words, of]) => {
+    if (words === null) return []
+    const named = groups.size === 1 ? '' : ` of ${of.map(({ group }) => group).join(', ')}`
+    return ['', `site key${named}, for gapferry-box setup:`, `  ${words}`]
+  })
 }
 
 function goal(content: number | null): string {

@@ -5,14 +5,18 @@
 import { statfsSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { parseSiteFacts, type SiteFacts } from '../manifests/site.ts'
-import { fingerprintWords } from '../manifests/words.ts'
+import { fingerprintWords, siteKeyWords } from '../manifests/words.ts'
 import type { BundleRow, Catalog } from '../storage/catalog.ts'
 import { missingBytes, missingPaths, readLicenses, readTrees } from '../storage/completeness.ts'
 import type { Releases, ServedGroup, ServedTree } from '../storage/releases.ts'
-import type { TreeRole } from '../manifests/tree.ts'
+import { isGapferryError } from '../manifests/errors.ts'
+import type { TreePath } from '../manifests/path.ts'
+import type { Tree, TreeRole } from '../manifests/tree.ts'
 import { boxSummary } from './boxes.ts'
 import { listenerUrl, type MirrorConfig, type OriginListener } from './config.ts'
 import type { MirrorStore, ReadOnlyStore } from './store.ts'
+
+const MAX_SITE_KEY_BYTES = 65_536
 
 /** What an operator must hear; its name is stable. DATABASE_DAMAGED: the mirror is read-only. GROUP_UNVERIFIED: a group is not
  *  served. ACCEPTED_EXPIRED: what is served was past its end when it was imported. */
@@ -46,6 +50,8 @@ export interface OriginStatus {
   group: string
   /** where boxes reach it */
   url: string
+  /** words of keys/site.asc as it is served, which a box asks for that is set up; null: none is there */
+  siteKey: string | null
   /** it answers under the vendor's names, too */
   vendorNames: boolean
   /** ids of the yum repositories below `yum/` */
@@ -77,7 +83,7 @@ export interface BundleStatus {
 }
 
 export function siteStatus(args: {
-  store: Pick<MirrorStore | ReadOnlyStore, 'dir' | 'site' | 'catalog' | 'releases'>
+  store: Pick<MirrorStore | ReadOnlyStore, 'dir' | 'site' | 'catalog' | 'releases' | 'blobs'>
   config: MirrorConfig
   nowMs: number
 }): SiteStatus {
@@ -99,6 +105,7 @@ export function siteStatus(args: {
       return {
         group: origin.group,
         url: listenerUrl(origin),
+        siteKey: released === null ? null : siteKeyOf(store.blobs, released.tree),
         vendorNames: origin.vendorNames === true,
         yum: [...(released?.tree.stamps.keys() ?? [])].sort(),
         bundle: released?.number ?? null,
@@ -110,6 +117,17 @@ export function siteStatus(args: {
     withoutOrigin: [...served.keys()].filter((group) => !configured.has(group)).sort(),
     boxes: boxesOf(store.dir),
     store: { path: store.dir, freeBytes: bavail * bsize, bundles: store.catalog.bundles().length },
+  }
+}
+
+function siteKeyOf(blobs: MirrorStore['blobs'], tree: Tree): string | null {
+  const entry = tree.entries.get('keys/site.asc' as TreePath)
+  if (entry === undefined) return null
+  try {
+    return siteKeyWords(blobs.read(entry.sha256, MAX_SITE_KEY_BYTES).toString('latin1'))
+  } catch (error) {
+    if (isGapferryError(error, 'BLOB_MISSING', 'BLOB_SIZE_MISMATCH', 'BLOB_DIGEST_MISMATCH', 'KEY_INVALID')) return null
+    throw error
   }
 }
 

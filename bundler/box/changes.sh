@@ -24,19 +24,28 @@ MARK='# gapferry-box:'
 BLOCK_BEGIN='# gapferry-box begin: lines up to the end are kept by gapferry-box'
 BLOCK_END='# gapferry-box end'
 FWCONSOLE_SECONDS=120
+MAX_SHOWN_LINES=300
 
 begin_changes() {
   [ "$(id -u)" = 0 ] || fail 2 'root alone can change this box' 'sudo gapferry-box …'
   CHANGED=0 DRY=${DRY:-0} CHANGES=$ROOT/etc/gapferry/changes
   refuse_while_held
   SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/gapferry-box.XXXXXX") || fail 5 'no room for temporary files'
-  trap 'rm -rf "$SCRATCH"' EXIT
+  trap end_changes EXIT
   trap 'exit 130' HUP INT TERM
   [ "$DRY" = 0 ] || return 0
   mkdir -p "$CHANGES" || fail 1 "$CHANGES: cannot be made"
   exec 9<"$CHANGES"
   ! have flock || flock -n 9 || fail 7 'another gapferry-box is at work' 'wait until it has ended'
+  SYNC_TAKES_FILES=$(sync --help 2>&1 | grep 'FILE') # coreutils 8.24; before that it would sync the whole system
+  find_database
   rm -rf "$CHANGES"/*.tmp "$CHANGES"/gone "$CHANGES"/*/record.new
+}
+
+# Where nothing was changed nothing of ours stays.
+end_changes() {
+  rm -rf "$SCRATCH"
+  [ "$DRY" = 1 ] || rmdir "$CHANGES" "$ROOT/etc/gapferry" 2>/dev/null || :
 }
 
 refuse_while_held() {
@@ -123,8 +132,10 @@ would() {
 }
 
 show_difference() {
-  [ -f "$ROOT$1" ] && [ ! -L "$ROOT$1" ] && [ -f "$SCRATCH/incoming" ] && have diff || return 0
-  diff "$ROOT$1" "$SCRATCH/incoming" | sed -n 's/^[<>]/    &/p' | tr -d '\000-\010\013-\037' | sed -e 's/^    </    -/' -e 's/^    >/    +/'
+  [ -f "$SCRATCH/incoming" ] && have diff && [ "$(wc -l <"$SCRATCH/incoming")" -lt "$MAX_SHOWN_LINES" ] || return 0
+  old=$ROOT$1
+  if [ ! -f "$old" ] || [ -L "$old" ]; then old=/dev/null; fi
+  diff "$old" "$SCRATCH/incoming" | sed -n 's/^[<>]/    &/p' | tr -d '\000-\010\013-\037' | sed -e 's/^    </    -/' -e 's/^    >/    +/'
 }
 
 # What stands at a path: absent, other (a folder, a device), or a kind and a digest
@@ -239,6 +250,10 @@ make_folders() {
 
 # durable PATH…: what was written survives a power cut
 durable() {
+  if [ -n "$SYNC_TAKES_FILES" ]; then
+    sync "$@"
+    return
+  fi
   python=$(any_python)
   if [ -n "$python" ]; then
     "$python" -c 'import os, sys
@@ -254,7 +269,7 @@ for name in sys.argv[1:]:
 # ---- settings of FreePBX, in hexadecimal: they may hold line ends and quotes
 
 change_setting() {
-  row=$(setting_row "$1")
+  row=$(known_row "$1")
   [ -n "$row" ] || return 0 # this FreePBX has no such setting
   value=$(printf '%s' "$2" | to_hex) default=${row#* }
   [ $# -lt 3 ] || default=$(printf '%s' "$3" | to_hex)
@@ -264,7 +279,7 @@ change_setting() {
   [ "$DRY" = 0 ] || return 0
   remember_setting "$1" "$value" "$default"
   durable "$CHANGES"
-  put_setting "$1" "$value" "$default" || fail 1 "setting $1: cannot be changed" 'fwconsole setting '"$1"'; then the same again'
+  put_setting "$1" "$value" "$default" "$row" || fail 1 "setting $1: cannot be changed" 'fwconsole setting '"$1"'; then the same again'
 }
 
 shown_setting() {
@@ -287,9 +302,9 @@ remember_setting() {
   fi
 }
 
-# put_setting KEY VALUE DEFAULT: FreePBX's own command for the value, as it tells whoever has to know; it takes no default
+# put_setting KEY VALUE DEFAULT ROW, as it is now: FreePBX's own command for the value, as it tells whoever has to know; it takes no default
 put_setting() {
-  now=$(setting_row "$1")
+  now=$4
   if [ "${now% *}" != "$2" ] && have fwconsole; then
     text=$(from_hex "$2" && printf .)
     unlocked waiting "$FWCONSOLE_SECONDS" fwconsole setting "$1" "${text%.}" >/dev/null 2>&1
@@ -302,6 +317,19 @@ put_setting() {
 
 sql_text() {
   if [ "$1" = - ]; then printf "''"; else printf "X'%s'" "$1"; fi
+}
+
+# read_settings KEY…: one question for all of them, which change_setting goes by
+read_settings() {
+  list=
+  for key in "$@"; do list="$list${list:+, }'$key'"; done
+  database "SELECT keyword, HEX(value), HEX(defaultval) FROM freepbx_settings WHERE keyword IN ($list);" | awk -F "$TAB" '
+    function word(text) { return text == "" || text == "NULL" ? "-" : toupper(text) }
+    { print $1 " " word($2) " " word($3) }' >"$SCRATCH/rows"
+}
+
+known_row() {
+  if [ -e "$SCRATCH/rows" ]; then sed -n "s/^$1 //p" "$SCRATCH/rows"; else setting_row "$1"; fi
 }
 
 # "VALUE DEFAULT", of which nothing is "-"; empty where there is no such setting
@@ -327,7 +355,7 @@ from_hex() {
 # ---- the way back
 
 undo_changes() {
-  forced=${1:-} left=0
+  forced=${1:-} left=0 UNDONE=0 tool_entry=
   entries=
   for folder in "$CHANGES"/[0-9][0-9][0-9][0-9]; do
     [ ! -d "$folder" ] || entries="$folder$NEWLINE$entries"
@@ -338,20 +366,25 @@ undo_changes() {
   set -- $entries
   IFS=$spaces
   for entry in "$@"; do
+    UNDONE=$((UNDONE + 1))
     undo_entry && forget_entry
   done
+  # what stays behind is taken care of by the tool, as long as there is one
+  entry=$tool_entry
+  [ "$left" != 0 ] || [ -z "$entry" ] || { name=$TOOL_PATH && undo_file && forget_entry; }
   [ "$left" = 0 ]
 }
 
 forget_entry() {
   [ "$DRY" = 0 ] || return 0
-  [ ! -d "$ROOT${name%/*}" ] || durable "$ROOT${name%/*}"
+  case $name in /*) [ ! -d "$ROOT${name%/*}" ] || durable "$ROOT${name%/*}" ;; esac
   mv "$entry" "$CHANGES/gone" && rm -rf "$CHANGES/gone"
 }
 
 # status 1: its entry stays
 undo_entry() {
   name=$(sed -n '1s/^[a-z]* //p' "$entry/record")
+  [ "$name" != "$TOOL_PATH" ] || { tool_entry=$entry && return 1; }
   case $(sed -n '1s/ .*//p' "$entry/record") in
   file) undo_file ;;
   setting) undo_setting ;;
@@ -371,8 +404,6 @@ undo_file() {
   before=$(sed -n 's/^before //p' "$entry/record")
   original=$entry/before.${before%% *}
   [ "$DRY" = 1 ] || rm -f "$ROOT$name$NEW_ENDING"
-  # what stays behind is taken care of by the tool, as long as there is one
-  [ "$name" != "$TOOL_PATH" ] || [ "$left" = 0 ] || return 1
   if [ "$forced" != force ] && ! is_ours "$entry" "$state"; then
     undo_block
     return
@@ -426,7 +457,7 @@ undo_setting() {
   fi
   printf '%s setting %s: %s\n' "$(would restore)" "$name" "$(shown_setting "$row" "${before% *}" "${before#* }")"
   [ "$DRY" = 0 ] || return 0
-  put_setting "$name" "${before% *}" "${before#* }" || leave "setting $name" 'cannot be changed'
+  put_setting "$name" "${before% *}" "${before#* }" "$row" || leave "setting $name" 'cannot be changed'
 }
 
 # is_setting_ours FIELD TEXT: of the record's lines, 2 the value, 3 the default

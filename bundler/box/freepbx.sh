@@ -75,12 +75,16 @@ database_rows() {
 
 # database SQL [OPTION]: rows of FreePBX's database, tab separated, as mysql escapes them; nothing where it cannot be read
 database() {
-  user=$(php_setting AMPDBUSER) && name=$(php_setting AMPDBNAME)
-  have mysql && [ -n "$user" ] || return 0
-  host=$(php_setting AMPDBHOST)
+  [ -n "${DATABASE_USER+known}" ] || find_database
+  have mysql && [ -n "$DATABASE_USER" ] || return 0
   sql=$1 && shift
-  MYSQL_PWD=$(php_setting AMPDBPASS) within mysql --batch --skip-column-names --connect-timeout=3 \
-    --host="${host:-localhost}" --user="$user" "${name:-asterisk}" --execute="$sql" "$@" 2>/dev/null
+  MYSQL_PWD=$DATABASE_PASSWORD within mysql --batch --skip-column-names --connect-timeout=3 \
+    --host="${DATABASE_HOST:-localhost}" --user="$DATABASE_USER" "${DATABASE_NAME:-asterisk}" --execute="$sql" "$@" 2>/dev/null
+}
+
+find_database() {
+  DATABASE_USER=$(php_setting AMPDBUSER) DATABASE_PASSWORD=$(php_setting AMPDBPASS)
+  DATABASE_HOST=$(php_setting AMPDBHOST) DATABASE_NAME=$(php_setting AMPDBNAME)
 }
 
 php_setting() {

@@ -27,6 +27,10 @@ main() {
   case ${1:-} in
   inventory) shift && inventory "$@" ;;
   parity) shift && parity "$@" ;;
+  setup) shift && setup "$@" ;;
+  keep) shift && keep "$@" ;;
+  hold) shift && hold "$@" ;;
+  uninstall) shift && uninstall "$@" ;;
   apply) shift && apply "$@" ;;
   capture) shift && capture "$@" ;;
   enrol) shift && enrol "$@" ;;
@@ -47,6 +51,12 @@ Usage: gapferry-box COMMAND [OPTIONS]
   parity [ORIGIN]    would an update from the mirror do what was planned? Installs nothing;
                      writes the result to standard output, exit status 1 where it differs
                      (ORIGIN: scheme, host and port; default: as in the repository files)
+  setup ORIGIN       let this box update from the mirror at http://HOST:PORT, after its site
+                     key was compared with the twelve words of the slip (--fingerprint)
+  keep               put back what others overwrote since, and tell the mirror what this box has;
+                     a timer does it after setup
+  hold [REASON]      let nothing here be changed, until: hold --off
+  uninstall          give back every file and setting as it was before setup or apply
   apply DIR          one box and no mirror: take the bundle of the stick at DIR, and update from
                      it (gapferry-box apply --help)
 
@@ -60,15 +70,25 @@ Usage: gapferry-box COMMAND [OPTIONS]
 
 Options:
   --root DIR         look at the system below DIR, as at a mounted disk (default: /)
+  --box NAME         parity, setup, enrol, key: what the laptop calls this box (default: its host
+                     name)
+  --fingerprint 'WORDS'
+                     setup: the twelve words that the site key must have
+  --dns              setup: change nothing but resolution; the vendor's names lead to the mirror
+  --dry-run          setup, uninstall: say every change and do none
+  --no-keep          setup: without the timer
+  --group NAME       setup: refuse a mirror that serves another group there
+  --yes              setup: believe the site key as it comes (labs)
   --code CODE        enrol: the one-time code; without it, or with -, it is read
   --file FILE        license: a license that is sealed for this box's key
-  --force            license: also where what is here is newer
-  --box NAME         parity, enrol, key: what the laptop calls this box (default: its host name)
+  --force            license: also where what is here is newer; uninstall: also where somebody
+                     changed a file since
   --help, --version
 
 Examples, as root:
   gapferry-box inventory > box.gfi
   gapferry-box parity > box.parity
+  gapferry-box setup http://mirror.hq.lan:8416 --dry-run --fingerprint 'twelve words of the slip'
   gapferry-box capture > box.license.tar
   gapferry-box enrol https://mirror.hq.lan:8490
   gapferry-box license

@@ -4,12 +4,12 @@
 import { join } from 'node:path'
 import { formatTable, formatTime, plural } from '../../manifests/console.ts'
 import { parseRoot, type RootFile } from '../../manifests/metadata.ts'
-import { fingerprintWords } from '../../manifests/words.ts'
+import { fingerprintWords, siteKeyWords } from '../../manifests/words.ts'
 import type { KeyFile } from './keyfile.ts'
 import { BUNDLE_ROLES, listKeyFiles, loadRoots, signsBundles, siteFolder, type NamedKeyFile } from './key-folder.ts'
 import { describeLacks, readPending } from './pending-root.ts'
 import { keysOf, quorums } from './root-change.ts'
-import { publishedKeys, renderPublished, type PublishedKey } from './site-key.ts'
+import { publishedKeys, renderPublished, siteKeyText, type PublishedKey } from './site-key.ts'
 
 /** `in force`: the newest root names it, or it is the first in site.asc; `waiting`: a root that lacks signatures does, or
  *  site.asc, for later; `retired`: an older root did; `unused`: none ever */
@@ -38,6 +38,8 @@ export interface ListedSite {
   keys: ListedKey[]
   /** of site.asc, the one that signs first */
   openpgp: Pick<PublishedKey, 'fingerprint' | 'state'>[]
+  /** words of site.asc, for a box that is set up; null: the file is not here */
+  siteKey: string | null
   /** a root that waits for signatures, in words */
   pending: string[]
   warnings: string[]
@@ -71,6 +73,7 @@ export function listKeys(dir: string, site: string, nowMs: number): ListedSite {
       bundleKeys: keysOf(root, 'targets').keyids.length,
     },
     keys: unique,
+    siteKey: published.length === 0 ? null : siteKeyWords(siteKeyText(published)),
     openpgp: published.map(({ fingerprint, state }) => ({ fingerprint, state })),
     pending: pending === undefined ? [] : [`root ${pending.version}`, ...describeLacks(quorums(root, pending))],
     warnings: [...warningsOf(root, unique, nowMs, site), ...waitingWarnings(published, site)],
@@ -78,7 +81,7 @@ export function listKeys(dir: string, site: string, nowMs: number): ListedSite {
 }
 
 /** For a person. */
-export function renderKeys({ site, root, keys, openpgp, pending, warnings }: ListedSite): string {
+export function renderKeys({ site, root, keys, openpgp, siteKey, pending, warnings }: ListedSite): string {
   const rows = keys.map((key) => [
     key.role,
     key.keyid.slice(0, 8),
@@ -95,6 +98,7 @@ export function renderKeys({ site, root, keys, openpgp, pending, warnings }: Lis
     ...(openpgp.length === 0
       ? []
       : ['  OpenPGP keys that boxes find in keys/site.asc:', renderPublished(openpgp).replace(/^/gm, '  ')]),
+    ...(siteKey === null ? [] : ['  site key, for gapferry-box setup:', `    ${siteKey}`]),
     ...(waiting === undefined
       ? []
       : [

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { boxTool } from '../../bundler/box/tool.ts'
 import { pack } from '../../bundler/pack.ts'
 import { verifyPart } from '../../bundler/verify.ts'
 import { BlobStore } from '../../storage/blobs.ts'
@@ -24,6 +25,7 @@ await pack({
   blobs: new BlobStore(storeRoot),
   toDir,
   rootFile,
+  boxTool: boxTool(),
   verifyPy: readFileSync(join(import.meta.dirname, '../../bundler/verify.py')),
   verify: (file) => verifyPart(file, judge),
 })

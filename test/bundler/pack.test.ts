@@ -36,7 +36,7 @@ t.test('writes the part, its checksum, the root and the checker, and nothing els
   t.equal(readFileSync(join(folder, 'hq-1.tar.sha256'), 'utf8'), `${sha256}  hq-1.tar\n`)
   t.ok(readFileSync(join(folder, 'root.json')).equals(sampleRoot))
   t.equal(readFileSync(join(folder, 'verify.py'), 'utf8'), 'print()')
-  t.strictSame(readdirSync(folder).sort(), ['hq-1.tar', 'hq-1.tar.sha256', 'root.json', 'verify.py'])
+  t.strictSame(readdirSync(folder).sort(), ['gapferry-box', 'hq-1.tar', 'hq-1.tar.sha256', 'root.json', 'verify.py'])
   t.equal(sum(progress), expected.length)
 })
 
@@ -87,7 +87,7 @@ t.test('what a crash left on the stick goes, whatever bundle it was of; what is 
   const others = ['holiday.jpg.part', 'lab-7.tar.part', 'x.part', 'hq-7.tar']
   for (const name of [...left, ...others]) writeFileSync(join(folder, name), 'half of it')
   await pack(options)
-  const own = ['hq-1.tar', 'hq-1.tar.sha256', 'root.json', 'verify.py']
+  const own = ['gapferry-box', 'hq-1.tar', 'hq-1.tar.sha256', 'root.json', 'verify.py']
   t.strictSame(readdirSync(folder).sort(), [...own, ...others].sort())
 })
 
@@ -207,7 +207,7 @@ t.test('a stop leaves whole parts and nothing else; the next run goes on from th
 t.test('pipes and links under the names of what is written are replaced, and not waited for', async (t) => {
   const { options, folder, dir } = await prepare(t)
   mkdirSync(folder, { recursive: true })
-  const names = ['hq-1.tar', 'hq-1.tar.sha256', 'root.json', 'verify.py', 'hq-1.txt']
+  const names = ['gapferry-box', 'hq-1.tar', 'hq-1.tar.sha256', 'root.json', 'verify.py', 'hq-1.txt']
   for (const name of names) spawnSync('mkfifo', [join(folder, name)])
   const slip = (): Buffer => Buffer.from('slip')
   await pack({ ...options, slip })
@@ -277,7 +277,7 @@ t.test('a part is on the medium before it has its name, and its name before pack
     import { sampleBundle } from ${source('test/helpers/part.ts')}
     const sample = sampleBundle({ files: {} })
     const blobs = new BlobStore(${JSON.stringify(join(dir, 'store'))})
-    const options = { toDir: ${JSON.stringify(join(dir, 'stick'))}, rootFile: sample.root, verifyPy: Buffer.from('') }
+    const options = { toDir: ${JSON.stringify(join(dir, 'stick'))}, rootFile: sample.root, verifyPy: Buffer.from(''), boxTool: Buffer.from('') }
     const judge = { trusted: { roots: [sample.root] }, nowMs: ${NOW}, scratchDir: ${JSON.stringify(dir)} }
     await pack({ ...sample, ...options, blobs, verify: (file) => verifyPart(file, judge) })`
   const trace = join(dir, 'trace')
@@ -290,7 +290,7 @@ t.test('a part is on the medium before it has its name, and its name before pack
   const steps = [...calls].filter(([, , path]) => path!.startsWith(place))
   t.strictSame(
     steps.map(([, call, path]) => `${call} ${path!.slice(place.length)}`),
-    ['hq-1.tar', 'hq-1.tar.sha256', 'root.json', 'verify.py'].flatMap(replacing),
+    ['hq-1.tar', 'hq-1.tar.sha256', 'root.json', 'verify.py', 'gapferry-box'].flatMap(replacing),
   )
 })
 

@@ -45,6 +45,8 @@ const content: SlipContent = {
     }),
   ],
   fingerprint: 'one two three four five six seven eight nine ten eleven twelve',
+  siteKey: 'eins zwei drei vier fuenf sechs sieben acht neun zehn elf zwoelf',
+  tool: { sha256: sha256Of('tool'), words: 'un deux trois quatre cinq six sept huit neuf dix onze douze' },
 }
 const files = [1, 2].map((part) => ({
   name: `hq-7-${part}of2.tar`,

@@ -25,6 +25,14 @@ export async function preparePack(t: Test, bundle: SampleBundle): Promise<Packin
   const { root: rootFile, ...content } = bundle
   const judge = { trusted: { roots: [rootFile] }, nowMs: NOW, scratchDir: dir, isPastCache: true }
   const verify: PackOptions['verify'] = (file) => verifyPart(file, judge)
-  const options: PackOptions = { ...content, blobs, toDir, rootFile, verifyPy: Buffer.from('print()'), verify }
+  const options: PackOptions = {
+    ...content,
+    blobs,
+    toDir,
+    rootFile,
+    verifyPy: Buffer.from('print()'),
+    boxTool: Buffer.from('#!/bin/sh\n'),
+    verify,
+  }
   return { dir, options, folder: join(toDir, 'gapferry/hq') }
 }

@@ -26,12 +26,14 @@ export type Route = (request: IncomingMessage, response: ServerResponse) => bool
 
 /** Serves the plain files below `root` on loopback, as a vendor's web server would: GET and HEAD, Content-Length and
  *  Last-Modified, 404 for everything else. No Range, no ETag: upstreams need not have them.
+ *  @param options.host   default 127.0.0.1
  *  @param options.port   0 (default) takes a free one
  *  @param options.route  asked first on every request */
 export async function serveFolder(
   root: string,
-  options: { port?: number | undefined; route?: Route | undefined } = {},
+  options: { host?: string; port?: number | undefined; route?: Route | undefined } = {},
 ): Promise<StaticServer> {
+  const { host = '127.0.0.1' } = options
   const requests: ServedRequest[] = []
   const server = createServer((request, response) => {
     response.on('close', () => {
@@ -42,10 +44,10 @@ export async function serveFolder(
   })
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
-    server.listen(options.port ?? 0, '127.0.0.1', resolve)
+    server.listen(options.port ?? 0, host, resolve)
   })
   return {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    url: `http://${host}:${(server.address() as AddressInfo).port}`,
     requests,
     close: () =>
       new Promise<void>((resolve) => {
