@@ -300,7 +300,12 @@ def fetch(root, quiet, force):
         keys_of(root)  # ends an enrolment that was interrupted
     if enrolled(root) is None:
         raise NOT_ENROLLED
-    finished(root, lambda: fetch_only(root, quiet, force), quiet)
+    try:
+        finished(root, lambda: fetch_only(root, quiet, force), quiet)
+    except Failure as failure:
+        if quiet and failure.status == 6:
+            sys.exit(6)  # keep says it of the inventory, once
+        raise
 
 def finished(root, work, quiet):
     """What an earlier run left to be done is done, whatever becomes of this one. @param work  may give the clock's seconds_off"""

@@ -173,7 +173,6 @@ def ask_mirror(root, method, name, body=None, headers=None, limit=1 << 16):
 # ------------------------------------------------------------------------------------------------- enrol, key
 
 def keys_of(root):
-    private_folder(own_folder(root))
     keys = Whole(own_folder(root), 'keys', [own_folder(root)])
     keys.lock()
     keys.recover()

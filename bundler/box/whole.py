@@ -83,9 +83,9 @@ class Whole(object):
         self.prefix = '.gapferry-%s.' % name
 
     def lock(self):
-        """Kept until this process ends."""
+        """Of the folder; kept until this process ends."""
         private_folder(self.home)
-        self.held = open(self.journal[:-len('journal')] + 'lock', 'w')
+        self.held = os.open(self.home, os.O_RDONLY)
         try:
             fcntl.flock(self.held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (IOError, OSError):

@@ -120,6 +120,14 @@ t.test('a revoked box gets nothing, and keeps what it has', async (t) => {
   t.strictSame(system(), before)
 })
 
+t.test('a mirror that is away is no news to keep', async (t) => {
+  const { box, license, keep } = await makeScene(t)
+  const text = box.read('/etc/gapferry/enrolled').replace(/:\d+/, ':9')
+  writeFileSync(join(box.root, 'etc/gapferry/enrolled'), text)
+  t.strictSame(await keep(), { status: 6, stdout: '', stderr: '' })
+  t.match(await license(), { status: 6, stderr: /next: see that the mirror serves/ })
+})
+
 t.test('what somebody else renewed is not taken back, unless it is asked for', async (t) => {
   const { mirror, box, license, keep } = await makeScene(t)
   const newest = licenseText({ until: '2035-01-01' })
