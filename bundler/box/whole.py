@@ -212,10 +212,3 @@ def openssl(args, data=b''):
     if status is None:
         raise Failure(4, 'there is no openssl here', 'install the package openssl')
     return status, output, errors.decode('ascii', 'replace')
-
-def words_of(data):
-    """As fingerprints are read over the phone: FORMAT.md#keys of Gapferry."""
-    names = '@words@'.split()
-    entropy = hashlib.sha256(data).digest()[:16]
-    number = int(binascii.hexlify(entropy), 16) << 4 | int(digest_of(entropy)[0], 16)
-    return ' '.join(names[number >> 11 * at & 2047] for at in range(11, -1, -1))
