@@ -19,6 +19,10 @@ export const GAPFERRY: ProgramShape = {
       load: async () => (await import('./inventory-commands.ts')).addInventoryCommands,
     },
     { names: ['box'], load: async () => (await import('./box-command.ts')).addBoxCommand },
+    {
+      names: ['license'],
+      load: async () => (await import('./licenses/license-commands.ts')).addLicenseCommands,
+    },
     { names: ['report'], load: async () => (await import('./report-command.ts')).addReportCommands },
     { names: ['store'], load: async () => (await import('./store-commands.ts')).addStoreCommands },
     { names: ['audit'], load: async () => (await import('./audit-command.ts')).addAuditCommands },

@@ -57,8 +57,11 @@ class Connection(object):
             context.options |= getattr(ssl, name, 0)
         context.verify_mode = ssl.CERT_REQUIRED if own else ssl.CERT_NONE
         if own:
-            context.load_verify_locations(os.path.join(own, 'authority.pem'))
-            context.load_cert_chain(os.path.join(own, 'box.pem'), os.path.join(own, 'box.key'))
+            try:
+                context.load_verify_locations(os.path.join(own, 'authority.pem'))
+                context.load_cert_chain(os.path.join(own, 'box.pem'), os.path.join(own, 'box.key'))
+            except EnvironmentError:
+                raise Failure(4, 'authority.pem, box.pem or box.key in /etc/gapferry is missing or damaged', 'gapferry-box enrol https://MIRROR:PORT --code CODE')
         plain = socket.create_connection((self.host, port), CONNECT_SECONDS)
         is_name = as_address(self.host) is None and getattr(ssl, 'HAS_SNI', False)
         self.tls = context.wrap_socket(plain, server_hostname=self.host if is_name else None)
