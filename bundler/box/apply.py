@@ -91,6 +91,7 @@ def apply(home, options):
         stager.adopt()
     bundle = bundles[max(bundles)]
     check_whole(home, bundle, stager, folder)
+    keep_licenses(home, stager.licenses)
     tree = unpack(home, bundle.number, stager)
     return about(bundle, stager, tree) + [("folder", folder.folder)]
 
@@ -112,7 +113,7 @@ class Home(object):
     def __init__(self, root):
         self.data, self.settings = root + "/var/lib/gapferry", root + "/etc/gapferry"
         self.blobs, self.trees, self.staging = (self.data + "/" + name for name in ("blobs", "trees", "staging"))
-        self.origin, self.previous = self.data + "/origin", self.data + "/previous"
+        self.origin, self.previous, self.licenses = (self.data + "/" + name for name in ("origin", "previous", "licenses"))
 
     def make(self):
         for path, mode in ((self.settings, 0o700), (self.data, 0o755), (self.trees, 0o755), (self.blobs, 0o700)):
@@ -345,6 +346,7 @@ class Stager(verify.Keeper):
         self.home, self.trust, self.memory, self.options = home, trust, memory, options
         self.files, self.wanted, self.sound, self.staged, self.file = {}, {}, set(), [], None
         self.group = self.origin = self.tree = self.facts = None
+        self.licenses = {}
         self.part_bytes = 0
 
     def metadata(self, files):
@@ -357,6 +359,8 @@ class Stager(verify.Keeper):
         self.origin = self.facts["groups"][self.group]["origin"]
         self.tree = json.loads(named[self.group + "/current"].decode("ascii"))
         self.wanted = dict((one["sha256"], one["bytes"]) for one in self.tree["entries"].values())
+        self.licenses = json.loads(named["licenses"].decode("ascii"))["blobs"] if "licenses" in named else {}
+        self.wanted.update(self.licenses)
         lacking = sum(length for digest, length in self.wanted.items() if not self.home.has(digest, length))
         needed, found = min(lacking, self.part_bytes) + RESERVE, free(self.home.data)
         if found < needed:
@@ -404,7 +408,9 @@ class Stager(verify.Keeper):
 
 def check_whole(home, bundle, stager, folder):
     """Refuses to go on while a path of the tree has no sound blob; says where each is."""
-    missing = sorted((path, one["sha256"]) for path, one in stager.tree["entries"].items() if not stager.is_sound(one["sha256"]))
+    paths = [(path, one["sha256"]) for path, one in stager.tree["entries"].items()]
+    paths += [("a license", digest) for digest in stager.licenses]
+    missing = sorted(one for one in paths if not stager.is_sound(one[1]))
     if not missing:
         return
     here = set(os.path.basename(path) for path in folder.parts)
@@ -418,6 +424,18 @@ def check_whole(home, bundle, stager, folder):
     total = sum(dict((digest, stager.wanted[digest]) for _, digest in missing).values())
     message = "bundle %d is incomplete: %d paths, %d bytes are missing" % (bundle.number, len(missing), total)
     raise Stop(4, "BUNDLE_INCOMPLETE", message, hint)
+
+
+def keep_licenses(home, licenses):
+    """Sealed, by their digests: which one is for this box is known to its key alone."""
+    if not os.path.isdir(home.licenses):
+        os.mkdir(home.licenses, 0o700)
+    for name in os.listdir(home.licenses):
+        if name not in licenses or not os.path.samefile(os.path.join(home.licenses, name), home.blob(name)):
+            os.unlink(os.path.join(home.licenses, name))
+    for name in set(licenses) - set(os.listdir(home.licenses)):
+        os.link(home.blob(name), os.path.join(home.licenses, name))
+    sync(home.licenses)
 
 
 def unpack(home, number, stager):

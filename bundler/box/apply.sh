@@ -13,6 +13,8 @@ apply() {
   refuse_while_updating
   begin_changes
   cd / # python looks for modules where it is started, and anybody may have put some there
+  mode=stick
+  check_database
   undo_once
   agree_root
   [ -n "$group" ] || group=$(setting_of group)
@@ -29,13 +31,14 @@ apply() {
 }
 
 apply_options() {
-  ROOT='' stick='' once=0 group='' words='' box=$(uname -n) wanted_site='' late='' reason='' is_lab=0 pin='' records=1 problems=0
+  ROOT='' stick='' once=0 group='' words='' box=$(uname -n) wanted_site='' late='' reason='' is_lab=0 pin='' records=1 keeps=1 problems=0
   while [ $# -gt 0 ]; do
     case $1 in
     --root) set_root "${2:-}" && shift 2 ;;
     --once) once=1 && shift ;;
     --yes) is_lab=1 && shift ;;
     --no-report) records=0 && shift ;;
+    --no-keep) keeps=0 && shift ;;
     --accept-expired) late=1 && shift ;;
     --group | --fingerprint | --box | --site | --reason)
       [ $# -gt 1 ] || fail 2 "$1: a value is missing"
@@ -57,6 +60,7 @@ apply_options() {
       ;;
     esac
   done
+  case $0 in /*) self=$0 ;; *) self=$PWD/$0 ;; esac
   [ -n "$stick" ] || fail 2 'apply: the folder where the stick is mounted is missing' 'gapferry-box apply --help'
   [ "${late:+x}" = "${reason:+x}" ] || fail 2 '--accept-expired and --reason need each other' "add --accept-expired --reason 'TEXT'"
   case $reason in *[!\ -~]*) fail 2 '--reason: expected printable characters' ;; esac
@@ -81,6 +85,7 @@ the files, modules from its own web server on 127.0.0.1:8482. It shows what the 
                             a bundle up to 400 days past its end
   --box NAME                what the laptop calls this box (default: its host name)
   --no-report               write nothing to the stick
+  --no-keep                 without the timer that puts settings back which others overwrite
   --yes                     in a lab: believe the stick's root without words
   --root DIR                look at the system below DIR (default: /)
 
@@ -169,14 +174,23 @@ wait_once() {
 
 # What setup does for a mirror, with the unpacked tree in its place: packages from files, modules from the loopback.
 point_here() {
-  mode=mirror origin=file://$DATA/origin words='' trusts=1
+  origin=file://$DATA/origin trusts=1
   take_site_key
   take_facts
-  check_database
   take_mirror
   [ -z "$module_repo" ] || serve_modules
   assert_all
-  [ "$once" = 1 ] || remember_setup
+  [ "$once" = 0 ] || return 0
+  remember_setup
+  [ "$keeps" = 0 ] || assert_keep
+}
+
+# With uninstall: the tree, and what it was made of. What is believed stays, so that nothing older is taken some day.
+forget_applied() {
+  [ -d "$ROOT$DATA/trees" ] || return 0
+  for name in origin previous trees blobs staging licenses empty.txt; do rm -rf "$ROOT${DATA:?}/$name"; done
+  find_web
+  [ -z "$WEB" ] || [ -e "$ROOT$WEB_FILE" ] || reload_web || :
 }
 
 serve_modules() {
@@ -208,8 +222,13 @@ problem() {
   say "$1"
 }
 
+# Of the sealed licenses on the stick the one that the key of this box opens.
 install_licenses() {
-  :
+  [ -r "$ROOT/etc/gapferry/box.key" ] || return 0
+  for sealed in "$ROOT$DATA"/licenses/*; do
+    if [ ! -f "$sealed" ] || ! license_opens "$sealed"; then continue; fi
+    license_install "$sealed" "$site" || problem 'a license for this box came and could not be installed; all else is done'
+  done
 }
 
 show_updates() {

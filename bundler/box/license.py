@@ -296,6 +296,8 @@ def install(root, path, site, force):
 
 def fetch(root, quiet, force):
     """@param quiet  for keep: only what is new is said"""
+    if os.path.isdir(own_folder(root)):
+        keys_of(root)  # ends an enrolment that was interrupted
     if enrolled(root) is None:
         raise NOT_ENROLLED
     finished(root, lambda: fetch_only(root, quiet, force), quiet)
@@ -322,7 +324,6 @@ def printable(text):
     return str(''.join(char if ' ' <= char <= '~' else '?' for char in text[:500]))
 
 def fetch_only(root, quiet, force):
-    keys_of(root)
     here = Installation(root)
     known = here.note('installed').get('content') if here.is_ours() else None
     before = here.note('refused').get('content') if quiet else None
@@ -370,7 +371,7 @@ def not_installed(root, here, content, failure, off):
 def report(root, result, off=None):
     """@returns whether the mirror has it"""
     if clock_problem(off):
-        result = dict(result, clockSeconds=int(off))
+        result = dict(result, clockSeconds=int(-off))
     body = json.dumps(result, sort_keys=True).encode('ascii')
     try:
         status, _, _, _ = ask_mirror(root, 'PUT', 'result', body, {'Content-Type': 'application/json'})

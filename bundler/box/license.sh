@@ -44,7 +44,8 @@ license_install() {
 # license_keep: for keep. Of a box that is enrolled: ends what was interrupted, and installs what the mirror has that is new.
 # One line on stdout for each thing done
 license_keep() {
-  if [ ! -r "$ROOT/etc/gapferry/enrolled" ] || [ -e "$ROOT/etc/gapferry/hold" ]; then return 0; fi
+  [ ! -e "$ROOT/etc/gapferry/hold" ] || return 0
+  [ -e "$ROOT/etc/gapferry/enrolled" ] || [ -e "$ROOT/etc/gapferry/keys.journal" ] || return 0
   license_python fetch quiet ''
 }
 

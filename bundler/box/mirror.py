@@ -40,11 +40,9 @@ def as_address(text):
 
 def is_named(certificate, host):
     """Whether the certificate, as getpeercert() gives it, is for this host name or address."""
-    names = certificate.get('subjectAltName', ())
     address = as_address(host)
-    if address:
-        return any(kind == 'IP Address' and as_address(name) == address for kind, name in names)
-    return any(kind == 'DNS' and name.lower() == host for kind, name in names)
+    return any(kind == 'DNS' and name.lower() == host or kind == 'IP Address' and address and as_address(name) == address
+               for kind, name in certificate.get('subjectAltName', ()))
 
 class Connection(object):
     """One request. @param own  the folder with authority.pem, box.pem and box.key; None: whoever answers is only looked at"""

@@ -120,7 +120,7 @@ fact() {
 
 # A FreePBX whose database is down now would be set up by half.
 check_database() {
-  [ "$mode" = mirror ] && [ -r "$ROOT/etc/freepbx.conf" ] || return 0
+  [ "$mode" != names ] && [ -r "$ROOT/etc/freepbx.conf" ] || return 0
   read_settings MODULE_REPO RSSFEEDS BROWSER_STATS AMPWEBROOT
   [ -n "$(known_row MODULE_REPO)" ] || fail 1 'the database of FreePBX cannot be read; nothing was changed' 'fwconsole setting MODULE_REPO'
 }
@@ -153,7 +153,7 @@ framework_major() {
 assert_all() {
   case $mode in
   names) assert_names ;;
-  mirror)
+  mirror | stick)
     [ "$MANAGER" = apt ] || assert_repositories
     [ ! -r "$ROOT/etc/freepbx.conf" ] || assert_modules
     ;;
@@ -186,7 +186,7 @@ has_module_key() {
 # What `keep` goes by, of ours alone: it is no change of the box, and goes with uninstall.
 remember_setup() {
   [ "$DRY" = 0 ] || return 0
-  if [ "$mode" = mirror ]; then
+  if [ "$mode" != names ]; then
     own_file site.asc <"$own_files/site.asc"
     for file in "$own_files"/keys/*; do [ ! -f "$file" ] || own_file "keys/${file##*/}" <"$file"; done
   else
@@ -195,7 +195,7 @@ remember_setup() {
   {
     printf 'mode %s\norigin %s\ngroup %s\nbox %s\n' "$mode" "$origin" "$group" "$box"
     case $mode in
-    mirror)
+    mirror | stick)
       printf '%s\n' "$repositories" | sed -n 's/^./repository &/p'
       [ -z "$module_repo" ] || printf 'module-repo %s\n' "$module_repo"
       for key in $module_keys; do printf 'module-key %s\n' "$key"; done
@@ -265,6 +265,7 @@ uninstall() {
     fail 1 "$left left as they are; the rest is as it was before" 'look at them; gapferry-box uninstall --force puts the originals back'
   fi
   [ "$DRY" = 0 ] || { printf 'nothing was done\n' && return; }
+  forget_applied
   forget_setup
   if [ "$UNDONE" = 0 ]; then
     printf 'nothing to give back: this box was not set up\n'

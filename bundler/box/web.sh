@@ -62,11 +62,7 @@ except socket.error:
 }
 
 reload_web() {
-  if have systemctl; then
-    unlocked systemctl reload "$WEB"
-  else
-    unlocked service "$WEB" reload
-  fi >/dev/null 2>&1
+  service reload "$WEB"
 }
 
 # web_answers PATH: with the bytes that are in the tree; the server may need a moment

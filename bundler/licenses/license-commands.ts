@@ -48,11 +48,14 @@ function addAdd(license: Command, program: Command, around: Surroundings): void 
       const { fleet, json } = openFleet(command, around)
       const site = oneSite(fleet, options.site)
       const files = inputs.map((input) => resolve(around.cwd, input))
-      const asked = { command: 'license add', site, files: files.map((file) => basename(file)) }
+      // Without the names of the files: a person may have called them after the deployment.
+      const asked = { command: 'license add', site }
       await withLedger(fleet, around, async (ledger) => {
         const add = () => addAll(fleet, ledger, around, { site, files, options })
-        const done = await auditedOnLaptop(ledger, around, asked, add)
-        const rows = licenseRows(fleet, ledger, site, around.nowMs())
+        const rowsNow = () => licenseRows(fleet, ledger, site, around.nowMs())
+        const whose = (all: Added[]) => ({ ...asked, boxes: all.map((one) => boxOf(rowOf(one, rowsNow()))) })
+        const done = await auditedOnLaptop(ledger, around, asked, add, whose)
+        const rows = rowsNow()
         print(
           around,
           json ? JSON.stringify({ site, licenses: done.map((one) => summary(one, rows)) }) : sentences(done, rows),
@@ -117,7 +120,7 @@ function addRemove(license: Command, program: Command, around: Surroundings): vo
       await withLedger(fleet, around, async (ledger) => {
         const rows = licenseRows(fleet, ledger, site, around.nowMs())
         const gone = names.map((name) => keptOf(name, rows, site))
-        const asked = { command: 'license remove', site, boxes: gone.map((row) => row.box ?? row.license!) }
+        const asked = { command: 'license remove', site, boxes: gone.map(boxOf) }
         await auditedOnLaptop(ledger, around, asked, async () => forgetAll(ledger, site, gone))
         print(
           around,
@@ -144,6 +147,10 @@ function keptOf(name: string, rows: readonly LicenseRow[], site: string): Licens
 
 function rowOf({ kept }: Added, rows: readonly LicenseRow[]): LicenseRow {
   return rows.find(({ license }) => license === kept.deployment.slice(0, 8))!
+}
+
+function boxOf({ box, license }: LicenseRow): string {
+  return box ?? license!
 }
 
 function summary(added: Added, rows: readonly LicenseRow[]): object {

@@ -1,6 +1,6 @@
 """Applies one file after the other to a box that is a folder, in one process at a given time: apply.py without its shell.
 
-stdin: JSON with verify and apply (sources), root (the box), now (seconds), runs (options of apply.py; `now` for
+stdin: JSON with verify and apply (sources), root (the box), now (seconds), reserve (bytes, as RESERVE there), runs (options of apply.py; `now` for
 another time).
 stdout: JSON, for each run code ("accepted", the code of FORMAT.md, or "refused"), message, isUnchanged, cpuMs; and peakBytes.
 """
@@ -21,6 +21,7 @@ clock = {"now": given["now"]}
 time.time = lambda: clock["now"]
 tool = {"__name__": "apply"}
 exec(compile(given["apply"], "apply.py", "exec"), tool)
+tool["RESERVE"] = given.get("reserve", tool["RESERVE"])
 home = tool["Home"](given["root"])
 
 
@@ -50,6 +51,8 @@ def run(options):
         return stop.code, str(stop)
     except tool["verify"].Refused as error:
         return "refused", str(error)
+    except EnvironmentError as error:
+        return "errno %s" % error.errno, str(error)
     finally:
         home.sweep()
 

@@ -98,21 +98,3 @@ export async function makeLicenseBox(
     runBox([...args, '--root', box.root], { ...options, path: options.path ?? box.path })
   return { ...box, dir, run, restarts, forget }
 }
-
-/** Every file below the folders whose bytes hold the text. */
-export function filesWith(folders: readonly string[], text: string): string[] {
-  return folders.flatMap((folder) =>
-    globSync(join(folder, '**/*'), { withFileTypes: true })
-      .filter((entry) => entry.isFile())
-      .map((entry) => join(entry.parentPath, entry.name))
-      .filter((file) => readFileSync(file).includes(text)),
-  )
-}
-
-/** Fills the box's file with bytes, or removes it. */
-export function put(box: FolderBox, path: string, bytes: Uint8Array | undefined): string {
-  const file = join(box.root, path)
-  rmSync(file, { force: true })
-  if (bytes !== undefined) writeFileSync(file, bytes)
-  return file
-}

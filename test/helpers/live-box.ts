@@ -24,7 +24,9 @@ const SETUP = `set -e
 mount --make-rprivate /
 mount --bind "$1/etc" /etc
 mount --bind "$1/var/lib" /var/lib
+mount --bind "$1/usr/local/sbin" /usr/local/sbin
 hostname "$2"
+while node=$(command -v node); do mount --bind /dev/null "$node"; done
 /usr/bin/python3 -c 'import fcntl, socket, struct
 fcntl.ioctl(socket.socket(), 0x8914, struct.pack("16sh", b"lo", 0x49))'
 /usr/sbin/apache2 -f /etc/httpd/conf/httpd.conf
@@ -111,7 +113,11 @@ function dnfConfiguration(): string {
 }
 
 /** A FAT stick: a mounted image, by the kernel's driver or by one in user space; unmounted when the test ends. */
-export async function makeFatStick(t: Teardown, dir: string, options: { isReadOnly?: boolean } = {}): Promise<FatStick> {
+export async function makeFatStick(
+  t: Teardown,
+  dir: string,
+  options: { isReadOnly?: boolean } = {},
+): Promise<FatStick> {
   const [image, at] = [join(dir, 'stick.img'), join(dir, 'stick')]
   mkdirSync(at, { recursive: true })
   await mustRun('truncate', ['-s', '300M', image])

@@ -69,6 +69,8 @@ export interface PhpBox {
   run(command: string, ...args: string[]): Promise<BoxRun>
   /** MODULE_REPO, value alone: the default stays the vendor's */
   use(repo: string): void
+  /** arguments of php that do what `run` does, for who runs it elsewhere */
+  command(command: string, ...args: string[]): string[]
   /** `use`, then `upgradeall` */
   upgradeall(repo: string): Promise<BoxRun>
   /** another box that is just the same */
@@ -117,11 +119,14 @@ export async function makeBox(t: Teardown, spec: BoxSpec): Promise<PhpBox> {
 function boxIn(parent: string, dir: string): PhpBox {
   const box: PhpBox = {
     dir,
-    run: async (command, ...args) => {
+    command: (command, ...args) => {
       change(dir, (state) => {
         if (state.module_xml['modules'] !== undefined) state.module_xml['modules'].time = 0
       })
-      const { stdout, stderr } = await run('php', [BOX, dir, command, ...args])
+      return [BOX, dir, command, ...args]
+    },
+    run: async (command, ...args) => {
+      const { stdout, stderr } = await run('php', box.command(command, ...args))
       if (stderr !== '' || !stdout.startsWith('{')) throw new Error(`box.php ${command}: ${stdout}\n${stderr}`)
       return JSON.parse(stdout) as BoxRun
     },
