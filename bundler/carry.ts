@@ -2,6 +2,7 @@
  * The laptop's work, step by step: plan → pull (pull.ts) → pack. Each step is a function of what the step before kept in the store,
  * so that an interrupted run goes on where it was. Nothing here knows of arguments or terminals.
  */
+import type { KeyObject } from 'node:crypto'
 import { formatTime, plural } from '../manifests/console.ts'
 import { sha256Of, type Sha256 } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
@@ -18,6 +19,8 @@ import type { Fetcher } from './fetch.ts'
 import type { SiteSigner } from './keys/keys.ts'
 import { downloadsOf, filesOf, nameOf, type Download } from './downloads.ts'
 import { demand, fetchedBlob, fetchedFile, fetchedPackage, trustedModule, type FetchedBlob } from './fetched.ts'
+import { carriedLicenses } from './licenses/carried.ts'
+import { boxCertificates } from './licenses/states.ts'
 import { moduleTrust } from './modules/module-trust.ts'
 import type { PlannedModule } from './modules/planned-modules.ts'
 import { makePlan, PLAN_FORMAT, sharedSources } from './plan.ts'
@@ -92,20 +95,27 @@ export interface ComposedBundle {
 
 /** Composes and signs a site's bundle from the kept plan and the store; no network. The bundle that is the site's newest is
  *  returned again where nothing changed, because a bundle is signed once.
- *  @param unlock    asks for the keys, and only when something has to be signed
+ *  @param unlock    asks for the keys, and only when something has to be signed; `unlockLicenses` when a license has to be sealed
  *  @param onSigned  called in the transaction that keeps the bundle
- *  @throws PLAN_UNFETCHED, PATH_CHANGED, PATH_CONFLICT, KEY_* */
+ *  @throws PLAN_UNFETCHED, PATH_CHANGED, PATH_CONFLICT, KEY_*, LICENSE_INVALID, CMS_INVALID */
 export async function composeBundle(
   laptop: Laptop,
   site: Plan['sites'][number],
-  keys: { roots: Buffer[]; siteKeyArmored: string; unlock: () => Promise<SiteSigner> },
+  keys: {
+    roots: Buffer[]
+    siteKeyArmored: string
+    unlock: () => Promise<SiteSigner>
+    unlockLicenses: () => Promise<KeyObject>
+  },
   options: { renew: boolean; bundler: string; onSigned: (bundle: SignedBundle) => void },
 ): Promise<ComposedBundle> {
   const { store, ledger } = laptop
   const nowMs = laptop.nowMs()
   refuseUnfetched(laptop, site)
   const groups = await contents(laptop, site, { nowMs, siteKey: keys.siteKeyArmored })
-  const content = contentDigest(groups)
+  const boxes = boxCertificates(laptop.fleet, ledger, site.name)
+  const licenses = await carriedLicenses(laptop, site.name, boxes, keys.unlockLicenses)
+  const content = contentDigest(groups, licenses)
   const last = ledger.lastBundle(site.name)
   const reportKey = ledger.reports.publicKey(site.name)
   if (last?.content === content && !options.renew && bringsKeys(last, keys.roots, reportKey)) {
@@ -118,7 +128,7 @@ export async function composeBundle(
   const number = ledger.nextNumber(site.name)
   const createdAtMs = createdAfter(last, nowMs, laptop.warn)
   const signer = await keys.unlock()
-  const context = { site: site.name, number, nowMs, store, signDetached: signer.signDetached.bind(signer) }
+  const context = { site: site.name, number, nowMs, store, signDetached: signer.signDetached.bind(signer), licenses }
   const from = { last, before: treesBefore(ledger, site.name, last) }
   const composed = await composeSite(context, groups, from, (group) => ledger.promises(site.name, group))
   for (const { group, bundle } of composed.withoutWayBack) {

@@ -16,6 +16,8 @@ import { packSites } from './deliver.ts'
 import { dueOf, renderDue, type SiteDue } from './due.ts'
 import { parseNumber } from './keys/key-options.ts'
 import { loadSite } from './keys/keys.ts'
+import { pulledText, pullLicenses, type PulledLicenses } from './licenses/pull-licenses.ts'
+import { licenseLines, licensesOf, type LicenseRow } from './licenses/states.ts'
 import { checkStick } from './stick.ts'
 import type { Plan, PlanSources } from './plan.ts'
 import { proofFailure, provePlan, renderProof } from './prove-plan.ts'
@@ -87,8 +89,9 @@ function addPlan(program: Command, around: Surroundings): void {
         const failure = failureOfSites(failures, plan.sites.length + failures.length)
         const figures = figuresOf(laptop, plan)
         const due = dueOf(laptop, plan)
-        const shown = json ? { ...plan, ...figures, due, failures: failureRows(failures) } : undefined
-        if (!json) print(around, planText(plan, figures, { due, failures }, options.items === true))
+        const licenses = licensesOf(laptop, plan)
+        const shown = json ? { ...plan, ...figures, due, licenses, failures: failureRows(failures) } : undefined
+        if (!json) print(around, planText(plan, figures, { due, failures, licenses }, options.items === true))
         if (options.prove === true) return proveAndPrint(around, laptop, plan, shown, failure)
         if (json) print(around, JSON.stringify({ ...shown, ...(failure && errorObject(failure)) }))
         finish(failure, json)
@@ -108,8 +111,9 @@ function addPull(program: Command, around: Surroundings): void {
     .action(async (options: PlanOptions, command: Command) => {
       await withLaptop(around, command, async (opened, json) => {
         const laptop = withBudget(opened, options)
-        const { failure, result } = await planAndPull(laptop, options, namesOf(laptop, options.site))
-        print(around, json ? JSON.stringify({ ...result, ...(failure && errorObject(failure)) }) : renderPull(result))
+        const { failure, result, licenses } = await planAndPull(laptop, around, options, namesOf(laptop, options.site))
+        const shown = { ...result, licenses, ...(failure && errorObject(failure)) }
+        print(around, json ? JSON.stringify(shown) : [...pulledText(licenses), renderPull(result)].join('\n'))
         finish(failure, json)
       })
     })
@@ -155,8 +159,8 @@ function addBundle(program: Command, around: Surroundings): void {
           refuseNoKeys(laptop, site),
         )
         const show = json ? undefined : (text: string): void => print(around, `${text}\n`)
-        const { planned, result, failure } = await planAndPull(laptop, options, done, show)
-        show?.(renderPull(result))
+        const { planned, result, failure, licenses } = await planAndPull(laptop, around, options, done, show)
+        show?.([...pulledText(licenses), renderPull(result)].join('\n'))
         // Of several sites those that have all of theirs are packed.
         if (failure !== undefined && planned.length < 2) throw failure
         const before = [...failures, ...result.failures]
@@ -230,19 +234,27 @@ async function proveAndPrint(
  *  @returns `planned`: sites that have a plan; `failure` of any */
 async function planAndPull(
   laptop: Laptop,
+  around: Surroundings,
   options: PlanOptions,
   sites: readonly string[],
   show?: (text: string) => void,
-): Promise<{ planned: string[]; result: Omit<PullResult, 'failure'>; failure: GapferryError | undefined }> {
+): Promise<{
+  planned: string[]
+  result: Omit<PullResult, 'failure'>
+  failure: GapferryError | undefined
+  licenses: PulledLicenses[]
+}> {
   laptop.fetcher.wire.limitBytes = laptop.fleet.budgetBytes
   const { plan, failures } = await planFleet(laptop, sourcesOf(laptop, options), sites)
-  show?.(planText(plan, figuresOf(laptop, plan), { due: dueOf(laptop, plan), failures }, false))
+  const planned = plan.sites.map(({ name }) => name)
+  const licenses = await pullLicenses(laptop, around, planned)
+  const shown = { due: dueOf(laptop, plan), failures, licenses: licensesOf(laptop, plan) }
+  show?.(planText(plan, figuresOf(laptop, plan), shown, false))
   const { failure, ...result } = await pull(laptop, plan)
   const all = [...failures, ...result.failures]
   const ofSites = failureOfSites(all, sites.length)
   if (ofSites !== undefined && failure !== undefined) laptop.warn(failure.message)
-  const planned = plan.sites.map(({ name }) => name)
-  return { planned, result: { ...result, failures: all }, failure: ofSites ?? failure }
+  return { planned, result: { ...result, failures: all }, failure: ofSites ?? failure, licenses }
 }
 
 interface BeforePack {
@@ -286,10 +298,10 @@ async function packAndPrint(
 function planText(
   plan: Plan,
   figures: PlanFigures,
-  { due, failures }: { due: SiteDue[]; failures: SiteFailure[] },
+  { due, failures, licenses }: { due: SiteDue[]; failures: SiteFailure[]; licenses: LicenseRow[] },
   items: boolean,
 ): string {
-  const text = renderPlan(plan, figures, items)
+  const text = [renderPlan(plan, figures, items), ...licenseLines(licenses)].join('\n')
   return due.length + failures.length < 2 ? text : `${text}\n\n${renderDue(due, failures)}`
 }
 

@@ -10,6 +10,7 @@ import { GapferryError } from '../manifests/errors.ts'
 import { digestSettings, parseSettings, parseSize } from '../manifests/settings.ts'
 import { parseName } from '../manifests/tree.ts'
 import { parseFilePath } from './file-path.ts'
+import { checkLicenseSource, LicenseEntry, type LicenseUpstream } from './licenses/license-settings.ts'
 import { LinkEntry, parseLink, type LinkSettings } from './link-settings.ts'
 import { checkModules, ModuleEntry, type GroupModules } from './modules/module-settings.ts'
 import { checkOrigin, checkUrl, invalidSetting, readKey, refuseTwice, type NamedFiles } from './settings-checks.ts'
@@ -61,7 +62,11 @@ const FleetSettings = strictObject({
   inventories: v.exactOptional(Path, './inventories'),
   budget: v.exactOptional(v.string(), '600MB'),
   link: v.exactOptional(LinkEntry),
-  sites: v.pipe(v.array(strictObject({ name: Text, groups: Groups })), v.minLength(1), v.maxLength(1000)),
+  sites: v.pipe(
+    v.array(strictObject({ name: Text, groups: Groups, licenses: v.exactOptional(LicenseEntry) })),
+    v.minLength(1),
+    v.maxLength(1000),
+  ),
 })
 
 const PresetSettings = strictObject({ yum: v.array(YumEntry), modules: v.exactOptional(ModuleEntry) })
@@ -106,7 +111,8 @@ export interface Fleet {
   inventoriesDir: string
   budgetBytes: number
   link: LinkSettings
-  sites: { name: string; groups: GroupPlan[] }[]
+  /** `licenses`: where licenses can be asked for */
+  sites: { name: string; groups: GroupPlan[]; licenses?: LicenseUpstream }[]
 }
 
 /** Reads and checks `file`; relative paths in it are taken from its folder.
@@ -130,6 +136,9 @@ export function parseFleet(text: string, file: string, isRead = true): Fleet {
   const sites = settings.sites.map((site) => ({
     name: checkName(site.name, `${file}: site`),
     groups: site.groups.map((group) => checkGroup(group, files, `${file}: group ${group.name}`)),
+    ...(site.licenses === undefined
+      ? {}
+      : { licenses: checkLicenseSource(site.licenses, base, `${file}: licenses of ${site.name}`) }),
   }))
   refuseTwice(
     sites.map((site) => site.name),

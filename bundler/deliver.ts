@@ -18,6 +18,7 @@ import { composeBundle, type ComposedBundle, type Laptop } from './carry.ts'
 import { siteSecrets } from './keys/key-secrets.ts'
 import { loadSite, unlockSite, type SiteSigner } from './keys/keys.ts'
 import { parseSiteKey } from './keys/site-key.ts'
+import { openLicenseKey } from './licenses/license-key.ts'
 import { pack, type PackedFile, type PackOptions } from './pack.ts'
 import type { Plan } from './plan.ts'
 import { keptPlan } from './plan-file.ts'
@@ -65,15 +66,17 @@ async function packSite(
 ): Promise<PackedBundle> {
   const keysDir = laptop.fleet.keysDir
   const { roots, siteKeyArmored } = loadSite(keysDir, site.name)
-  const unlock = (): Promise<SiteSigner> => {
-    if (options.isRepair === true) return Promise.reject(nothingSigned(site.name))
-    return unlockSite({ dir: keysDir, site: site.name, passphrase: siteSecrets(around, options, site.name) })
-  }
+  const secrets = siteSecrets(around, options, site.name)
+  const unlessRepair = <T>(open: () => Promise<T>): Promise<T> =>
+    options.isRepair === true ? Promise.reject(nothingSigned(site.name)) : open()
+  const unlock = (): Promise<SiteSigner> =>
+    unlessRepair(() => unlockSite({ dir: keysDir, site: site.name, passphrase: secrets }))
+  const unlockLicenses = () => unlessRepair(() => openLicenseKey(keysDir, site.name, secrets))
   if (options.numberAbove !== undefined) laptop.ledger.keepAbove(site.name, options.numberAbove)
   const signed = await composeBundle(
     laptop,
     site,
-    { roots, siteKeyArmored, unlock },
+    { roots, siteKeyArmored, unlock, unlockLicenses },
     {
       renew: options.renew,
       bundler: `gapferry/${around.version}`,
@@ -83,7 +86,6 @@ async function packSite(
   const { wanted, leftOut } = leaveOut(laptop, site.name, signed.wanted, options.isFull)
   const composed = { ...signed, wanted }
   const { bundle } = composed
-  const carriedBytes = [...wanted.values()].reduce((total, bytes) => total + bytes, 0)
   const placed = (file: PackedFile) => ({ ...file, path: join(options.toDir, 'gapferry', site.name, file.name) })
   let step: ProgressStep | undefined
   try {
@@ -95,18 +97,25 @@ async function packSite(
     const done = ({ files }: Awaited<ReturnType<typeof pack>>) => ({ ...asked, files: files.map(({ name }) => name) })
     const onProgress = (bytes: number, totalBytes: number): void =>
       (step ??= laptop.progress.step(`pack ${site.name}`, totalBytes)).add(bytes)
+    // A stick that was packed with --full stays one.
+    const orElse = options.isRepair === true && leftOut !== null ? { wantedElse: signed.wanted } : {}
     const parts = {
       ...partsToPack(laptop, around, composed, { roots, siteKeyArmored }),
       ...howToPack(options),
+      ...orElse,
       onProgress,
     }
-    const { files, ...more } = await auditedOnLaptop(laptop.ledger, around, asked, () => pack(parts), done)
+    const {
+      files,
+      wanted: carried,
+      ...more
+    } = await auditedOnLaptop(laptop.ledger, around, asked, () => pack(parts), done)
     return {
       ...describePacked(composed, { roots, siteKeyArmored }),
       site: site.name,
       files: files.map(placed),
-      carriedBytes,
-      leftOut,
+      carriedBytes: [...carried.values()].reduce((total, bytes) => total + bytes, 0),
+      leftOut: carried === signed.wanted ? null : leftOut,
       ...more,
     }
   } catch (error) {

@@ -69,6 +69,8 @@ export interface FetcherOptions extends Omit<TimeLimits, 'throttle' | 'wire'> {
   maxWaitMs?: number | undefined
   /** of all bodies together; without it as fast as they come */
   bytesPerSecond?: number | undefined
+  /** counts for both where another fetcher takes from the same budget */
+  wire?: Wire
   /** small files that were fetched before */
   pages?: PageMemory
   random?: () => number
@@ -77,7 +79,7 @@ export interface FetcherOptions extends Omit<TimeLimits, 'throttle' | 'wire'> {
 
 export class Fetcher {
   /** what this run has taken and may take */
-  readonly wire = new Wire()
+  readonly wire: Wire
   readonly #options: FetcherOptions
   readonly #limits: TimeLimits
   readonly #limit: LimitFunction
@@ -87,6 +89,7 @@ export class Fetcher {
 
   constructor(options: FetcherOptions) {
     this.#options = options
+    this.wire = options.wire ?? new Wire()
     this.#limits = { ...limitsOf(options), wire: this.wire }
     this.#limit = pLimit(options.concurrency ?? CONCURRENCY)
   }

@@ -8,8 +8,11 @@ import { formatTable, formatTime, plural } from '../manifests/console.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import type { FreepbxFacts } from '../manifests/inventory.ts'
 import { examples, print, type GlobalOptions, type Surroundings } from '../manifests/program.ts'
+import { judgeFeatures, type FeatureRow } from '../manifests/features.ts'
 import { judgeReadiness, type ReadinessRow } from '../manifests/readiness.ts'
+import { renderReadiness } from '../manifests/render-readiness.ts'
 import { Ledger } from '../storage/ledger.ts'
+import { carriedFor } from './carried.ts'
 import { auditedOnLaptop, withLedger } from './audit.ts'
 import { loadFleet, type Fleet } from './config.ts'
 import {
@@ -118,11 +121,15 @@ function addShow(inventory: Command, program: Command, around: Surroundings): vo
       const site = siteOf(fleet, oneSite(fleet, options.site))
       const box = loadBox(fleet, site, name.toLowerCase())
       const origin = (site.groups.find((one) => one.name === box.group) ?? site.groups[0]!).origin
-      const readiness = judgeReadiness(box.inventory, { origin, nowMs: around.nowMs() })
+      const carried = carriedFor(fleet, box)
+      const readiness = judgeReadiness(box.inventory, { origin, nowMs: around.nowMs(), ...carried })
+      const features = judgeFeatures(box.inventory)
       const later = laterBundles(fleet, [box]).get(box)
       print(
         around,
-        json ? JSON.stringify({ ...summary(box), stale: later ?? null, readiness }) : renderBox(box, later, readiness),
+        json
+          ? JSON.stringify({ ...summary(box), stale: later ?? null, readiness, features })
+          : renderBox(box, later, { readiness, features, width: around.stdout.columns }),
       )
     })
 }
@@ -207,7 +214,11 @@ function notes(box: KnownBox, later: LaterBundle | undefined): string {
   return list.join(', ')
 }
 
-function renderBox(box: KnownBox, later: LaterBundle | undefined, readiness: ReadinessRow[]): string {
+function renderBox(
+  box: KnownBox,
+  later: LaterBundle | undefined,
+  judged: { readiness: ReadinessRow[]; features: FeatureRow[]; width: number | undefined },
+): string {
   const { inventory } = box
   const { freepbx } = inventory
   const group = box.group === undefined ? 'none takes it' : `${box.group}${box.isByHand ? ', by hand' : ''}`
@@ -224,15 +235,8 @@ function renderBox(box: KnownBox, later: LaterBundle | undefined, readiness: Rea
       ? []
       : [['note', `stale: bundle ${later.number} of ${later.createdAt} is newer; take a new inventory`]]),
   ]
-  const judged = readiness.map((one) => [one.state, one.fact, one.why])
-  const remedies = readiness.flatMap((one) => (one.remedy === undefined ? [] : [[one.fact, one.remedy]]))
-  return [
-    box.name,
-    formatTable(facts, { indent: '  ' }),
-    'ready to live without the internet?',
-    formatTable(judged, { indent: '  ' }),
-    ...(remedies.length === 0 ? [] : ['what to do', formatTable(remedies, { indent: '  ' })]),
-  ].join('\n')
+  const { readiness, features, width } = judged
+  return [box.name, formatTable(facts, { indent: '  ', width }), renderReadiness(readiness, features, width)].join('\n')
 }
 
 function freepbxText({ framework = '?', modules, sounds }: FreepbxFacts): string {

@@ -23,18 +23,18 @@ const BUFFER_BYTES = 1024 * 1024
 
 /** The parts of the bundle whose files are in `folder`, cut as they are there: as part.json of any of them says, else as
  *  `partSizeBytes` does.
- *  @returns with the names of the others
+ *  @returns with the names of the others, and what all of them carry: `wanted`, or `wantedElse`
  *  @throws BUNDLE_NOT_FOUND where the folder has none of them */
 export async function partsThere(
   folder: string,
   options: PackOptions,
-): Promise<{ parts: PlannedPart[]; absent: string[] }> {
+): Promise<{ parts: PlannedPart[]; absent: string[]; wanted: PackOptions['wanted'] }> {
   const found = lstatSync(folder, { throwIfNoEntry: false }) === undefined ? [] : readdirSync(folder)
   const names = new Set(found.map((name) => name.replace(/\.part$/, '')))
-  for (const parts of await cuts(folder, names, options)) {
+  for (const { parts, wanted } of await cuts(folder, names, options)) {
     const there = parts.filter(({ name }) => names.has(name))
     if (there.length === 0) continue
-    return { parts: there, absent: parts.filter(({ name }) => !names.has(name)).map(({ name }) => name) }
+    return { parts: there, absent: parts.filter(({ name }) => !names.has(name)).map(({ name }) => name), wanted }
   }
   const { site, number } = options
   throw new GapferryError('BUNDLE_NOT_FOUND', `${folder}: no part of bundle ${number} of ${site} to mend here`, {
@@ -42,19 +42,48 @@ export async function partsThere(
   })
 }
 
-/** Every way in which the bundle may have been cut, the likelier ones first. */
-async function cuts(folder: string, names: Set<string>, options: PackOptions): Promise<PlannedPart[][]> {
-  const found: PlannedPart[][] = []
+/** A way in which the bundle may have been cut. */
+interface Cut {
+  parts: PlannedPart[]
+  wanted: PackOptions['wanted']
+}
+
+/** The likelier ones first. */
+async function cuts(folder: string, names: Set<string>, options: PackOptions): Promise<Cut[]> {
+  const contents = [options.wanted, ...(options.wantedElse === undefined ? [] : [options.wantedElse])]
+  const found: Cut[] = []
+  for (const hint of await hintsThere(folder, names, options)) {
+    for (const wanted of contents) {
+      const parts = splitAsBefore({ ...options, wanted }, hint.parts)
+      if (parts !== undefined) found.push({ parts, wanted })
+    }
+  }
+  // What is left out may lie between the same ends: then the files' sizes tell.
+  const fitting = ({ parts }: Cut): number => parts.filter(({ name, bytes }) => sizeOf(folder, name) === bytes).length
+  const bySize = (some: Cut[]): Cut[] => some.sort((a, b) => fitting(b) - fitting(a))
+  const anew = contents.map((wanted) => ({
+    parts: splitIntoParts({ ...options, wanted }, options.partSizeBytes),
+    wanted,
+  }))
+  return [...bySize(found), ...bySize(anew)]
+}
+
+/** What the parts that are there say of how the bundle was cut. */
+async function hintsThere(folder: string, names: Set<string>, options: PackOptions): Promise<PartHint[]> {
+  const found: PartHint[] = []
   for (const name of names) {
     if (!name.endsWith('.tar')) continue
     const file = [name, `${name}.part`].map((one) => join(folder, one)).find(isPlainFile)
     const hint = file === undefined ? undefined : await readHint(file)
     if (hint?.site !== options.site || hint.number !== options.number) continue
-    if (partName({ ...hint, parts: hint.parts.length }) !== name) continue
-    const parts = splitAsBefore(options, hint.parts)
-    if (parts !== undefined) found.push(parts)
+    if (partName({ ...hint, parts: hint.parts.length }) === name) found.push(hint)
   }
-  return [...found, splitIntoParts(options, options.partSizeBytes)]
+  return found
+}
+
+function sizeOf(folder: string, name: string): number | undefined {
+  const file = [name, `${name}.part`].map((one) => join(folder, one)).find(isPlainFile)
+  return file === undefined ? undefined : lstatSync(file).size
 }
 
 function isPlainFile(file: string): boolean {

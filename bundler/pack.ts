@@ -45,6 +45,8 @@ export interface PackOptions extends BundleContent {
   slip?: (files: readonly PackedFile[]) => Buffer
   /** only mend the parts of this bundle that are on the stick, cut as they are there, and in them only what is bad */
   isRepair?: boolean
+  /** of a repair: what the parts there may carry instead of `wanted` */
+  wantedElse?: BundleContent['wanted']
   signal?: AbortSignal
   /** bytes written since the last call, and all that will be */
   onProgress?: (bytes: number, totalBytes: number) => void
@@ -66,6 +68,8 @@ export interface PackResult {
   isPastCache: boolean
   /** of a repair: parts that are not on this stick */
   absent: string[]
+  /** what all the parts carry */
+  wanted: BundleContent['wanted']
 }
 
 const AHEAD_BYTES = 32 * 1024 * 1024
@@ -79,11 +83,11 @@ const SMALL_FILE_BYTES = 32 * 1024
  *          `verify` throws, the signal's reason; of a repair BUNDLE_NOT_FOUND. Parts that were finished before stay. */
 export async function pack(options: PackOptions): Promise<PackResult> {
   const folder = folderOf(options)
-  const { parts, absent } =
+  const { parts, absent, wanted } =
     options.isRepair === true
       ? await partsThere(folder, options)
-      : { parts: splitIntoParts(options, options.partSizeBytes), absent: [] }
-  checkStore(options)
+      : { parts: splitIntoParts(options, options.partSizeBytes), absent: [], wanted: options.wanted }
+  checkStore({ ...options, wanted })
   mkdirSync(folder, { recursive: true })
   checkLimits(folder, options.site, parts)
   if (options.isRepair !== true) sweep(folder, options.site)
@@ -100,7 +104,7 @@ export async function pack(options: PackOptions): Promise<PackResult> {
   }
   await run.judgeAgain()
   run.writeOthers(absent.length === 0)
-  return { files: run.files, isPastCache: run.isPastCache, absent }
+  return { files: run.files, isPastCache: run.isPastCache, absent, wanted }
 }
 
 /** @throws MEDIUM_UNUSABLE: a link would lead elsewhere */

@@ -18,6 +18,10 @@ export const GAPFERRY: ProgramShape = {
       names: ['inventory'],
       load: async () => (await import('./inventory-commands.ts')).addInventoryCommands,
     },
+    {
+      names: ['license'],
+      load: async () => (await import('./licenses/license-commands.ts')).addLicenseCommands,
+    },
     { names: ['box'], load: async () => (await import('./box-command.ts')).addBoxCommand },
     { names: ['report'], load: async () => (await import('./report-command.ts')).addReportCommands },
     { names: ['store'], load: async () => (await import('./store-commands.ts')).addStoreCommands },

@@ -136,7 +136,7 @@ class PullRun {
   /** @param left  what is still to be fetched; `sums` of that */
   failure(left: readonly Expense[], sums: readonly KindSum[]): GapferryError | undefined {
     const [first, ...others] = this.#failures
-    if (first === undefined) return left.length === 0 ? undefined : this.#spent(left[0]!, sums)
+    if (first === undefined) return left.length === 0 ? undefined : this.#spent(left, sums)
     const more = others.slice(0, SHOWN_FAILURES).map(({ message }) => `; ${message}`)
     if (others.length > SHOWN_FAILURES) more.push(`; and ${others.length - SHOWN_FAILURES} more`)
     const rest = left.length === 0 ? 'everything else was fetched' : `left: ${leftText(sums)}`
@@ -160,7 +160,7 @@ class PullRun {
     } finally {
       grant.end()
       this.#active.delete(nameOf(one))
-      step.note(this.#noteOf())
+      this.#note(step)
     }
   }
 
@@ -175,7 +175,7 @@ class PullRun {
       shownBytes += change
       step.add(change)
       active.cameBytes += bytes
-      step.note(this.#noteOf())
+      this.#note(step)
       if (isFromEarlier || bytes < 0) return
       cameBytes += bytes
       this.fetched.bytes += bytes
@@ -186,12 +186,13 @@ class PullRun {
   }
 
   /** The largest file that is under way, and how many others. */
-  #noteOf(): string {
+  #note(step: ProgressStep): void {
     const [first, ...others] = [...this.#active].toSorted(([, a], [, b]) => b.bytes - a.bytes)
-    if (first === undefined) return ''
+    if (first === undefined) return step.note('')
     const [name, { cameBytes, bytes }] = first
-    const share = bytes === 0 ? formatBytes(cameBytes) : `${Math.floor((cameBytes / bytes) * 100)}%`
-    return `${name} ${share}${others.length === 0 ? '' : `, ${others.length} more`}`
+    const more = others.length === 0 ? '' : `, ${others.length} more`
+    if (bytes === 0) step.note(`${name} ${formatBytes(cameBytes)}${more}`)
+    else step.note(`${name}${more}`, cameBytes / bytes)
   }
 
   async #fetchOne(one: Download, maxBytes: number, signal: AbortSignal, onBytes: OnBytes): Promise<void> {
@@ -232,19 +233,26 @@ class PullRun {
     }
   }
 
-  #spent(next: Expense, sums: readonly KindSum[]): GapferryError {
+  #spent(left: readonly Expense[], sums: readonly KindSum[]): GapferryError {
     const spent = formatBytes(this.#laptop.fetcher.wire.spentBytes)
-    const isStuck = this.fetched.count === 0 && this.fetched.bytes < MIN_KEPT_BYTES
+    const isIdle = this.fetched.count === 0 && this.fetched.bytes < MIN_KEPT_BYTES
+    const isStuck = isIdle || left.every(({ isWholeOnly }) => isWholeOnly === true)
     return new GapferryError(
       'BUDGET_EXCEEDED',
       `the budget of ${formatBytes(this.#laptop.fleet.budgetBytes)} ends here (${spent} went over the link); left: ${leftText(sums)}`,
       {
         hint: isStuck
-          ? `gapferry pull --budget SIZE, with more: ${nameOf(next.one)} is next, ${isSized(next.one) ? formatBytes(next.bytes) : 'of unknown size'}`
+          ? `gapferry pull --budget SIZE, with more: ${nextText(left[0]!)}`
           : 'gapferry pull goes on from here, with the same budget again',
       },
     )
   }
+}
+
+function nextText({ one, bytes, isWholeOnly }: Expense): string {
+  const size = isSized(one) ? formatBytes(bytes) : 'of unknown size'
+  const whole = isWholeOnly === true ? ', and its server gives it whole or not at all' : ''
+  return `${nameOf(one)} is next, ${size}${whole}`
 }
 
 function hostsOf(one: Download): string {

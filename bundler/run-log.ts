@@ -52,7 +52,7 @@ export function openRunLog(
     let bytes = 0
     let isOpen = true
     return {
-      note: (text) => step.note(text),
+      note: (text, share) => step.note(text, share),
       add: (some) => {
         step.add(some)
         bytes += some

@@ -33,8 +33,10 @@ export interface Expense {
   kind: SpendingKind
   /** of the file, as far as a server told */
   bytes: number
-  /** what an earlier run left of it */
+  /** what an earlier run left of it, and can be gone on with */
   heldBytes: number
+  /** its server gave the whole when it was asked for the rest */
+  isWholeOnly?: boolean
 }
 
 /** A request and the headers of its answer. */
@@ -47,12 +49,14 @@ const REPAIRS = ['framework', 'core']
 export function expensesOf(plan: Plan, downloads: readonly Download[], store: Pick<BlobStore, 'partials'>): Expense[] {
   const urgent = urgentPackages(plan)
   const held = store.partials.kept()
-  const all = downloads.map((one) => ({
-    one,
-    kind: kindOf(one, urgent),
-    bytes: one.bytes,
-    heldBytes: held.get(partialKey(one.kind === 'file' ? remoteFile(one.file) : one.remote)) ?? 0,
-  }))
+  const wholeOnly = store.partials.wholeOnly()
+  const all = downloads.map((one): Expense => {
+    const key = partialKey(one.kind === 'file' ? remoteFile(one.file) : one.remote)
+    const about = { one, kind: kindOf(one, urgent), bytes: one.bytes }
+    return wholeOnly.has(key)
+      ? { ...about, heldBytes: 0, isWholeOnly: true }
+      : { ...about, heldBytes: held.get(key) ?? 0 }
+  })
   return KINDS.flatMap((kind) => all.filter((expense) => expense.kind === kind))
 }
 
@@ -103,13 +107,13 @@ export class Purse {
   }
 
   /** @returns undefined: not any more, or not this one */
-  take({ one, bytes, heldBytes }: Expense): Grant | undefined {
+  take({ one, bytes, heldBytes, isWholeOnly }: Expense): Grant | undefined {
     if (this.#isEmpty) return undefined
     const roomBytes = this.#leftBytes() - this.#promisedBytes - HEADERS_BYTES
     const needBytes = Math.max(0, bytes - heldBytes)
     if (needBytes <= roomBytes) return this.#promise(needBytes, roomBytes, true)
-    // Nobody could tell later whether the rest belongs to it.
-    if (!hasDigest(one)) return undefined
+    // Nobody could tell later whether the rest belongs to it, or the server has no rest to give.
+    if (!hasDigest(one) || isWholeOnly === true) return undefined
     this.#isEmpty = true
     return roomBytes < MIN_BEGUN_BYTES ? undefined : this.#promise(roomBytes, roomBytes, false)
   }

@@ -116,13 +116,22 @@ export class Transfer {
       get bytes() {
         return partial.bytes
       },
-      restart: (answer) => this.#restart(sourceOf(this.#url, answer)),
+      restart: (answer) => this.#restart(this.#sourceOf(answer)),
       write: (chunk) => {
         partial.write(chunk)
         this.#onBytes(chunk.length)
       },
       digest: (algorithm) => partial.digest(algorithm),
     }
+  }
+
+  /** What comes whole although the rest was asked for, and has not changed, comes from a server that knows no Range. */
+  #sourceOf(answer: Answer): PartialSource {
+    const before = this.#partial.source
+    const source = sourceOf(this.#url, answer)
+    const wasAsked = this.bytes > 0 && before?.address === source.address
+    const isSame = before?.validator === source.validator && before?.totalBytes === source.totalBytes
+    return wasAsked && isSame && answer.status === 200 ? { ...source, isWholeOnly: true } : source
   }
 
   #restart(source?: PartialSource): void {

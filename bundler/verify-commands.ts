@@ -137,7 +137,15 @@ function renderInspected(bundle: InspectedBundle): string {
     ])
     return `\n${group}  ${origin}\n${formatTable(rows, { indent: '  ', right: [1] })}`
   })
-  return [renderJudged(bundle), ...groups].join('\n')
+  return [renderJudged(bundle), ...groups, ...renderLicenses(bundle)].join('\n')
+}
+
+function renderLicenses({ licenses }: InspectedBundle): string[] {
+  if (licenses === null) return []
+  const rows = licenses.blobs.map(({ sha256, bytes, isHere }) => {
+    return [sha256, formatBytes(bytes), sha256 === licenses.index ? 'index' : 'license', isHere ? '' : 'not here']
+  })
+  return [`\nlicenses, sealed\n${formatTable(rows, { indent: '  ', right: [1] })}`]
 }
 
 function incomplete(bundles: JudgedBundle[]): GapferryError | undefined {

@@ -36,6 +36,8 @@ MAX_ROOT = 512000
 MAX_TREE = 32 * 1024 * 1024
 MAX_FACTS = 1024 * 1024
 MAX_BLOB = 2 ** 31 - 1
+MAX_LICENSE = 4 * 1024 * 1024
+MAX_LICENSES = 1000
 # Commas and opening brackets of one document: bounds the memory that it takes once it is read.
 MAX_VALUES = 2 ** 20
 # The sections of a part in their order: pattern of names, most entries, most bytes of one entry and of all.
@@ -319,13 +321,16 @@ class Bundle(object):
         self.groups, self.targets = set(), set()
 
     def add_tree(self, name, data):
-        """A tree or the site facts; each must be about what its target says."""
+        """A tree, the site facts or the licenses; each must be about what its target says."""
         self.trees += 1
         about = {"site": self.site, "number": self.number}
         if name == "site":
             if len(data) > MAX_FACTS:
                 raise Refused("site facts: larger than %d bytes" % MAX_FACTS)
             self.groups = set(read_canonical(data, dict(FACTS, **about), "site facts")["groups"])
+            return
+        if name == "licenses":
+            self.add_licenses(data, about)
             return
         what = "tree %s" % name
         about["group"], about["role"] = name.split("/")
@@ -337,6 +342,20 @@ class Bundle(object):
                 raise Refused("%s: %s has two sizes" % (what, path))
             blob.required = blob.required or doc["role"] == "current" or entry["kind"] != "immutable"
             blob.paths.append(path)
+
+    def add_licenses(self, data, about):
+        """Names sealed blobs and nothing else; all of them are required. None is a path of an origin."""
+        if len(data) > MAX_FACTS:
+            raise Refused("licenses: larger than %d bytes" % MAX_FACTS)
+        doc = read_canonical(data, dict(LICENSES, **about), "licenses")
+        if doc["index"] is not None and doc["index"] not in doc["blobs"]:
+            raise Refused("licenses: its index is none of its blobs")
+        for digest, size in sorted(doc["blobs"].items()):
+            blob = self.wanted.setdefault(digest, Blob(size))
+            if blob.length != size:
+                raise Refused("licenses: %s has two sizes" % digest)
+            blob.required = True
+            blob.paths.append("licenses/%s" % ("index" if digest == doc["index"] else digest))
 
     def check_groups(self):
         """Each group of the site facts has its current tree, and no other group has any."""
@@ -586,6 +605,11 @@ def check(value, rule, what):
         raise Refused("%s: expected %s, found %s" % (what, expected, value))
 
 
+def digest_or_none(value, what):
+    if value is not None:
+        check(value, DIGEST, what)
+
+
 def check_fields(value, rule, what):
     if not isinstance(value, dict):
         raise Refused("%s: expected an object" % what)
@@ -669,7 +693,7 @@ REPOSITORY = text("[A-Za-z0-9][A-Za-z0-9._:-]{0,63}", "a repository id")
 DIGEST = text("[0-9a-f]{64}", "64 lower-case hex digits")
 TIME = text("[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-5][0-9]Z", "a time")
 MEDIA_TYPE = text("[a-z0-9.+-]+/[a-z0-9.+-]+(?:; ?charset=utf-8)?", "a media type")
-TARGET = text("site|%s/(?:current|previous|return)" % NAME_PATTERN, "site or GROUP/current, previous or return")
+TARGET = text("site|licenses|%s/(?:current|previous|return)" % NAME_PATTERN, "site, licenses or GROUP/current, previous or return")
 ORIGIN = text(r"https?://(?:[a-z0-9._-]+|\[[0-9a-f:]+\])(?::[1-9][0-9]{0,4})?", "an origin")
 PATH = text(r'[!"$&->@-\[\]-~]{1,1024}', "a path: printable ASCII without space, \\, %, ? and #")
 EXTRA = re.compile(r"x-[a-z-]{1,32}\Z")
@@ -697,6 +721,8 @@ TREE_ROLE = OneOf(("current", "previous", "return"))
 TREE = document("gapferry-tree", {"group": NAME, "role": TREE_ROLE, "stamps": STAMPS, "entries": ENTRIES})
 GROUP = {"origin": origin, "yum": List({"id": REPOSITORY}, 0, 1000, True), "files": List(tree_path, 0, 10000, True)}
 FACTS = document("gapferry-site", {"createdAt": seconds, "groups": Map(NAME, GROUP, 0, 10000)})
+BLOBS = Map(DIGEST, Whole(1, MAX_LICENSE), 1, MAX_LICENSES + 1)
+LICENSES = document("gapferry-licenses", {"index": digest_or_none, "blobs": BLOBS})
 PART = document("gapferry-part", {"part": Whole(1, 256), "parts": List(span, 1, 256, False)})
 
 

@@ -57,7 +57,13 @@ interface InspectedGroup {
   entries: (TreeEntry & { path: string; isHere: boolean })[]
 }
 
-export type InspectedBundle = JudgedBundle & { groups: InspectedGroup[] }
+/** Sealed blobs of a bundle; whose they are, only the mirror's delivery key tells. */
+interface InspectedLicenses {
+  index: Sha256 | null
+  blobs: { sha256: Sha256; bytes: number; isHere: boolean }[]
+}
+
+export type InspectedBundle = JudgedBundle & { groups: InspectedGroup[]; licenses: InspectedLicenses | null }
 
 /** Checks every byte of the given parts: signatures, trees, the digest of each blob.
  *  @returns one row per bundle (parts of one bundle count together), in order of the first part given
@@ -87,7 +93,7 @@ export async function verifyPart(file: string, options: JudgeOptions): Promise<J
  *  @throws as verifyFiles, but for BLOB_DIGEST_MISMATCH in a blob */
 export async function inspectFiles(files: string[], options: JudgeOptions): Promise<InspectedBundle[]> {
   const bundles = await readAll(files, options, () => undefined)
-  return bundles.map((read) => ({ ...judged(read), groups: inspectedGroups(read) }))
+  return bundles.map((read) => ({ ...judged(read), groups: inspectedGroups(read), licenses: inspectedLicenses(read) }))
 }
 
 /** The parts read so far of one bundle. */
@@ -194,6 +200,12 @@ function judged({ bundle, parts, here, numbers }: ReadBundle): JudgedBundle {
   const isDifferential = hasAllParts && missing.length > 0
   const about = { site, number, createdAtMs, expiresAtMs, bundler }
   return { ...about, parts, blobs: here.size, bytes, missing, isDifferential }
+}
+
+function inspectedLicenses({ bundle: { licenses }, here }: ReadBundle): InspectedLicenses | null {
+  if (licenses === undefined) return null
+  const blobs = [...licenses.blobs].map(([sha256, bytes]) => ({ sha256, bytes, isHere: here.has(sha256) }))
+  return { index: licenses.index, blobs }
 }
 
 function inspectedGroups({ bundle, here }: ReadBundle): InspectedGroup[] {

@@ -30,6 +30,14 @@ export interface DispatcherOptions {
   /** per upstream host */
   connections?: number
   connectTimeoutMs?: number
+  /** PEM: what is shown to upstreams that ask for a certificate, and whom to believe instead of the system's authorities */
+  tls?: TlsOptions
+}
+
+interface TlsOptions {
+  cert?: string | undefined
+  key?: string | undefined
+  ca?: string | undefined
 }
 
 /** What requests are sent through. */
@@ -74,19 +82,24 @@ function bare(host: string): string {
   return host.toLowerCase().replace(/^\[|\]$|\.$/g, '')
 }
 
-interface WayOptions {
-  connections?: number
-  connectTimeoutMs?: number
-}
+type WayOptions = Omit<DispatcherOptions, 'proxy'>
 
-function agentOptions({ connections = CONNECTIONS, connectTimeoutMs = CONNECT_TIMEOUT_MS }: WayOptions) {
+function agentOptions({ connections = CONNECTIONS, connectTimeoutMs = CONNECT_TIMEOUT_MS, tls = {} }: WayOptions) {
   const autoSelect = { autoSelectFamily: true, autoSelectFamilyAttemptTimeout: ADDRESS_ATTEMPT_MS }
   return {
     connections,
     pipelining: 1,
     allowH2: false,
     maxHeaderSize: MAX_HEADER_BYTES,
-    connect: { timeout: connectTimeoutMs, allowH2: false, ...autoSelect },
+    connect: { timeout: connectTimeoutMs, allowH2: false, ...autoSelect, ...given(tls) },
+  }
+}
+
+function given({ cert, key, ca }: TlsOptions) {
+  return {
+    ...(cert === undefined ? {} : { cert }),
+    ...(key === undefined ? {} : { key }),
+    ...(ca === undefined ? {} : { ca }),
   }
 }
 
@@ -100,6 +113,7 @@ function through(proxy: URL, options: WayOptions): Dispatcher {
     ...common,
     uri: proxy.href,
     connectTimeout: timeout,
+    requestTls: given(options.tls ?? {}),
     // A proxy that never answers CONNECT would otherwise hold us for undici's five minutes.
     clientFactory: (origin, { connect }: { connect: buildConnector.connector }) =>
       new Pool(origin, { connect: named(connect), headersTimeout: timeout }),

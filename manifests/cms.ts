@@ -5,16 +5,15 @@
  * opens one MUST have its digest, or that of its content, from a signed document. FORMAT.md#sealed-licenses.
  */
 import { createDecipheriv, createPublicKey, diffieHellman, hash, privateDecrypt } from 'node:crypto'
-import { type KeyObject, X509Certificate } from 'node:crypto'
+import type { KeyObject } from 'node:crypto'
 import type * as Pki from 'pkijs'
+import { parseCertificate } from './certificate.ts'
 import { checkDer } from './der-check.ts'
 import { GapferryError } from './errors.ts'
 
 /** The most that is sealed, and the most that is read of something sealed. */
 export const MAX_CMS_BYTES = 4 * 1024 * 1024
-const MAX_CERTIFICATE_BYTES = 16_384
 const MAX_RECIPIENTS = 16
-const MIN_RSA_BITS = 2048
 
 const ENVELOPED = '1.2.840.113549.1.7.3'
 const AES_256_CBC = '2.16.840.1.101.3.4.1.42'
@@ -45,7 +44,7 @@ export async function sealCms(content: Uint8Array, certificates: readonly Buffer
     )
   const pki = await import('pkijs')
   const envelope = new pki.EnvelopedData({ disableSplit: true })
-  for (const bytes of certificates) envelope.addRecipientByCertificate(parseCertificate(pki, bytes), RECIPIENT)
+  for (const bytes of certificates) envelope.addRecipientByCertificate(parseRecipient(pki, bytes), RECIPIENT)
   // A copy: a Buffer may be a view of a larger pool.
   await envelope.encrypt(CONTENT, new Uint8Array(content).buffer)
   const info = new pki.ContentInfo({ contentType: ENVELOPED, content: envelope.toSchema() })
@@ -63,7 +62,7 @@ export async function openCms(cms: Buffer, key: KeyObject, certificate: Buffer, 
     throw new GapferryError('CMS_INVALID', `${what}: has ${cms.length} bytes, more than ${MAX_CMS_BYTES}`)
   checkDer(cms, 'CMS_INVALID', what)
   const pki = await import('pkijs')
-  const own = parseCertificate(pki, certificate)
+  const own = parseRecipient(pki, certificate)
   const envelope = parseEnvelope(pki, cms, what)
   const index = envelope.recipientInfos.findIndex((info) => isFor(own, info))
   if (index === -1) throw new GapferryError('CMS_INVALID', `${what}: is sealed for another key`)
@@ -78,22 +77,15 @@ export async function openCms(cms: Buffer, key: KeyObject, certificate: Buffer, 
   }
 }
 
-function parseCertificate(pki: typeof Pki, bytes: Buffer): Pki.Certificate {
+/** @throws CMS_INVALID */
+function parseRecipient(pki: typeof Pki, bytes: Buffer): Pki.Certificate {
   const what = 'a certificate to seal for'
-  if (bytes.length > MAX_CERTIFICATE_BYTES) throw new GapferryError('CMS_INVALID', `${what}: is too long`)
   checkDer(bytes, 'CMS_INVALID', what)
   try {
-    if (!isUsable(new X509Certificate(bytes).publicKey)) throw new Error('neither P-256 nor RSA')
-    return pki.Certificate.fromBER(bytes)
+    return pki.Certificate.fromBER(parseCertificate(bytes, what).raw)
   } catch (cause) {
     throw new GapferryError('CMS_INVALID', `${what}: is none of a P-256 key, or of an RSA key of 2048 bits`, { cause })
   }
-}
-
-function isUsable(key: KeyObject): boolean {
-  const { namedCurve, modulusLength } = key.asymmetricKeyDetails ?? {}
-  if (key.asymmetricKeyType === 'ec') return namedCurve === 'prime256v1'
-  return key.asymmetricKeyType === 'rsa' && modulusLength !== undefined && modulusLength >= MIN_RSA_BITS
 }
 
 /** Of content that is encrypted in the one way. */

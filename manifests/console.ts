@@ -3,6 +3,8 @@
  */
 import { GapferryError, redact } from './errors.ts'
 
+/** However narrow the terminal is. */
+const MIN_WRAPPED = 30
 const UNITS = ['B', 'kB', 'MB', 'GB', 'TB']
 
 /** `1234567` → `1.2 MB`; decimal units, as sticks and tariffs count. */
@@ -32,14 +34,39 @@ export function formatTime(ms: number): string {
   return `${new Date(ms).toISOString().slice(0, 16).replace('T', ' ')} UTC`
 }
 
-/** Rows as aligned columns, two spaces apart; the columns in `right` are aligned to the right. Control characters are shown, not sent. */
-export function formatTable(rows: string[][], options: { indent?: string; right?: number[] } = {}): string {
+/** Rows as aligned columns, two spaces apart; the columns in `right` are aligned to the right. Control characters are shown, not sent.
+ *  @param options.width  of the terminal: the last column is wrapped to fit */
+export function formatTable(
+  rows: string[][],
+  options: { indent?: string; right?: number[]; width?: number | undefined } = {},
+): string {
   const safe = rows.map((row) => row.map(redact))
   const widths: number[] = []
   for (const row of safe) row.forEach((cell, i) => (widths[i] = Math.max(widths[i] ?? 0, cell.length)))
   const pad = (cell: string, i: number): string =>
     options.right?.includes(i) === true ? cell.padStart(widths[i]!) : cell.padEnd(widths[i]!)
-  return safe.map((row) => ((options.indent ?? '') + row.map(pad).join('  ')).trimEnd()).join('\n')
+  const { indent = '', width } = options
+  const before = indent.length + widths.slice(0, -1).reduce((sum, one) => sum + one + 2, 0)
+  const room = width === undefined ? Infinity : Math.max(width - before, MIN_WRAPPED)
+  const format = (row: string[]): string => {
+    const [first, ...more] = row.length === widths.length ? wrapped(row.at(-1)!, room) : []
+    const cells = first === undefined ? row : [...row.slice(0, -1), first]
+    const lines = more.map((text) => `${' '.repeat(before)}${text}`)
+    return [`${indent}${cells.map(pad).join('  ')}`.trimEnd(), ...lines].join('\n')
+  }
+  return safe.map(format).join('\n')
+}
+
+/** At spaces; a word that is longer stays whole, so that it can be copied. */
+function wrapped(text: string, room: number): string[] {
+  if (text.length <= room) return [text]
+  const lines: string[] = []
+  for (const word of text.split(' ')) {
+    const last = lines.at(-1)
+    if (last === undefined || last.length + 1 + word.length > room) lines.push(word)
+    else lines[lines.length - 1] = `${last} ${word}`
+  }
+  return lines
 }
 
 /** What a person reads when a command fails: what happened, and the next command to run.

@@ -132,6 +132,7 @@ const CODES = {
   // licenses
   CMS_INVALID: { exit: 3 },
   LICENSE_INVALID: { exit: 3 },
+  LICENSE_OLDER: { exit: 3 },
   // stores and the mirror
   STORE_MISSING: { exit: 2 },
   STORE_VERSION: { exit: 2 },

@@ -86,6 +86,11 @@ export function licensedBox(freepbx: FreepbxFacts | undefined, machine?: string)
   }
 }
 
+/** Whether a box needs a license at all: FreePBX alone does not. */
+export function needsLicense({ deploymentId, own, products }: LicensedBox): boolean {
+  return deploymentId !== null || own !== null || products.some(isPbxact)
+}
+
 function datesOf(facts: readonly (readonly [string, string])[]): LicenseDate[] {
   const dates = facts.flatMap(([name, text]) => {
     const date = parseLicenseDate(text)

@@ -17,7 +17,7 @@ export const MAX_LICENSE_DOCUMENT_BYTES = 2 * 1024 * 1024
 const FORMAT = 1
 /** Where a license may lie on a box, and nowhere else. */
 const PATH =
-  /^\/etc\/(?:schmooze|sangoma)\/(?:pbxid|(?:[A-Za-z0-9_+,-][A-Za-z0-9._+,-]{0,100})?\.zl|license[A-Za-z0-9._+,-]{0,100})$/
+  /^\/etc\/(?:schmooze|sangoma)\/(?:pbxid|[A-Za-z0-9_+,-][A-Za-z0-9._+,-]{0,100}\.zl|license[A-Za-z0-9._+,-]{0,100})$/
 
 /** A number or a word that the vendor gave a box. */
 export const DeploymentId = v.pipe(v.string(), v.regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/))

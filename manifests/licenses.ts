@@ -25,7 +25,7 @@ const Schema = strictObject({
   format: v.literal(FORMAT),
   site: SiteName,
   number: v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(2 ** 40)),
-  index: Digest,
+  index: v.nullable(Digest),
   blobs: dictionary(Digest, v.pipe(v.number(), v.integer(), v.minValue(1), v.maxValue(MAX_CMS_BYTES))),
 })
 const IndexSchema = strictObject({
@@ -49,8 +49,8 @@ export interface SealedLicenses {
   site: string
   /** the bundle's */
   number: number
-  /** which of the blobs is the index */
-  index: Sha256
+  /** which of the blobs is the index; null where the site has no mirror, so that each is sealed for its own box */
+  index: Sha256 | null
   /** CMS, with their sizes: the index, and every license; all of them are required */
   blobs: Map<Sha256, number>
 }
@@ -82,8 +82,10 @@ export function parseSealedLicenses(bytes: Buffer): SealedLicenses {
   checkSpelling(doc, bytes, 'licenses')
   const blobs = new Map(Object.entries(doc.blobs) as [Sha256, number][])
   if (blobs.size > MAX_LICENSES + 1) throw invalid('licenses', `names more than ${MAX_LICENSES + 1} blobs`)
-  if (!blobs.has(doc.index as Sha256)) throw invalid('licenses', 'its index is none of its blobs')
-  return { site: doc.site, number: doc.number, index: doc.index as Sha256, blobs }
+  const index = doc.index as Sha256 | null
+  if (blobs.size === 0 || (index !== null && !blobs.has(index)))
+    throw invalid('licenses', 'its index is none of its blobs')
+  return { site: doc.site, number: doc.number, index, blobs }
 }
 
 /** The index, to be sealed. @param licenses  by deployment ID

@@ -62,6 +62,11 @@ export function partHolding({ site, number, parts }: PartHint, sha256: Sha256): 
   return index < 0 ? undefined : partName({ site, number, part: index + 1, parts: parts.length })
 }
 
+/** The files of some parts, by their numbers. */
+export function partNames({ site, number, parts }: PartHint, numbers: readonly number[]): string[] {
+  return numbers.map((part) => partName({ site, number, part, parts: parts.length }))
+}
+
 function parseJson(bytes: Buffer): unknown {
   try {
     return JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))

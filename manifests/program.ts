@@ -16,7 +16,8 @@ export interface Surroundings {
   /** who runs this, as `name (uid)`, for the audit trail */
   user?: string
   stdin: NodeJS.ReadableStream & { isTTY?: boolean }
-  stdout: NodeJS.WritableStream
+  /** `columns`: of a terminal */
+  stdout: NodeJS.WritableStream & { columns?: number }
   stderr: NodeJS.WritableStream & { isTTY?: boolean }
   /** the system clock, milliseconds since 1970 */
   nowMs: () => number

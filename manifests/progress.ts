@@ -2,14 +2,16 @@
  * What a person sees while a step runs: a bar on a terminal, otherwise one line when the step ends. Never on standard
  * output, which carries results.
  */
-import { SingleBar } from 'cli-progress'
+import { MultiBar, type SingleBar } from 'cli-progress'
 import { formatBytes } from './console.ts'
 import { redact } from './errors.ts'
 import type { Surroundings } from './program.ts'
 
 const BAR_FORMAT = '{what} [{bar}] {percentage}% {done}{speed}{note}'
 const COUNT_FORMAT = '{what} {done}{speed}{note}'
+const FILE_FORMAT = '  [{bar}] {percentage}% {note}'
 const BAR_CHARACTERS = 20
+const FILE_STEPS = 1000
 /** A rate is that of about the last ten seconds. */
 const RATE_EVERY_MS = 1000
 const RATE_WEIGHT = 0.2
@@ -22,8 +24,9 @@ export interface Progress {
 export interface ProgressStep {
   /** @param bytes  done since the last call; negative for bytes that were done in vain */
   add(bytes: number): void
-  /** Says what is being worked on; shown on a terminal. '': nothing */
-  note(text: string): void
+  /** Says what is being worked on; shown on a terminal. '': nothing
+   *  @param share  how much of it is done, 0 to 1: then it has a bar of its own below that of the step */
+  note(text: string, share?: number): void
   /** Ends the step, also one that failed: shows how far it came. More calls do nothing. */
   end(): void
 }
@@ -54,7 +57,7 @@ function lineStep(what: string, totalBytes: number | undefined, { stderr, nowMs 
 }
 
 function barStep(what: string, totalBytes: number | undefined, { stderr, nowMs }: Shown): ProgressStep {
-  const bar = new SingleBar({
+  const bars = new MultiBar({
     stream: stderr,
     format: totalBytes === undefined ? COUNT_FORMAT : BAR_FORMAT,
     barsize: BAR_CHARACTERS,
@@ -62,22 +65,45 @@ function barStep(what: string, totalBytes: number | undefined, { stderr, nowMs }
   })
   let doneBytes = 0
   let note = ''
+  let isOpen = true
   const rateOf = makeRate(nowMs)
+  const bar = bars.create(totalBytes ?? 0, 0, { what, done: describe(0, totalBytes), speed: '', note })
+  bars.update()
+  let file: SingleBar | undefined
   const update = (): void => {
     const speed = speedText(rateOf(doneBytes), totalBytes === undefined ? undefined : totalBytes - doneBytes)
     bar.update(doneBytes, { done: describe(doneBytes, totalBytes), speed, note })
   }
-  bar.start(totalBytes ?? 0, 0, { what, done: describe(0, totalBytes), speed: '', note })
+  const showFile = (text: string, share: number): void => {
+    const payload = { note: text }
+    const isNew = file === undefined
+    file ??= bars.create(FILE_STEPS, 0, payload, { format: FILE_FORMAT })
+    file.update(Math.round(Math.min(1, Math.max(0, share)) * FILE_STEPS), payload)
+    if (isNew) bars.update()
+  }
+  const hideFile = (): void => {
+    if (file !== undefined) bars.remove(file)
+    file = undefined
+  }
   return {
     add: (bytes) => {
       doneBytes += bytes
       update()
     },
-    note: (text) => {
-      note = text === '' ? '' : `  ${redact(text)}`
+    note: (text, share) => {
+      if (!isOpen) return
+      const shown = redact(text)
+      if (share === undefined || text === '') hideFile()
+      else showFile(shown, share)
+      note = share !== undefined || text === '' ? '' : `  ${shown}`
       update()
     },
-    end: () => bar.stop(),
+    end: () => {
+      if (!isOpen) return
+      isOpen = false
+      hideFile()
+      bars.stop()
+    },
   }
 }
 

@@ -75,11 +75,11 @@ export function repositories(box: Inventory, origin: string | undefined): Readin
   })
   if (enabled.length === 0) return not(fact, 'none is enabled', remedy)
   const byNames = box.readiness.get('setup-mode') === 'names'
+  const isHere = (url: string): boolean =>
+    url.startsWith('file:') || isServed(url, box.readiness, { origin, vendor: VENDOR_PACKAGES })
   const elsewhere = enabled.filter(({ options }) => {
     const lists = ['mirrorlist', 'metalink'].flatMap((key) => words(options.get(key)))
     const urls = words(options.get('baseurl'))
-    const isHere = (url: string): boolean =>
-      url.startsWith('file:') || isServed(url, box.readiness, { origin, vendor: VENDOR_PACKAGES })
     return (
       ![...urls, ...lists].every(isHere) ||
       (byNames ? urls.length + lists.length === 0 : urls.length === 0 || lists.length > 0)

@@ -15,6 +15,7 @@ export type { ReadinessRow, Surrounding } from './readiness-rows.ts'
 
 const MAX_OFFSET_SECONDS = 1
 const MAX_SHOWN = 5
+const HIDDEN_ID = 4
 /** Each fact, in the order in which a person works through them. */
 export function judgeReadiness(box: Inventory, around: Surrounding): ReadinessRow[] {
   const rows = [
@@ -52,17 +53,27 @@ function activation(freepbx: FreepbxFacts | undefined, nowMs: number): Readiness
   if (freepbx.licenses.length === 0) return not(fact, 'there is no license file', remedy)
   if (id === undefined) return unknown(fact, 'no deployment ID was found', remedy)
   if (told !== undefined && told !== id)
-    return not(fact, `the license is for deployment ${told}, the box is ${id}`, remedy)
+    return not(fact, `the license is for deployment ${hidden(told)}, the box is ${hidden(id)}`, remedy)
   const product = freepbx.licenses.map((one) => one.facts.get('Product-Name')).find((name) => name !== undefined)
   const brand = freepbx.profile.get('brandid')
   if (brand === 'pbxact' && product !== undefined && !/pbxact/i.test(product))
     return not(fact, `the license is for ${product}, the box is PBXact`, remedy)
-  const dates = freepbx.licenses.flatMap((one) => [...one.facts].filter(([key]) => key.endsWith('_exp')))
-  const [first] = dates.map(([key, text]) => ({ key, text, ms: dateOf(text) })).sort((a, b) => a.ms - b.ms)
-  if (first === undefined || Number.isNaN(first.ms))
-    return unknown(fact, `deployment ${id}; when it expires is not known`, remedy)
-  if (first.ms <= nowMs) return not(fact, `deployment ${id}: ${first.key} was ${first.text}`, remedy)
-  return ready(fact, `deployment ${id}; the first to expire is ${first.key}, ${first.text}`)
+  const first = firstExpiry(freepbx)
+  if (first === undefined) return unknown(fact, `deployment ${hidden(id)}; when it expires is not known`, remedy)
+  if (first.ms <= nowMs) return not(fact, `deployment ${hidden(id)}: ${first.name} was ${first.text}`, remedy)
+  return ready(fact, `deployment ${hidden(id)}; the first to expire is ${first.name}, ${first.text}`)
+}
+
+/** Of a box's license, what expires first; undefined where none of its dates can be read. */
+export function firstExpiry(freepbx: FreepbxFacts | undefined): { name: string; text: string; ms: number } | undefined {
+  const dates = (freepbx?.licenses ?? []).flatMap((one) => [...one.facts].filter(([key]) => key.endsWith('_exp')))
+  const known = dates.map(([name, text]) => ({ name, text, ms: dateOf(text) })).filter(({ ms }) => !Number.isNaN(ms))
+  return known.length < dates.length ? undefined : known.sort((a, b) => a.ms - b.ms)[0]
+}
+
+/** Enough to tell two apart, and no more: a deployment ID is half of what a license takes. */
+function hidden(id: string): string {
+  return id.length > HIDDEN_ID ? `…${id.slice(-4)}` : id
 }
 
 function updates(pending: Pending | undefined): ReadinessRow {

@@ -2,18 +2,15 @@
  * Seals a report for one reader: ECIES with P-256, HKDF-SHA-256 and AES-256-GCM, all of which every FIPS provider has. A key
  * pair is made for each report, so a key is used once and its nonce may be derived with it. FORMAT.md#report.
  */
-import { createCipheriv, createDecipheriv, createPublicKey, diffieHellman, generateKeyPairSync } from 'node:crypto'
-import { hkdfSync, type KeyObject } from 'node:crypto'
+import { createCipheriv, createDecipheriv, createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto'
 import * as v from 'valibot'
 import { describeFault, strictObject } from './document.ts'
 import { GapferryError } from './errors.ts'
 import { canonicalJson } from './json.ts'
+import { agreeOnSecret, TAG_BYTES } from './key-seal.ts'
 import { Base64, keyDigest, MAX_REPORT_BYTES, parsePublicKey, parseReportJson, publicKeyOf } from './report.ts'
 
 const FORMAT = 1
-const KEY_BYTES = 32
-const NONCE_BYTES = 12
-const TAG_BYTES = 16
 const INFO = 'gapferry-sealed-report 1'
 
 const Schema = strictObject({
@@ -78,10 +75,11 @@ export function openReport(sealed: SealedReport, key: KeyObject, what: string): 
   }
 }
 
-/** Both public keys are bound in: HKDF's salt. */
 function derive(own: KeyObject, other: KeyObject, ephemeral: string, reader: string) {
-  const secret = diffieHellman({ privateKey: own, publicKey: other })
-  const salt = Buffer.concat([ephemeral, reader].map((text) => Buffer.from(text, 'base64')))
-  const bytes = Buffer.from(hkdfSync('sha256', secret, salt, INFO, KEY_BYTES + NONCE_BYTES))
-  return { key: bytes.subarray(0, KEY_BYTES), nonce: bytes.subarray(KEY_BYTES) }
+  return agreeOnSecret({
+    own,
+    other,
+    bound: [ephemeral, reader].map((text) => Buffer.from(text, 'base64')),
+    info: INFO,
+  })
 }

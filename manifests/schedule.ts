@@ -72,7 +72,6 @@ export function parseCalendar(text: string): Schedule | undefined {
   const [, hour, minute, second = '0'] = /^([^:]+):([^:]+)(?::([^:]+))?$/.exec(time) ?? []
   if (rest.length > 0 || month === undefined || day === undefined) return undefined
   if (hour === undefined || minute === undefined || !/^0+$/.test(second)) return undefined
-  const cron = (field: string): string => field.replaceAll('..', '-')
   const named = cron(weekday).replace(/([a-z]{3})[a-z]*/g, '$1')
   const fields = { minute: cron(minute), hour: cron(hour), day: cron(day), month: cron(month), weekday: named }
   return scheduleOf(fields, false)
@@ -99,6 +98,11 @@ export function nextRun(schedule: Schedule, fromMs: number, zone: string): numbe
     }
   }
   return undefined
+}
+
+/** Of a calendar's field. */
+function cron(field: string): string {
+  return field.replaceAll('..', '-')
 }
 
 interface Fields {

@@ -26,6 +26,8 @@ export interface VendorQuestion {
   file?: string
 }
 
+/** Of nearly all ids. */
+export const VENDOR_PREFIX = 'sng-'
 /** Words whose id is not `sng-<word>`. */
 const IDS: Record<string, string> = { os: 'sng-base', sng7: 'sng-pkgs', fasttrack: 'fasttrack' }
 /** Words of the repositories that are switched on in the vendor's files. */
@@ -40,7 +42,7 @@ const PATHS = [
 
 /** The id under which the vendor's files have the repository of this word. */
 export function vendorId(word: string): string {
-  return Object.hasOwn(IDS, word) ? IDS[word]! : `sng-${word}`
+  return Object.hasOwn(IDS, word) ? IDS[word]! : VENDOR_PREFIX + word
 }
 
 /** What `target` asks for, under one of the vendor's names.

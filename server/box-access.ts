@@ -9,6 +9,7 @@ import type { Logger } from 'pino'
 import * as v from 'valibot'
 import { sha256Of, type Sha256 } from '../manifests/digest.ts'
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
+import { DeploymentId } from '../manifests/license.ts'
 import type { AuditWhat } from '../storage/audit.ts'
 import { appendRow, type Actor } from '../storage/audited.ts'
 import type { EnrolledBox } from '../storage/enrolments.ts'
@@ -61,11 +62,12 @@ const MAX_WRONG_PER_ADDRESS = 20
 /** of a box in an hour: deliveries, refusals, inventories and results. One that keeps asks four times. */
 const MAX_PER_BOX = 60
 const HOUR_MS = 3_600_000
+/** A box itself complains from there on. */
+const MAX_CLOCK_SECONDS = 300
 /** The same refusal of the same box has a row so often. */
 const REFUSAL_MS = 24 * HOUR_MS
 /** The same reason from the same address is logged so often. */
 const LOG_MS = 60_000
-const DEPLOYMENT = /^[0-9A-Za-z._-]{1,64}$/
 
 const Enrolment = v.object({
   name: v.pipe(v.string(), v.regex(/^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$/i)),
@@ -77,11 +79,13 @@ const InstallResult = v.object({
   result: v.picklist(['installed', 'unchanged', 'refused', 'failed']),
   license: v.exactOptional(v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/))),
   code: v.exactOptional(v.pipe(v.string(), v.regex(/^[A-Z][A-Z_]{0,63}$/))),
+  /** by which the box's clock is ahead of this mirror's */
+  clockSeconds: v.exactOptional(v.pipe(v.number(), v.safeInteger())),
   expires: v.exactOptional(
     v.pipe(
       v.array(
         v.object({
-          name: v.pipe(v.string(), v.regex(/^[A-Za-z][A-Za-z0-9_. -]{0,63}$/)),
+          name: v.pipe(v.string(), v.regex(/^[A-Za-z0-9][A-Za-z0-9_. -]{0,79}$/)),
           date: v.pipe(v.string(), v.regex(/^[0-9]{4}-[0-9]{2}-[0-9]{2}$/)),
         }),
       ),
@@ -134,7 +138,7 @@ export class BoxAccess {
   ): Promise<LicenseAnswer | undefined> {
     const box = this.#boxOf(asked.name, caller)
     if (box === undefined) return undefined
-    if (asked.deployment === undefined || !DEPLOYMENT.test(asked.deployment))
+    if (asked.deployment === undefined || !v.is(DeploymentId, asked.deployment))
       return this.#refuse(box, 'no deployment', caller)
     const { site } = this.#args.store
     const deployment = deploymentHmac(this.#args.identity, site, asked.deployment)
@@ -172,7 +176,10 @@ export class BoxAccess {
       this.#refuse(box, 'is no result', caller)
       return false
     }
-    const { license, result, code } = said
+    const { license, result, code, clockSeconds } = said
+    if (clockSeconds !== undefined && Math.abs(clockSeconds) > MAX_CLOCK_SECONDS) {
+      this.#args.log.warn({ box: box.name, seconds: clockSeconds }, 'the clock of a box differs from this one')
+    }
     const what = { command: 'license result', boxes: [box.name], reason: code ?? result }
     const asked = { ...what, ...(license === undefined ? {} : { sha256: license }) }
     const { catalog } = this.#args.store

@@ -1,142 +1,169 @@
 /**
- * `gapferry-mirror boxes`: which FreePBX boxes asked this mirror for modules, and what they said they have.
+ * `gapferry-mirror boxes`: the boxes of this mirror, how far they are behind, and whether they are ready to live here.
  */
+import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs'
+import { basename, resolve } from 'node:path'
 import type { Command } from 'commander'
-import { formatTable, formatTime } from '../manifests/console.ts'
-import { GapferryError, isGapferryError } from '../manifests/errors.ts'
+import { GapferryError } from '../manifests/errors.ts'
+import { MAX_INVENTORY_BYTES } from '../manifests/inventory-lines.ts'
+import { parseInventory } from '../manifests/inventory.ts'
 import { examples, print, type Surroundings } from '../manifests/program.ts'
-import { readContacts, type BoxContact } from '../storage/contacts.ts'
-import { currentOddities, ODDITIES } from './boxes.ts'
+import { systemCode } from '../storage/durable.ts'
 import { addEnrolment } from './enrol-command.ts'
-import { formatIso } from './status.ts'
-import { openStoreToServe } from './store.ts'
+import { ensureIdentity } from './identity.ts'
+import { keepInventory, openInventories } from './inventories.ts'
+import { inventoriesIn, knownBoxes, type KnownBox } from './known-boxes.ts'
+import { boxDetails, boxObject, renderBoxes, renderList } from './render-boxes.ts'
+import { openStoreForWriting, openStoreToServe, type MirrorStore } from './store.ts'
 import type { StoreTools } from './store-commands.ts'
 
-const NO_BOX = 'no box has asked for modules yet'
-const SHORT_ID = 8
-
 export function addBoxes(program: Command, around: Surroundings, tools: StoreTools): void {
-  const { withStore } = tools
   const boxes = program
     .command('boxes')
-    .description('the FreePBX boxes that asked this mirror for modules')
-    .addHelpText('after', examples(program, 'boxes list', 'boxes show 6f0e2a8c'))
-  boxes
-    .command('list')
-    .description('which boxes asked, when, and what is wrong with their settings')
-    .option('--group <NAME>', 'only those that asked the origin of this group')
-    .addHelpText('after', examples(program, 'boxes list', 'boxes list --group pbxact16 --json'))
-    .action(async ({ group }: { group?: string }, command: Command) => {
-      await withStore(around, command, openStoreToServe, async (store, config, json) => {
-        const all = contactsIn(store.dir)
-        const isKnown = [...config.origins, ...all].some((one) => one.group === group)
-        if (group !== undefined && !isKnown) throw unknownGroup(group)
-        const found = all.filter((one) => group === undefined || one.group === group)
-        print(around, json ? JSON.stringify({ site: store.site, boxes: found.map(boxObject) }) : renderList(found))
-      })
-    })
-  boxes
-    .command('show')
-    .description('what one box said it has')
-    .argument('<BOX>', 'its installid or the beginning of it, or the address it asked from')
-    .addHelpText('after', examples(program, 'boxes show 6f0e2a8c', 'boxes show 192.0.2.17 --json'))
-    .action(async (name: string, _options: object, command: Command) => {
-      await withStore(around, command, openStoreToServe, async (store, _config, json) => {
-        const found = boxesNamed(contactsIn(store.dir), name)
-        print(around, json ? JSON.stringify({ site: store.site, boxes: found.map(boxObject) }) : renderBoxes(found))
-      })
-    })
+    .description('the boxes of this mirror: how far behind, and whether ready to live without the internet')
+    .addHelpText('after', examples(program, 'boxes list', 'boxes show pbx1'))
+  addList(boxes, program, around, tools)
+  addShow(boxes, program, around, tools)
+  addAdd(boxes, program, around, tools)
+  addForget(boxes, program, around, tools)
   addEnrolment(boxes, around, tools)
 }
 
-/** @throws what readContacts throws, with a hint that fits: nothing that is served depends on it */
-function contactsIn(storeDir: string): BoxContact[] {
-  try {
-    return readContacts(storeDir)
-  } catch (error) {
-    if (!isGapferryError(error, 'STORE_DAMAGED')) throw error
-    const hint = 'gapferry-mirror serve begins it anew when it is started; nothing that is served depends on it'
-    throw new GapferryError('STORE_DAMAGED', error.message, { hint, cause: error })
-  }
+function addList(boxes: Command, program: Command, around: Surroundings, { withStore, clockOf }: StoreTools): void {
+  boxes
+    .command('list')
+    .description('each box: how far behind, facts that are ready, what it installs by itself, its license')
+    .option('--group <NAME>', 'only those of this group')
+    .addHelpText('after', examples(program, 'boxes list', 'boxes list --group pbxact16 --json'))
+    .action(async ({ group }: { group?: string }, command: Command) => {
+      await withStore(around, command, openStoreToServe, async (store, config, json) => {
+        const nowMs = clockOf(store, around)
+        const all = knownBoxes(store, config, nowMs)
+        const isIn = (box: KnownBox): boolean => box.group === group || box.contacts.some((one) => one.group === group)
+        const isKnown = config.origins.some((one) => one.group === group) || all.some(isIn)
+        if (group !== undefined && !isKnown) throw unknownGroup(group)
+        const found = group === undefined ? all : all.filter(isIn)
+        print(
+          around,
+          json ? JSON.stringify({ site: store.site, boxes: found.map(boxObject) }) : renderList(found, nowMs),
+        )
+      })
+    })
 }
 
-/** One box, which may have asked at several origins. */
-function boxesNamed(all: readonly BoxContact[], name: string): BoxContact[] {
+function addShow(boxes: Command, program: Command, around: Surroundings, { withStore, clockOf }: StoreTools): void {
+  boxes
+    .command('show')
+    .description('one box: each fact, what to do about it, and which features will work')
+    .argument('<BOX>', 'its name; or its installid, the beginning of that, or the address it came from')
+    .option('--raw', 'its inventory as it came: all that a report of level full takes along')
+    .addHelpText('after', examples(program, 'boxes show pbx1', 'boxes show 192.0.2.17 --json'))
+    .action(async (name: string, { raw }: { raw?: boolean }, command: Command) => {
+      await withStore(around, command, openStoreToServe, async (store, config, json) => {
+        const found = boxesNamed(knownBoxes(store, config, clockOf(store, around)), name)
+        if (raw === true) return print(around, rawInventory(store, found[0]!, name))
+        const text = (): string => renderBoxes(found, around.stdout.columns)
+        print(around, json ? JSON.stringify({ site: store.site, boxes: found.map(boxDetails) }) : text())
+      })
+    })
+}
+
+function addAdd(boxes: Command, program: Command, around: Surroundings, { withStore, clockOf }: StoreTools): void {
+  boxes
+    .command('add')
+    .description('take inventories that gapferry-box wrote, as from a stick; a box that is here already is replaced')
+    .argument('<FILE...>', 'inventories')
+    .option('--name <BOX>', 'another name for the box than its host name')
+    .addHelpText('after', examples(program, 'boxes add /media/stick/pbx1.gfi', 'boxes add box.gfi --name pbx2'))
+    .action(async (files: string[], { name }: { name?: string }, command: Command) => {
+      await withStore(around, command, openStoreForWriting, async (store, _config, json) => {
+        if (name !== undefined && files.length > 1)
+          throw usage('--name names one box', 'give one inventory with --name')
+        // All are read before the first is kept.
+        const read = files.map((file) => readOffered(resolve(around.cwd, file)))
+        const nowMs = clockOf(store, around)
+        const inventories = openInventories(store.dir, store.site, ensureIdentity(store, nowMs))
+        const kept = read.map((bytes) =>
+          keepInventory(inventories, { box: name, bytes, address: null, enrolled: false, nowMs }),
+        )
+        const rows = kept.map(({ box, sha256, bytes, createdAt }) => ({ box, sha256, bytes, createdAt }))
+        if (json) return print(around, JSON.stringify({ site: store.site, boxes: rows }))
+        for (const { box, createdAt } of kept) print(around, `${box}: the inventory of ${createdAt} is kept`)
+      })
+    })
+}
+
+function addForget(boxes: Command, program: Command, around: Surroundings, { withStore }: StoreTools): void {
+  boxes
+    .command('forget')
+    .description('throw a box’s inventory away; its certificate stays: boxes revoke')
+    .argument('<NAME>', 'as boxes list shows it')
+    .addHelpText('after', examples(program, 'boxes forget pbx1'))
+    .action(async (text: string, _options: object, command: Command) => {
+      await withStore(around, command, openStoreForWriting, async (store, _config, json) => {
+        const box = text.toLowerCase()
+        const inventories = inventoriesIn(store)
+        if (inventories?.list().some((one) => one.box === box) !== true)
+          throw new GapferryError('BOX_UNKNOWN', `"${text}": there is no inventory of it`, {
+            hint: 'gapferry-mirror boxes list',
+          })
+        inventories.remove(box)
+        print(around, json ? JSON.stringify({ site: store.site, forgotten: box }) : `${box}: its inventory is gone`)
+      })
+    })
+}
+
+/** It is printable ASCII. */
+function rawInventory(store: MirrorStore, { held }: KnownBox, name: string): string {
+  const bytes = held === null ? undefined : inventoriesIn(store)?.read(held.box)
+  if (bytes !== undefined) return bytes.toString('latin1').trimEnd()
+  throw new GapferryError('BOX_UNKNOWN', `"${name}": there is no inventory of it`, {
+    hint: 'gapferry-mirror boxes list',
+  })
+}
+
+/** Names first; an installid that has asked at several origins is one box. */
+function boxesNamed(all: readonly KnownBox[], name: string): KnownBox[] {
   const wanted = name.toLowerCase()
-  const exact = all.filter(({ installid, address }) => installid === wanted || address === wanted)
-  const found = exact.length > 0 ? exact : all.filter(({ installid }) => installid.startsWith(wanted))
-  const ids = new Set(found.map(({ installid }) => installid))
-  if (ids.size === 1) return found
-  const what = ids.size === 0 ? 'no box that asked is known by it' : `${ids.size} boxes that asked are known by it`
+  const ways: ((box: KnownBox) => boolean)[] = [
+    (box) => box.name === wanted,
+    ({ contacts, held }) =>
+      held?.address === wanted || contacts.some(({ installid, address }) => installid === wanted || address === wanted),
+    ({ contacts }) => contacts.some(({ installid }) => installid.startsWith(wanted)),
+  ]
+  const found = ways.map((way) => all.filter(way)).find((some) => some.length > 0) ?? []
+  if (found.length === 1) return found
+  const what = found.length === 0 ? 'no box is known by it' : `${found.length} boxes are known by it`
   throw new GapferryError('BOX_UNKNOWN', `"${name}": ${what}`, { hint: 'gapferry-mirror boxes list' })
 }
 
-function unknownGroup(group: string): GapferryError {
-  return new GapferryError(
-    'GROUP_UNKNOWN',
-    `group ${group}: it has no origin in mirror.yaml, and no box asked for it`,
-    {
-      hint: 'gapferry-mirror status',
-    },
-  )
-}
-
-function boxObject(box: BoxContact): object {
-  const { installid, group, address, deployment, framework, phpver, brand } = box
-  return {
-    installid,
-    group,
-    address,
-    deployment,
-    framework,
-    phpver,
-    brand,
-    firstAskedAt: formatIso(box.firstMs),
-    lastAskedAt: formatIso(box.lastMs),
-    modules: Object.fromEntries(sortedModules(box)),
-    oddities: Object.fromEntries([...box.oddities].map(([oddity, atMs]) => [oddity, formatIso(atMs)])),
+/** @throws USAGE_INVALID for what is no file; INVENTORY_INVALID */
+function readOffered(file: string): Buffer {
+  let fd: number
+  try {
+    // A stick may hold a pipe that would be waited for.
+    fd = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK)
+  } catch (cause) {
+    throw usage(`${file}: ${systemCode(cause) || (cause as Error).message}`, 'gapferry-mirror boxes add FILE…')
+  }
+  try {
+    const stat = fstatSync(fd)
+    if (!stat.isFile()) throw usage(`${file}: expected a file`, 'gapferry-mirror boxes add FILE…')
+    if (stat.size > MAX_INVENTORY_BYTES)
+      throw new GapferryError('INVENTORY_INVALID', `${basename(file)}: has ${stat.size} bytes, more than any inventory`)
+    const bytes = readFileSync(fd)
+    parseInventory(bytes, basename(file))
+    return bytes
+  } finally {
+    closeSync(fd)
   }
 }
 
-function renderList(boxes: readonly BoxContact[]): string {
-  if (boxes.length === 0) return NO_BOX
-  const head = ['BOX', 'GROUP', 'ADDRESS', 'FRAMEWORK', 'PHP', 'BRAND', 'MODULES', 'LAST ASKED']
-  const rows = boxes.map((box) => [
-    box.installid.slice(0, SHORT_ID),
-    box.group,
-    box.address,
-    box.framework ?? '-',
-    box.phpver ?? '-',
-    box.brand ?? '-',
-    String(box.modules.size),
-    formatTime(box.lastMs),
-  ])
-  const warnings = boxes.flatMap((box) =>
-    currentOddities(box).map((oddity) => `warning: ${box.installid.slice(0, SHORT_ID)}: ${ODDITIES[oddity]}`),
-  )
-  return [formatTable([head, ...rows], { right: [6] }), ...warnings].join('\n')
+function unknownGroup(group: string): GapferryError {
+  const why = `group ${group}: it has no origin in mirror.yaml, and no box is in it`
+  return new GapferryError('GROUP_UNKNOWN', why, { hint: 'gapferry-mirror status' })
 }
 
-function renderBoxes(boxes: readonly BoxContact[]): string {
-  return boxes.map(renderBox).join('\n\n')
-}
-
-function renderBox(box: BoxContact): string {
-  const facts = [
-    ['box', box.installid],
-    ['group', box.group],
-    ['asked', `from ${box.address}, first ${formatTime(box.firstMs)}, last ${formatTime(box.lastMs)}`],
-    ['framework', box.framework ?? 'not said'],
-    ['php', box.phpver ?? 'not said'],
-    ['brand', box.brand ?? 'not said'],
-    ['deployment', box.deployment === null ? 'not said' : `sha256 ${box.deployment}`],
-    ...[...box.oddities].map(([oddity, atMs]) => ['warning', `${ODDITIES[oddity]} (${formatTime(atMs)})`]),
-    ['modules', String(box.modules.size)],
-  ]
-  const modules = sortedModules(box)
-  return [formatTable(facts), ...(modules.length > 0 ? [formatTable(modules, { indent: '  ' })] : [])].join('\n')
-}
-
-function sortedModules({ modules }: BoxContact): [string, string][] {
-  return [...modules].sort(([a], [b]) => (a < b ? -1 : 1))
+function usage(why: string, hint: string): GapferryError {
+  return new GapferryError('USAGE_INVALID', why, { hint })
 }

@@ -1,11 +1,11 @@
 /**
  * Notes which boxes ask for modules, out of the requests they make anyway. What a client sends is foreign: only short texts
- * of plain characters are taken over, a deployment ID only as a digest, and nothing of a body ever goes to the log. Noting
+ * of plain characters are taken over, a deployment ID only as an HMAC, and nothing of a body ever goes to the log. Noting
  * never costs an answer: it comes after it, in batches, within a budget of bytes read and of strangers taken in, and where it
  * cannot be written the mirror serves on.
  */
 import type { Logger } from 'pino'
-import { sha256Of, type Sha256 } from '../manifests/digest.ts'
+import type { Sha256 } from '../manifests/digest.ts'
 import { isGapferryError } from '../manifests/errors.ts'
 import { formText, parsePhpForm, type PhpForm } from '../manifests/php-form.ts'
 import { MAX_MODULES, type Contact, type ContactStore, type Oddity } from '../storage/contacts.ts'
@@ -40,10 +40,14 @@ const MAX_DEPLOYMENT_BYTES = 256
 const MAX_MODULE_BYTES = 32 * 1024
 const NOT_INSTALLED = '0'
 
+/** What a deployment ID is kept as; null: not at all. */
+export type DeploymentOf = (id: string) => Sha256 | null
+
 export class Contacts {
   readonly #open: (isDamaged: boolean) => ContactStore
   readonly #clock: () => number
   readonly #log: Logger
+  readonly #deploymentOf: DeploymentOf
   readonly #timer: NodeJS.Timeout
   #store: ContactStore | undefined
   #known = new Set<string>()
@@ -56,10 +60,16 @@ export class Contacts {
   /** Opens the store at once, so that the log says at the start what is wrong with it.
    *  @param args.open   called again after a failure; `isDamaged`: what is there cannot be written any more
    *  @param args.clock  milliseconds since 1970 */
-  constructor(args: { open: (isDamaged: boolean) => ContactStore; clock: () => number; log: Logger }) {
+  constructor(args: {
+    open: (isDamaged: boolean) => ContactStore
+    clock: () => number
+    log: Logger
+    deploymentOf: DeploymentOf
+  }) {
     this.#open = args.open
     this.#clock = args.clock
     this.#log = args.log
+    this.#deploymentOf = args.deploymentOf
     this.#try(() => this.#opened())
     this.#timer = setInterval(() => this.flush(), FLUSH_MS).unref()
   }
@@ -68,7 +78,7 @@ export class Contacts {
   note(seen: SeenRequest): void {
     if (this.#bytesRead + seen.form.length > MAX_READ_BYTES) return
     this.#bytesRead += seen.form.length
-    const contact = contactOf(seen, this.#clock())
+    const contact = contactOf(seen, this.#clock(), this.#deploymentOf)
     if (contact === undefined) return
     const key = `${contact.group} ${contact.installid}`
     const before = this.#pending.get(key)
@@ -142,6 +152,7 @@ export class Contacts {
 export function contactOf(
   { group, target, form: body, address, status }: SeenRequest,
   atMs: number,
+  deploymentOf: DeploymentOf,
 ): Contact | undefined {
   const form = parsePhpForm(body)
   const installid = formText(form, 'installid') ?? ''
@@ -151,7 +162,7 @@ export function contactOf(
     atMs,
     address: address.replace(/^::ffff:(?=\d+\.)/, ''),
     installid: installid.toLowerCase(),
-    deployment: deploymentOf(form),
+    deployment: deploymentIn(form, deploymentOf),
     framework: plain(form, 'pbxver', VERSION),
     phpver: plain(form, 'phpver', VERSION),
     brand: plain(form, 'brandid', BRAND),
@@ -165,9 +176,9 @@ function odditiesOf(target: string, status: number): Oddity[] {
   return oddity === undefined ? [] : [oddity]
 }
 
-function deploymentOf(form: PhpForm): Sha256 | null {
+function deploymentIn(form: PhpForm, deploymentOf: DeploymentOf): Sha256 | null {
   const id = formText(form, 'deploymentid')?.trim() ?? ''
-  return id === '' || id === '0' || id.length > MAX_DEPLOYMENT_BYTES ? null : sha256Of(`gapferry-deployment:${id}`)
+  return id === '' || id === '0' || id.length > MAX_DEPLOYMENT_BYTES ? null : deploymentOf(id)
 }
 
 function plain(form: PhpForm, field: string, allowed: RegExp): string | null {

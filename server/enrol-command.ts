@@ -2,8 +2,10 @@
  * `gapferry-mirror boxes enrol` and `revoke`: who may fetch licenses.
  */
 import type { Command } from 'commander'
+import * as v from 'valibot'
 import { formatTime } from '../manifests/console.ts'
 import { GapferryError } from '../manifests/errors.ts'
+import { DeploymentId } from '../manifests/license.ts'
 import { examples, print, type Surroundings } from '../manifests/program.ts'
 import { audited } from './audit.ts'
 import { isAnyAddress, listenerUrl, type MirrorConfig } from './config.ts'
@@ -15,7 +17,6 @@ import { openStoreForWriting, type MirrorStore } from './store.ts'
 
 const CODE_MS = 24 * 3_600_000
 const NAME = /^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$/
-const DEPLOYMENT = /^[0-9A-Za-z._-]{1,64}$/
 
 interface Offered {
   site: string
@@ -95,7 +96,7 @@ function parseBox(text: string): string {
 }
 
 function parseDeployment(text: string | undefined): string | undefined {
-  if (text === undefined || DEPLOYMENT.test(text)) return text
+  if (text === undefined || v.is(DeploymentId, text)) return text
   throw new GapferryError('USAGE_INVALID', '--deployment: expected an ID as the box has it, letters and digits')
 }
 

@@ -14,6 +14,7 @@ import {
 import { existsSync, lstatSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { isIssuedBy, parseAuthority } from '../manifests/certificate.ts'
+import type { Sha256 } from '../manifests/digest.ts'
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import { parseMirrorIdentity, signMirrorIdentity } from '../manifests/mirror-identity.ts'
 import { identityWords, keyDigest, publicKeyOf } from '../manifests/report.ts'
@@ -99,10 +100,9 @@ export function pseudonym({ key }: Pick<Identity, 'key'>, site: string, name: st
 
 /** How a deployment is known at the mirror: nothing to whoever does not have the key, however few IDs there may be.
  *  @returns 64 hex digits */
-export function deploymentHmac({ key }: Pick<Identity, 'key'>, site: string, deploymentId: string): string {
-  return createHmac('sha256', derivedKey(key, site, 'gapferry-deployment 1'))
-    .update(deploymentId)
-    .digest('hex')
+export function deploymentHmac({ key }: Pick<Identity, 'key'>, site: string, deploymentId: string): Sha256 {
+  const derived = derivedKey(key, site, 'gapferry-deployment 1')
+  return createHmac('sha256', derived).update(deploymentId).digest('hex') as Sha256
 }
 
 /** 32 bytes for one purpose. @param info  names it */

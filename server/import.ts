@@ -11,12 +11,12 @@
 import { createHash } from 'node:crypto'
 import { statfsSync, statSync } from 'node:fs'
 import { basename } from 'node:path'
-import { partName } from '../manifests/bundle.ts'
+import { isDeepStrictEqual } from 'node:util'
 import { formatBytes } from '../manifests/console.ts'
 import type { Sha256 } from '../manifests/digest.ts'
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import { withCode } from '../manifests/system-error.ts'
-import { partHolding, serializePartHint } from '../manifests/part-hint.ts'
+import { parsePartHint, partHolding, partNames, serializePartHint, type PartHint } from '../manifests/part-hint.ts'
 import type { SiteFacts } from '../manifests/site.ts'
 import type { Tree } from '../manifests/tree.ts'
 import { checkDigest, type BlobBatch } from '../storage/blobs.ts'
@@ -124,10 +124,11 @@ export async function importParts(store: MirrorStore, request: ImportRequest): P
   if (last === undefined) throw new GapferryError('USAGE_INVALID', 'expected a file or folder to import, found none')
   const { metadata, trees, facts, hint } = last
   const { site, number, createdAtMs, expiresAtMs, bundler } = metadata
+  const names = new Set(partNames(hint, run.readParts(last)))
   const missing = run.missing.map((path) => {
     const part = partHolding(hint, path.sha256) ?? null
     // A part that was read and does not have it was packed without it: nobody shall look for it there.
-    return { ...path, part: part !== null && run.names.has(part) ? null : part }
+    return { ...path, part: part !== null && names.has(part) ? null : part }
   })
   const isNew = !run.wasHere(number)
   const { isDryRun } = request
@@ -152,8 +153,8 @@ export async function importParts(store: MirrorStore, request: ImportRequest): P
 class Run {
   readonly parts: ImportedPart[] = []
   readonly damaged: DamagedBlob[] = []
-  /** of the parts that were read without damage, as they were packed */
-  readonly names = new Set<string>()
+  /** part.json of each part that was read without damage */
+  readonly #read: PartHint[] = []
   /** of the part that came last */
   missing: MissingPath[] = []
   readonly #store: MirrorStore
@@ -178,6 +179,16 @@ class Run {
 
   wasHere(number: number): boolean {
     return this.#before.has(number)
+  }
+
+  /** Numbers of the bundle's parts that were read without damage, now or by an earlier import, and cut as this one is. */
+  readParts({ hint, metadata }: PartBundle): number[] {
+    const { catalog } = this.#store
+    const before = catalog.partHint(metadata.number)
+    const isSameCut = (one: PartHint): boolean => one.number === hint.number && isDeepStrictEqual(one.parts, hint.parts)
+    const earlier = before !== undefined && isSameCut(parsePartHint(before)) ? catalog.readParts(metadata.number) : []
+    const now = this.#read.filter(isSameCut).map(({ part }) => part)
+    return [...new Set([...earlier, ...now])].sort((a, b) => a - b)
   }
 
   /** @returns undefined where salvaging goes on without this part */
@@ -217,6 +228,7 @@ class Run {
         }
         await batch.commit()
       }
+      if (!this.damaged.some((one) => one.file === file)) this.#read.push(content.bundle.hint)
       this.missing = missingPaths(content.bundle.trees.values(), (sha256) => this.#has(sha256), content.bundle.licenses)
       if (!isDryRun) {
         catalog.write(() => {
@@ -224,13 +236,10 @@ class Run {
           const { metadata } = content.bundle
           catalog.adopt(metadata, nowMs, metadata.isExpired ? (expiredReason ?? null) : null)
           const isComplete = this.missing.length === 0
-          catalog.noteParts(metadata.number, { isComplete, partHint: serializePartHint(content.bundle.hint) })
+          const partHint = serializePartHint(content.bundle.hint)
+          catalog.noteParts(metadata.number, { isComplete, partHint, readParts: this.readParts(content.bundle) })
           hooks?.onAdopted(content.bundle, { isComplete, rootsBefore })
         })
-      }
-      const { hint } = content.bundle
-      if (!this.damaged.some((one) => one.file === file)) {
-        this.names.add(partName({ ...hint, parts: hint.parts.length }))
       }
       this.parts.push({ ...part, blobs: content.blobs, bytes: content.bytes })
       this.#advance(startBytes + sizeOf(file) - this.#doneBytes)

@@ -57,7 +57,7 @@ async function openIndex(store: Store, keys: DeliveryKeys): Promise<Map<string, 
   const number = releasedNumber(store)
   if (number === undefined) return new Map()
   const licenses = readLicenses(store.blobs, store.catalog.trees(number))
-  if (licenses === undefined) return new Map()
+  if (licenses === undefined || licenses.index === null) return new Map()
   const what = `the licenses of bundle ${number}`
   const { delivery } = keys
   const cms = store.blobs.read(licenses.index, MAX_CMS_BYTES)

@@ -4,17 +4,27 @@
 import { mkdirSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import type { Command } from 'commander'
-import { plural } from '../manifests/console.ts'
+import { plural, shortList } from '../manifests/console.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { examples, print, talk, type GlobalOptions, type Surroundings } from '../manifests/program.ts'
 import { sealReport } from '../manifests/report-seal.ts'
-import { heldBlobs, keyDigest, signReport, wholeBundle, type Report } from '../manifests/report.ts'
+import {
+  attachmentRoom,
+  heldBlobs,
+  keyDigest,
+  packAttachments,
+  signReport,
+  wholeBundle,
+  type Report,
+} from '../manifests/report.ts'
 import { stateWords } from '../manifests/words.ts'
 import { askLine } from '../storage/ask.ts'
 import { auditedAfter } from '../storage/audited.ts'
 import { replaceFile } from '../storage/durable.ts'
 import { storeOf } from './audit.ts'
+import type { MirrorConfig } from './config.ts'
 import { ensureIdentity } from './identity.ts'
+import { inventoriesIn } from './known-boxes.ts'
 import { storedResults } from './parity-command.ts'
 import { describeBundles, makeReport, readerOf } from './report.ts'
 import type { StoreTools } from './store-commands.ts'
@@ -22,6 +32,7 @@ import { openStore, openStoreForWriting, type MirrorStore } from './store.ts'
 
 const LEVELS = ['none', 'words', 'minimal', 'full'] as const
 type Level = (typeof LEVELS)[number]
+const MAX_NAMED = 5
 
 interface ReportOptions {
   to?: string
@@ -49,10 +60,10 @@ export function addReport(program: Command, around: Surroundings, { withStore, c
         return withStore(around, command, openStore, async (store) => print(around, tellWords(store, json === true)))
       }
       const dir = stickOf(options, around)
-      await withStore(around, command, openStoreForWriting, (store, _config, isJson) =>
+      await withStore(around, command, openStoreForWriting, (store, config, isJson) =>
         writeReport(
           store,
-          { level, dir, isConfirmed: options.yes === true, isJson, nowMs: clockOf(store, around) },
+          { level, dir, isConfirmed: options.yes === true, isJson, config, nowMs: clockOf(store, around) },
           around,
         ),
       )
@@ -74,18 +85,28 @@ function tellWords(store: MirrorStore, isJson: boolean): string {
 
 async function writeReport(
   store: MirrorStore,
-  options: { level: 'minimal' | 'full'; dir: string; isConfirmed: boolean; isJson: boolean; nowMs: number },
+  options: {
+    level: 'minimal' | 'full'
+    dir: string
+    isConfirmed: boolean
+    isJson: boolean
+    config: MirrorConfig
+    nowMs: number
+  },
   around: Surroundings,
 ): Promise<void> {
-  const { level, dir, nowMs, isJson } = options
+  const { level, dir, nowMs, isJson, config } = options
   const identity = ensureIdentity(store, nowMs)
   const reader = readerOf(store.catalog.state()!)
   const parity = storedResults(store)
   const sequence = store.catalog.nextSequence()
-  const report = makeReport(store, { level, identity, recipient: keyDigest(reader), sequence, nowMs, parity })
-  const signed = signReport(report, identity.key)
+  const report = makeReport(store, { level, identity, recipient: keyDigest(reader), sequence, nowMs, parity, config })
+  const attachments = attachmentsOf(store, report)
+  const signed = signReport(report, identity.key, attachments)
   const bytes = sealReport(signed, reader, store.site)
   if (!isJson) print(around, renderReport(report))
+  const left = report.inventories.filter(({ sha256 }) => !(sha256 in attachments))
+  if (left.length > 0) talk(around, `warning: ${roomText(left.map(({ box }) => box))}`)
   if (!options.isConfirmed) await confirm(around)
   const name = `${store.site}-${sequence}.report`
   const folder = join(dir, 'gapferry', store.site, 'report')
@@ -111,10 +132,25 @@ async function writeReport(
   talk(around, `on the laptop: gapferry report add ${dir}`)
 }
 
-/** All of it; only of the digests no more than their number. */
+/** The bytes of the inventories, as many as there is room for. */
+function attachmentsOf(store: MirrorStore, report: ReturnType<typeof makeReport>): Record<string, string> {
+  const held = inventoriesIn(store)
+  return packAttachments(report.inventories, ({ box }) => held?.read(box), attachmentRoom(report))
+}
+
+function roomText(boxes: readonly string[]): string {
+  const names = shortList(boxes, MAX_NAMED)
+  return `the inventories of ${plural(boxes.length, 'box')} have no room in the report: ${names}; bring them as files`
+}
+
+/** All of it; only of the digests no more than their number, and of inventories their names. */
 function renderReport(report: Omit<Report, '_type' | 'format'>): string {
   const blobs = `digests of ${plural(heldBlobs(report, 'report').size, 'file')}`
-  return `this will leave site ${report.site}:\n${JSON.stringify({ ...report, blobs }, null, 2)}`
+  const inventories =
+    report.inventories.length === 0
+      ? ''
+      : `\nand ${report.inventories.length === 1 ? 'that inventory' : `those ${report.inventories.length} inventories`}, whole, with packages, settings and deployment IDs; to read one: gapferry-mirror boxes show BOX --raw`
+  return `this will leave site ${report.site}:\n${JSON.stringify({ ...report, blobs }, null, 2)}${inventories}`
 }
 
 async function confirm(around: Surroundings): Promise<void> {

@@ -15,17 +15,23 @@ import {
   parsePublicKey,
   type Report,
   type ReportBox,
+  type ReportInventory,
+  type ReportLicense,
   type ReportParity,
+  type ReportReadiness,
   type ReportResult,
 } from '../manifests/report.ts'
 import type { SealedLicenses } from '../manifests/licenses.ts'
+import { countReadiness } from '../manifests/readiness.ts'
 import type { Tree } from '../manifests/tree.ts'
 import type { CatalogState, StateBundle } from '../storage/catalog-state.ts'
 import { missingPaths, readLicenses, readTrees } from '../storage/completeness.ts'
 import type { EnrolledBox } from '../storage/enrolments.ts'
 import type { BoxContact } from '../storage/contacts.ts'
 import { knownContacts } from './boxes.ts'
+import type { MirrorConfig } from './config.ts'
 import { pseudonym, type Identity } from './identity.ts'
+import { knownBoxes, type KnownBox } from './known-boxes.ts'
 import { formatIso } from './status.ts'
 import type { MirrorStore } from './store.ts'
 
@@ -62,12 +68,15 @@ export function makeReport(
     sequence: number
     nowMs: number
     parity: readonly ParityResult[]
+    config: Pick<MirrorConfig, 'origins'>
   },
 ): Omit<Report, '_type' | 'format'> {
   const { level, identity, recipient, sequence, nowMs } = args
   const { bundles, blobs } = describeBundles(store)
   const name = (text: string): string => (level === 'full' ? clean(text) : pseudonym(identity, store.site, text))
   const { bavail, bsize } = statfsSync(store.dir)
+  const contacts = knownContacts(store.dir) ?? []
+  const boxes = knownBoxes(store, args.config, nowMs, contacts).slice(0, MAX_REPORT_BOXES)
   return {
     site: store.site,
     recipient,
@@ -78,15 +87,15 @@ export function makeReport(
     served: store.catalog.state()!.releases.map(({ group, number, role }) => ({ group, bundle: number, role })),
     blobs: packBlobs(blobs),
     results: resultsOf(store),
-    boxes: (knownContacts(store.dir) ?? []).slice(0, MAX_REPORT_BOXES).map((box) => describeBox(box, name, level)),
+    boxes: contacts.slice(0, MAX_REPORT_BOXES).map((box) => describeBox(box, name, level)),
     parity: args.parity.slice(0, MAX_REPORT_BOXES).map((result) => describeParity(result, name, level)),
     freeBytes: bavail * bsize,
-    inventories: [],
-    readiness: [],
+    inventories: level === 'full' ? describeInventories(boxes) : [],
+    readiness: boxes.flatMap((box) => describeReadiness(box, name)),
     enrolled: level === 'full' ? describeEnrolled(store.catalog.enrolments.all()) : [],
     authority: identity.authority.certificate.raw.toString('base64'),
     delivery: identity.delivery.certificate.raw.toString('base64'),
-    licenses: [],
+    licenses: boxes.flatMap((box) => describeLicense(box, name, nowMs)),
   }
 }
 
@@ -168,6 +177,32 @@ function describeEnrolled(boxes: readonly EnrolledBox[]): Report['enrolled'] {
     certificate: certificate.toString('base64'),
     revoked: revokedAtMs !== null,
   }))
+}
+
+/** The newest first: they have the better chance of room in the report. */
+function describeInventories(boxes: readonly KnownBox[]): ReportInventory[] {
+  const held = boxes.flatMap((box) => box.held ?? [])
+  return held.sort((a, b) => b.receivedMs - a.receivedMs).map(({ box, sha256, bytes }) => ({ box, sha256, bytes }))
+}
+
+function describeReadiness({ held, judged }: KnownBox, name: (text: string) => string): ReportReadiness[] {
+  if (held === null || judged === null) return []
+  return [{ box: name(held.box), takenAt: held.createdAt, ...countReadiness(judged.readiness) }]
+}
+
+/** As the box says of itself. */
+function describeLicense({ held, judged }: KnownBox, name: (text: string) => string, nowMs: number): ReportLicense[] {
+  const licenses = judged?.inventory.freepbx?.licenses
+  if (held === null || judged === null || licenses === undefined) return []
+  const { expiry } = judged
+  const known = expiry === undefined ? 'unknown' : expiry.ms <= nowMs ? 'expired' : 'present'
+  return [
+    {
+      box: name(held.box),
+      state: licenses.length === 0 ? 'missing' : known,
+      expires: expiry === undefined ? null : formatIso(expiry.ms).slice(0, 10),
+    },
+  ]
 }
 
 function describeParity(result: ParityResult, name: (text: string) => string, level: Level): ReportParity {

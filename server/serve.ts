@@ -4,7 +4,7 @@
 import { once } from 'node:events'
 import type { DestinationStream, Logger } from 'pino'
 import { pino } from 'pino'
-import { redact } from '../manifests/errors.ts'
+import { isGapferryError, redact } from '../manifests/errors.ts'
 import type { Actor } from '../storage/audited.ts'
 import type { BoxInventories } from '../storage/box-inventories.ts'
 import { ContactStore } from '../storage/contacts.ts'
@@ -12,9 +12,16 @@ import { lockStore } from '../storage/database.ts'
 import { buildMirror, type OriginUrl } from './app.ts'
 import { BoxAccess } from './box-access.ts'
 import { boxListener, type BoxListener } from './box-listener.ts'
-import type { MirrorConfig } from './config.ts'
+import type { Listener, MirrorConfig } from './config.ts'
 import { Contacts } from './contacts.ts'
-import { ensureIdentity, hasIdentity, readIdentity, type Identity } from './identity.ts'
+import {
+  deploymentHmac,
+  ensureIdentity,
+  hasIdentity,
+  readIdentity,
+  type Identity,
+  type ReportIdentity,
+} from './identity.ts'
 import { keepInventory, openInventories, takeInventories, type InventoryTaker } from './inventories.ts'
 import { Licenses } from './licenses.ts'
 import { errorFields } from './send.ts'
@@ -43,7 +50,7 @@ export async function serve(args: {
   const clock = (): number => Math.max(around.nowMs(), floorMs)
   for (const { name, text } of alarmsOf(store)) log.error({ alarm: name }, text)
   if (!healState(store)) log.info('another run is writing: it will bring state.json up to date')
-  const contacts = openContacts(store.dir, clock, log)
+  const contacts = openContacts(store, clock, log)
   const mirror = buildMirror({
     config,
     releases: store.releases,
@@ -67,46 +74,59 @@ export async function serve(args: {
   log.info('ended')
 }
 
-/** Nothing is delivered from a store whose database is damaged: who was revoked is not known then. */
+/** What boxes fetch without a certificate does not depend on it: where it cannot be, the log says so and the mirror serves.
+ *  Nothing is delivered from a store whose database is damaged: who was revoked is not known then. */
 function listenerOfBoxes(args: {
   store: MirrorStore | ReadOnlyStore
   config: MirrorConfig
   around: Actor
   log: Logger
 }): BoxListener | undefined {
-  const { store, config, around, log } = args
+  const { store, config, log } = args
   if (config.boxes === undefined) return undefined
-  if ('damage' in store) {
-    log.error({ code: store.damage.code }, 'the database is damaged: boxes are served, but get no licenses')
+  try {
+    if ('damage' in store) throw store.damage
+    return listenerFor({ ...args, store, listener: config.boxes })
+  } catch (error) {
+    if (!isGapferryError(error)) throw error
+    log.error(errorFields(error), 'no box can enrol or fetch its license')
     return undefined
   }
-  const identity = identityToServe(store, around)
+}
+
+/** @throws STORE_DAMAGED, STORE_BUSY */
+function listenerFor(args: { store: MirrorStore; listener: Listener; around: Actor; log: Logger }): BoxListener {
+  const { store, listener, around, log } = args
+  const { nowMs } = judgeClock(store.catalog, around.nowMs())
+  const identity = hasIdentity(store.dir) ? ensureIdentity(store, nowMs) : madeIdentity(store, nowMs)
   const inventories = openInventories(store.dir, store.site, identity)
   const access = new BoxAccess({
     ...{ store, identity, around, log },
     licenses: new Licenses(store, identity),
     keepInventory: (inventory) => void keepInventory(inventories, inventory),
   })
-  return boxListener({ listener: config.boxes, site: store.site, authority: identity.authority, access, log })
-}
-
-/** A store that is older than authorities gets one now. @throws STORE_BUSY */
-function identityToServe(store: MirrorStore, around: Actor): Identity {
-  const { nowMs } = judgeClock(store.catalog, around.nowMs())
-  if (hasIdentity(store.dir)) return ensureIdentity(store, nowMs)
-  const unlock = lockStore(store.dir)
-  try {
-    return ensureIdentity(store, nowMs)
-  } finally {
-    unlock()
-  }
+  return boxListener({ listener, site: store.site, authority: identity.authority, access, log })
 }
 
 /** Whatever state `contacts.db` is in, boxes are served. */
-function openContacts(storeDir: string, clock: () => number, log: Logger): Contacts {
+function openContacts({ dir, site }: Pick<MirrorStore, 'dir' | 'site'>, clock: () => number, log: Logger): Contacts {
   const onDamage = (error: unknown): void =>
     log.warn(errorFields(error), 'contacts.db was damaged: what it knew of boxes that asked is gone, it begins anew')
-  return new Contacts({ open: (isDamaged) => new ContactStore(storeDir, { onDamage, isDamaged }), clock, log })
+  const identity = soundIdentity(dir)
+  return new Contacts({
+    open: (isDamaged) => new ContactStore(dir, { onDamage, isDamaged }),
+    ...{ clock, log },
+    deploymentOf: (id) => (identity === undefined ? null : deploymentHmac(identity, site, id)),
+  })
+}
+
+function soundIdentity(dir: string): ReportIdentity | undefined {
+  try {
+    return readIdentity(dir)
+  } catch (error) {
+    if (isGapferryError(error)) return undefined
+    throw error
+  }
 }
 
 /** A store that is older than identities gets one with its first inventory; a damaged one takes none. */

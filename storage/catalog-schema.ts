@@ -57,4 +57,5 @@ export const CATALOG_MIGRATIONS: readonly string[] = [
   `ALTER TABLE bundle ADD COLUMN was_complete INTEGER NOT NULL DEFAULT 0 CHECK (was_complete IN (0, 1));
    ALTER TABLE bundle ADD COLUMN part_hint BLOB;`,
   ENROLMENT_MIGRATION,
+  `ALTER TABLE bundle ADD COLUMN read_parts TEXT NOT NULL DEFAULT '[]';`,
 ]

@@ -238,9 +238,16 @@ export class Catalog {
   }
 
   /** What the import of a part of an adopted bundle found: whether all of it is here, and where the rest should be.
-   *  @param partHint  part.json: for messages only, nobody signed it */
-  noteParts(number: number, about: { isComplete: boolean; partHint: Buffer }): void {
-    this.#sql.noteParts.run(about.isComplete ? 1 : 0, about.partHint, number)
+   *  @param partHint   part.json: for messages only, nobody signed it
+   *  @param readParts  of the parts that it names, those that were read without damage */
+  noteParts(number: number, about: { isComplete: boolean; partHint: Buffer; readParts?: readonly number[] }): void {
+    const { isComplete, partHint, readParts = [] } = about
+    this.#sql.noteParts.run(isComplete ? 1 : 0, partHint, JSON.stringify(readParts), number)
+  }
+
+  /** As the import that came last left it. */
+  readParts(number: number): number[] {
+    return JSON.parse((this.#sql.readParts.get(number) as string | undefined) ?? '[]') as number[]
   }
 
   /** What the part that came last said of its fellows; undefined where nothing is known. */
@@ -329,7 +336,10 @@ function prepareStatements(db: Database) {
     revokeBundles: db.prepare('UPDATE bundle SET revoked = 1'),
     trustBundle: db.prepare('UPDATE bundle SET revoked = 0 WHERE number = ?'),
     noteBundle: db.prepare('UPDATE bundle SET roots = ?, expired_reason = ? WHERE number = ?'),
-    noteParts: db.prepare('UPDATE bundle SET was_complete = max(was_complete, ?), part_hint = ? WHERE number = ?'),
+    noteParts: db.prepare(
+      'UPDATE bundle SET was_complete = max(was_complete, ?), part_hint = ?, read_parts = ? WHERE number = ?',
+    ),
+    readParts: db.prepare('SELECT read_parts FROM bundle WHERE number = ?').pluck(),
     partHint: db.prepare('SELECT part_hint FROM bundle WHERE number = ?').pluck(),
     putMetadata: db.prepare('INSERT OR REPLACE INTO bundle_metadata (number, role, bytes) VALUES (?, ?, ?)'),
     settings: db.prepare('SELECT key, sha256 FROM setting'),

@@ -20,7 +20,7 @@ export interface Contact {
   atMs: number
   /** address that it asked from */
   address: string
-  /** SHA-256 of `gapferry-deployment:` and the deployment ID, which itself is kept nowhere */
+  /** HMAC of the deployment ID, which itself is kept nowhere */
   deployment: Sha256 | null
   framework: string | null
   phpver: string | null
@@ -64,6 +64,8 @@ const MIGRATIONS = [
      PRIMARY KEY (group_name, installid)
    ) STRICT;
    CREATE INDEX box_address ON box (group_name, address);`,
+  // They were plain digests: of IDs with so few digits, whoever has the file would find them.
+  'UPDATE box SET deployment = NULL',
 ]
 
 interface Row {

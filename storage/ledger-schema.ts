@@ -1,5 +1,6 @@
 import { AUDIT_MIGRATION } from './audit.ts'
 import { IDENTITIES_MIGRATION } from './identities.ts'
+import { LICENSES_MIGRATION } from './licenses.ts'
 import { REPORTS_MIGRATION } from './reports.ts'
 
 /** The laptop's tables, each step once and in this order; what was released is not changed. */
@@ -89,4 +90,5 @@ export const MIGRATIONS = [
    ) STRICT, WITHOUT ROWID;`,
   REPORTS_MIGRATION,
   IDENTITIES_MIGRATION,
+  LICENSES_MIGRATION,
 ]

@@ -8,6 +8,7 @@ import { AuditTrail } from './audit.ts'
 import { openDatabase, writeTransaction, type Database } from './database.ts'
 import { IdentityMemory } from './identities.ts'
 import { MIGRATIONS } from './ledger-schema.ts'
+import { LicenseMemory } from './licenses.ts'
 import { ReportMemory } from './reports.ts'
 
 /** A blob that came from an upstream, and what was found out about the signature inside it. */
@@ -77,6 +78,8 @@ export class Ledger {
   readonly reports: ReportMemory
   /** the sites' mirrors, and the boxes that they enrolled */
   readonly identities: IdentityMemory
+  /** what licenses are kept, and what they were sealed into */
+  readonly licenses: LicenseMemory
 
   /** @throws STORE_VERSION when a newer program wrote it */
   constructor(file: string) {
@@ -84,6 +87,7 @@ export class Ledger {
     this.audit = new AuditTrail(this.#db, 'gapferry')
     this.reports = new ReportMemory(this.#db)
     this.identities = new IdentityMemory(this.#db)
+    this.licenses = new LicenseMemory(this.#db)
   }
 
   /** Runs `work` in one transaction. */

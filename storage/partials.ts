@@ -24,6 +24,8 @@ export interface PartialSource {
   /** the strong validator that came with it: a quoted ETag, or a date */
   validator: string | null
   totalBytes: number | null
+  /** the address was asked for the rest and gave the whole: who cannot pay for that need not begin */
+  isWholeOnly?: boolean
 }
 
 /** Bounds of what is kept for later runs. */
@@ -66,6 +68,13 @@ export class PartialFiles {
   /** What is kept: key → bytes. */
   kept(): Map<Sha256, number> {
     return new Map(this.#pairs().map(({ name, bytes }) => [name, bytes]))
+  }
+
+  /** Those of them that their server gives whole or not at all. */
+  wholeOnly(): Set<Sha256> {
+    const isOne = ({ name }: { name: Sha256 }): boolean =>
+      readNote(join(this.#folder, name + NOTE))?.source.isWholeOnly === true
+    return new Set(this.#pairs().flatMap((pair) => (isOne(pair) ? [pair.name] : [])))
   }
 
   /** Removes rubbish, what is too old, and the oldest of what is too much. Only for the holder of the store's lock.
@@ -251,11 +260,12 @@ function readNote(file: string): Note | undefined {
 
 function parseSource(line: string): PartialSource | undefined {
   try {
-    const { url, address, validator, totalBytes } = JSON.parse(line) as Record<string, unknown>
+    const { url, address, validator, totalBytes, isWholeOnly } = JSON.parse(line) as Record<string, unknown>
     if (typeof url !== 'string' || typeof address !== 'string') return undefined
     if (validator !== null && typeof validator !== 'string') return undefined
     if (totalBytes !== null && !Number.isSafeInteger(totalBytes)) return undefined
-    return { url, address: address as Sha256, validator, totalBytes: totalBytes as number | null }
+    const known = { url, address: address as Sha256, validator, totalBytes: totalBytes as number | null }
+    return isWholeOnly === true ? { ...known, isWholeOnly } : known
   } catch (error) {
     if (error instanceof SyntaxError || error instanceof TypeError) return undefined
     throw error

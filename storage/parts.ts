@@ -300,7 +300,7 @@ function namedBlobs(trees: Map<string, Tree>, licenses: SealedLicenses | undefin
     for (const [path, { sha256, bytes }] of entries) addUse(blobs, { sha256, bytes, path })
   }
   for (const [sha256, bytes] of licenses?.blobs ?? []) {
-    addUse(blobs, { sha256, bytes, path: `licenses ${licensePath(licenses!, sha256)}` })
+    addUse(blobs, { sha256, bytes, path: `licenses/${licensePath(licenses!, sha256)}` })
   }
   return new Map([...blobs].map(([sha256, { bytes, paths }]) => [sha256, { bytes, paths: [...paths] }]))
 }

@@ -7,7 +7,7 @@
  * Needs no lock and writes nothing. Memory holds the names of the blobs, never their bytes.
  */
 import type { Sha256 } from '../manifests/digest.ts'
-import { parsePartHint, partHolding } from '../manifests/part-hint.ts'
+import { parsePartHint, partHolding, partNames } from '../manifests/part-hint.ts'
 import { isGapferryError } from '../manifests/errors.ts'
 import type { SealedLicenses } from '../manifests/licenses.ts'
 import { isPointer, isTreeTarget, LICENSES_TARGET, MAX_TREE_BYTES, parseTree, type Tree } from '../manifests/tree.ts'
@@ -22,7 +22,7 @@ export interface RottenBlob {
   /** as signed */
   bytes: number
   fault: BlobFault
-  /** what it answers, `<group>/<path>`, or `tree <group>/<role>`, `site facts`, `licenses …`; with the bundles, highest first */
+  /** what it answers, `<group>/<path>`, or `tree <group>/<role>`, `site facts`, `licenses/…`; with the bundles, highest first */
   uses: { name: string; bundles: number[] }[]
 }
 
@@ -105,7 +105,7 @@ function incompleteBundles(store: CheckedStore, faults: ReadonlyMap<Sha256, unkn
     const trees = treesOf(store, [number], faults)
     const licenses = licensesOf(store, number, faults)
     const missing = missingPaths(treesOnly(trees), (sha256) => blobs.has(sha256) || faults.has(sha256), licenses)
-    const holder = partNamer(catalog.partHint(number))
+    const holder = partNamer(catalog.partHint(number), catalog.readParts(number))
     return {
       number,
       isNewest: number === newest,
@@ -119,10 +119,15 @@ function* treesOnly(trees: Iterable<{ tree: Tree }>): Generator<Tree> {
   for (const { tree } of trees) yield tree
 }
 
-function partNamer(bytes: Buffer | undefined): (sha256: Sha256) => string | null {
+/** A part that was read and does not have it was packed without it: nobody shall look for it there. */
+function partNamer(bytes: Buffer | undefined, readParts: readonly number[]): (sha256: Sha256) => string | null {
   try {
     const hint = bytes === undefined ? undefined : parsePartHint(bytes)
-    return (sha256) => (hint === undefined ? null : (partHolding(hint, sha256) ?? null))
+    const read = new Set(hint === undefined ? [] : partNames(hint, readParts))
+    return (sha256) => {
+      const part = hint === undefined ? undefined : partHolding(hint, sha256)
+      return part === undefined || read.has(part) ? null : part
+    }
   } catch {
     return () => null // it serves messages only
   }
@@ -173,7 +178,7 @@ function usesOf(store: CheckedStore, faults: ReadonlyMap<Sha256, unknown>): Map<
       add(sha256, documentName(target), number)
     }
     const licenses = licensesOf(store, number, faults)
-    for (const sha256 of licenses?.blobs.keys() ?? []) add(sha256, `licenses ${licensePath(licenses!, sha256)}`, number)
+    for (const sha256 of licenses?.blobs.keys() ?? []) add(sha256, `licenses/${licensePath(licenses!, sha256)}`, number)
   }
   for (const { tree, number } of treesOf(store, numbers, faults)) {
     for (const [path, { sha256 }] of tree.entries) add(sha256, `${tree.group}/${path}`, number)

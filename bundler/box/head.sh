@@ -51,7 +51,7 @@ Usage: gapferry-box COMMAND [OPTIONS]
   parity [ORIGIN]    would an update from the mirror do what was planned? Installs nothing;
                      writes the result to standard output, exit status 1 where it differs
                      (ORIGIN: scheme, host and port; default: as in the repository files)
-  setup ORIGIN       let this box update from the mirror at ORIGIN (http://HOST:PORT), after its site
+  setup ORIGIN       let this box update from the mirror at http://HOST:PORT, after its site
                      key was compared with the twelve words of the slip (--fingerprint)
   keep               put back what others overwrote since, and tell the mirror what this box has;
                      a timer does it after setup

@@ -143,7 +143,7 @@ def parse_license(data, site, deployment):
     """The checked document. @param site  None: any"""
     try:
         doc = json.loads(data.decode('utf-8'), object_pairs_hook=once) if len(data) <= MAX_DOCUMENT_BYTES else None
-    except ValueError:  # its text would quote the license
+    except (ValueError, RuntimeError):  # not JSON, or too deep; its text would quote the license
         doc = None
     if not isinstance(doc, dict) or set(doc) != DOCUMENT or doc['_type'] != 'gapferry-license' or doc['format'] != 1:
         raise refused('it is no license document of format 1')
@@ -217,8 +217,8 @@ class Installation(object):
         targets = [self.real(one['path']) for one in doc['files']]
         if len(set(targets)) != len(targets):
             raise refused('two of its files are for one place')
-        self.make_folders()
         files = [(target, one['data'], int(one['mode'], 8) & 0o664, self.owner(one)) for target, one in zip(targets, doc['files'])]
+        self.make_folders()
         self.whole.replace(files + self.notes(doc, digest_of(data), same), None if same else self.place_for_old())
         self.drop_old()
         return doc
@@ -286,13 +286,33 @@ def day_of(text):
     return None
 
 def install(root, path, site, force):
-    here = Installation(root)
-    data = opens(root, path)
-    if data is None:
-        raise refused('it is sealed for another key, or it was changed', 'LICENSE_SEALED')
-    told(root, here.install(data, site, force))
+    def work():
+        here = Installation(root)
+        data = opens(root, path)
+        if data is None:
+            raise refused('it is sealed for another key, or it was changed', 'LICENSE_SEALED')
+        tell(here.install(data, site, force))
+    finished(root, work, False)
 
-def told(root, doc):
+def fetch(root, quiet, force):
+    """@param quiet  for keep: only what is new is said"""
+    if os.path.isdir(own_folder(root)):
+        keys_of(root)  # ends an enrolment that was interrupted
+    if enrolled(root) is None:
+        raise NOT_ENROLLED
+    finished(root, lambda: fetch_only(root, quiet, force), quiet)
+
+def finished(root, work, quiet):
+    """What an earlier run left to be done is done, whatever becomes of this one."""
+    try:
+        work()
+    except Failure as failure:
+        if failure.status != 7:
+            finish(root, quiet)
+        raise
+    finish(root, quiet)
+
+def tell(doc):
     if doc is None:
         return
     product = printable(doc['product'] if isinstance(doc['product'], type(u'')) else 'a product that is not named')
@@ -303,15 +323,16 @@ def told(root, doc):
 def printable(text):
     return str(''.join(char if ' ' <= char <= '~' else '?' for char in text[:500]))
 
-def fetch(root, quiet, force):
-    """The license that the mirror has for this box. @param quiet  for keep: only what is new is said"""
-    if enrolled(root) is None:
-        raise NOT_ENROLLED
-    keys_of(root)
+def fetch_only(root, quiet, force):
     here = Installation(root)
     known = here.note('installed').get('content') if here.is_ours() else None
     before = here.note('refused').get('content') if quiet else None
-    headers = {'Gapferry-Deployment': deployment_of(root)}
+    try:
+        headers = {'Gapferry-Deployment': deployment_of(root)}
+    except Failure as failure:
+        if quiet and failure.status == 4:
+            return None
+        raise
     if (before or known) and not force:
         headers['If-None-Match'] = '"%s"' % (before or known)
     status, answer, sealed, off = ask_mirror(root, 'GET', 'license', None, headers, MAX_SEALED_BYTES)
@@ -335,7 +356,7 @@ def fetch(root, quiet, force):
     remove(os.path.join(here.home, 'refused'))
     if doc is None and not quiet:
         sys.stdout.write('the license is the one that the mirror has\n')
-    told(root, doc)
+    tell(doc)
 
 def not_installed(root, here, content, failure, off):
     """The mirror hears why, once."""
@@ -349,8 +370,8 @@ def not_installed(root, here, content, failure, off):
 
 def report(root, result, off=None):
     """@returns whether the mirror has it"""
-    if off is not None:
-        result = dict(result, clockSeconds=int(round(off)))
+    if clock_problem(off):
+        result = dict(result, clockSeconds=int(-off))
     body = json.dumps(result, sort_keys=True).encode('ascii')
     try:
         status, _, _, _ = ask_mirror(root, 'PUT', 'result', body, {'Content-Type': 'application/json'})
@@ -410,7 +431,7 @@ def info(root, quiet):
     return status
 
 WORK = {
-    'capture': capture, 'enrol': enrol, 'key': key, 'install': install, 'fetch': fetch, 'finish': finish, 'put': put,
+    'capture': capture, 'enrol': enrol, 'key': key, 'install': install, 'fetch': fetch, 'put': put,
     'opens': lambda root, path: sys.exit(0 if opens(root, path) is not None else 3),
 }
 
@@ -419,8 +440,10 @@ def main(mode, root, arguments):
     try:
         WORK[mode](root or '/', *arguments)
     except EnvironmentError as error:
-        space = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise Failure(5 if space else 1, '%s: %s' % (error.filename or 'a file', error.strerror or error), 'df -h' if space else 'see what is wrong there')
+        what = error.filename or 'this box'
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Failure(5, 'no space left in %s: nothing was changed' % what, 'df -h')
+        raise Failure(1, '%s: %s' % (what, error.strerror or error), 'see what is wrong there')
     finally:
         sys.stdout.flush()
 

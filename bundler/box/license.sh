@@ -22,13 +22,12 @@ key() {
 
 license() {
   license_options license "$@"
+  refuse_while_held
   if [ -n "$file" ]; then
-    license_python install "$file" '' "$force" || status=$?
+    license_python install "$file" '' "$force"
   else
-    license_python fetch '' "$force" || status=$?
+    license_python fetch '' "$force"
   fi
-  license_python finish '' || [ "$status" != 0 ] || status=$?
-  return "$status"
 }
 
 # license_opens FILE: status 0 where what is sealed in it is for the key of this box; says nothing
@@ -39,27 +38,25 @@ license_opens() {
 # license_install FILE [SITE]: installs what is sealed in it for the key of this box, and tells FreePBX. Nothing is said or done
 # where it is installed already. Status 0; 3 refused, 5 no space, 7 another run is at it, 1 all else; the reason is on stderr
 license_install() {
-  license_python install "$(absolute "$1")" "${2:-}" '' && license_python finish ''
+  (refuse_while_held) && license_python install "$(absolute "$1")" "${2:-}" ''
 }
 
 # license_keep: for keep. Of a box that is enrolled: ends what was interrupted, and installs what the mirror has that is new.
 # One line on stdout for each thing done
-license_keep() (
-  status=0
-  [ -r "$ROOT/etc/gapferry/enrolled" ] || exit 0
-  license_python fetch quiet '' || status=$?
-  license_python finish quiet || status=$?
-  exit "$status"
-)
+license_keep() {
+  [ ! -e "$ROOT/etc/gapferry/hold" ] || return 0
+  [ -e "$ROOT/etc/gapferry/enrolled" ] || [ -e "$ROOT/etc/gapferry/keys.journal" ] || return 0
+  license_python fetch quiet ''
+}
 
 # mirror_put NAME FILE: sends it to /boxes/<this box>/NAME of the mirror where the box is enrolled
 mirror_put() {
   license_python put "$1" "$(absolute "$2")"
 }
 
-# license_options COMMAND ARGUMENT…: ROOT, box, url, code, file, force, status
+# license_options COMMAND ARGUMENT…: ROOT, box, url, code, file, force
 license_options() {
-  command=$1 ROOT='' box='' url='' code='' file='' force='' status=0
+  command=$1 ROOT='' box='' url='' code='' file='' force=''
   shift
   while [ $# -gt 0 ]; do
     case $command:$1 in

@@ -40,11 +40,9 @@ def as_address(text):
 
 def is_named(certificate, host):
     """Whether the certificate, as getpeercert() gives it, is for this host name or address."""
-    names = certificate.get('subjectAltName', ())
     address = as_address(host)
-    if address:
-        return any(kind == 'IP Address' and as_address(name) == address for kind, name in names)
-    return any(kind == 'DNS' and name.lower() == host for kind, name in names)
+    return any(kind == 'DNS' and name.lower() == host or kind == 'IP Address' and address and as_address(name) == address
+               for kind, name in certificate.get('subjectAltName', ()))
 
 class Connection(object):
     """One request. @param own  the folder with authority.pem, box.pem and box.key; None: whoever answers is only looked at"""
@@ -57,8 +55,11 @@ class Connection(object):
             context.options |= getattr(ssl, name, 0)
         context.verify_mode = ssl.CERT_REQUIRED if own else ssl.CERT_NONE
         if own:
-            context.load_verify_locations(os.path.join(own, 'authority.pem'))
-            context.load_cert_chain(os.path.join(own, 'box.pem'), os.path.join(own, 'box.key'))
+            try:
+                context.load_verify_locations(os.path.join(own, 'authority.pem'))
+                context.load_cert_chain(os.path.join(own, 'box.pem'), os.path.join(own, 'box.key'))
+            except EnvironmentError:
+                raise Failure(4, 'authority.pem, box.pem or box.key in /etc/gapferry is missing or damaged', 'gapferry-box enrol https://MIRROR:PORT --code CODE')
         plain = socket.create_connection((self.host, port), CONNECT_SECONDS)
         is_name = as_address(self.host) is None and getattr(ssl, 'HAS_SNI', False)
         self.tls = context.wrap_socket(plain, server_hostname=self.host if is_name else None)

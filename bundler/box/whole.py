@@ -60,13 +60,17 @@ def remove(path):
 def write_new(path, data, mode, owner=None):
     """A file that was not there, synced. @param owner  (uid, gid)"""
     number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(number, 'wb') as file:
-        if owner is not None:
-            os.fchown(file.fileno(), owner[0], owner[1])
-        os.fchmod(file.fileno(), mode)
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(number, 'wb') as file:
+            if owner is not None:
+                os.fchown(file.fileno(), owner[0], owner[1])
+            os.fchmod(file.fileno(), mode)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except EnvironmentError as error:
+        error.filename = error.filename or os.path.dirname(path)
+        raise
 
 class Whole(object):
     """@param home  a folder of our own, for the journal and what is kept

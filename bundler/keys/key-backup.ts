@@ -17,7 +17,7 @@ import { base64, CIPHERS, Kdf, parseDigested, seal, serializeDigested, unseal } 
 
 const MAX_BACKUP_BYTES = 64 * 1024 * 1024
 const SITE_FILE =
-  /^(?:[1-9][0-9]{0,2}\.root\.json|pending\.root\.json|site\.asc|(?:root|bundle|openpgp)-[0-9a-f]{8}\.key)$/
+  /^(?:[1-9][0-9]{0,2}\.root\.json|pending\.root\.json|site\.asc|(?:root|bundle|openpgp|license)-[0-9a-f]{8}\.key)$/
 
 const Hex256 = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/))
 const Bytes = base64(1024 * 1024)

@@ -5,6 +5,7 @@
  *   root-<8 hex>.key             signs roots; needed only to change keys, so better kept elsewhere
  *   bundle-<8 hex>.key           signs bundles
  *   openpgp-<8 hex>.key          signs repository metadata for yum and apt; site.asc is its public half
+ *   license-<8 hex>.key          opens the licenses that are kept in the store; made with the first of them
  * Key files are named by the first digits of their key id. Which of them count is what the root in force says.
  */
 import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readdirSync, readFileSync } from 'node:fs'
@@ -18,7 +19,7 @@ import { parseKeyFile, type KeyFile } from './keyfile.ts'
 
 const MAX_ROOTS = 256
 const MAX_FILE_BYTES = 1024 * 1024
-const KEY_NAME = /^(?:root|bundle|openpgp)-[0-9a-f]{8}\.key$/
+const KEY_NAME = /^(?:root|bundle|openpgp|license)-[0-9a-f]{8}\.key$/
 
 /** The roles that bundles are signed for; one key has all three unless a site wants two people. */
 export const BUNDLE_ROLES = ['targets', 'snapshot', 'timestamp'] as const satisfies RoleName[]

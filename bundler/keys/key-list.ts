@@ -118,6 +118,8 @@ function stateOf(
     published,
   }: { root: RootFile; pending: RootFile | undefined; older: RootFile[]; published: PublishedKey[] },
 ): KeyState {
+  // No root names it: it signs nothing.
+  if (file.role === 'license') return 'in force'
   if (file.role === 'openpgp') return published.find(({ armored }) => file.public === armored)?.state ?? 'retired'
   const names = (by: RootFile): boolean =>
     file.role === 'root' ? keysOf(by, 'root').keyids.includes(file.keyid) : signsBundles(by, file.keyid)

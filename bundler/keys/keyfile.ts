@@ -21,7 +21,7 @@ const Token = v.strictObject({
 const Schema = strictObject({
   format: v.literal(1),
   kind: v.literal('gapferry-key'),
-  role: v.picklist(['root', 'bundle', 'openpgp']),
+  role: v.picklist(['root', 'bundle', 'openpgp', 'license']),
   keyid: v.pipe(v.string(), v.regex(/^(?:[0-9a-f]{64}|[0-9a-f]{40})$/)),
   public: v.pipe(v.string(), v.maxLength(16_384)),
   kdf: Kdf,

@@ -66,7 +66,7 @@ function moduleRepoFault(value: string, origin: string): { why: string; effect: 
 }
 
 const HTTPS = {
-  why: 'no mirror can answer https under that name: no authority that PHP trusts gives it a certificate',
+  why: 'no mirror can answer https there, because no authority that PHP trusts certifies the name for it',
   effect: 'no connection comes up, and fwconsole ma upgradeall says "Up to date" all the same',
 }
 const RESET =

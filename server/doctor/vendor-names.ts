@@ -8,7 +8,7 @@ import { MAX_MIRRORLIST_BYTES, parseMirrorlist } from '../../manifests/mirrorlis
 import type { TreePath } from '../../manifests/path.ts'
 import { MAX_REPOMD_BYTES } from '../../manifests/repomd.ts'
 import type { Tree } from '../../manifests/tree.ts'
-import { isVendorName, VENDOR_NAMES, VENDOR_WORDS, vendorId } from '../../manifests/vendor-names.ts'
+import { isVendorName, VENDOR_NAMES, VENDOR_PREFIX, VENDOR_WORDS, vendorId } from '../../manifests/vendor-names.ts'
 import type { OriginListener } from '../config.ts'
 import { ask, statusText } from './modules.ts'
 import { BoxClient, type AskLimits } from './ask.ts'
@@ -40,23 +40,30 @@ const EMPTY = 'yum finds that repository empty, and nothing in it to update'
 
 export async function checkVendorNames(args: VendorNamesArgs): Promise<void> {
   await checkLookups(args)
+  const port = await portHere(args)
   const answered: string[] = []
   const empty: string[] = []
   for (const word of VENDOR_WORDS) {
-    const id = await checkWord(args, word)
+    const id = await checkWord({ ...args, port }, word)
     if (id === undefined) return
     if (id === '') empty.push(vendorId(word))
     else answered.push(id)
   }
-  const { sheet, tree, box } = args
-  if (box !== undefined) checkBox(args, box)
-  if (answered.length === 0 && tree.stamps.size > 0) {
+  if (args.box !== undefined) checkBox(args, args.box)
+  judgeCarried(args, answered, empty)
+}
+
+/** @param answered  ids; `empty` those of the vendor's files that a box asks for in vain */
+function judgeCarried({ sheet, tree, group }: VendorNamesArgs, answered: string[], empty: string[]): void {
+  const ids = [...tree.stamps.keys()]
+  if (ids.length > 0 && !ids.some((id) => id.startsWith(VENDOR_PREFIX))) {
     sheet.found(CHECK, {
-      asked: `what is released for group ${args.group}`,
-      text: `none of its repositories (${[...tree.stamps.keys()].join(', ')}) has an id of the vendor’s files`,
+      asked: `what is released for group ${group}`,
+      text: `none of its repositories (${ids.join(', ')}) has an id of the vendor’s files`,
       effect: EMPTY,
       remedy: `in gapferry.yaml, give them the ids of the vendor’s files: ${VENDOR_WORDS.map(vendorId).join(', ')}`,
     })
+    return
   }
   if (answered.length > 0) sheet.passed(CHECK, `unmodified boxes get ${answered.join(', ')}`)
   if (empty.length > 0) sheet.skipped(CHECK, `not carried, so that boxes find them empty: ${empty.join(', ')}`)
@@ -84,6 +91,20 @@ async function checkLookups({ sheet, listener, network }: VendorNamesArgs): Prom
     const text = `do not resolve here: ${unknown.join(', ')}; on the boxes they have to lead to ${shown ?? listener.host}`
     sheet.skipped(CHECK, text)
   } else if (sheet.isClean(CHECK)) sheet.passed(CHECK, `${VENDOR_NAMES.join(', ')} lead to this machine`)
+}
+
+/** What a firewall does with a port it does to other machines alone, so that the mirror may be right and nothing here show it.
+ *  @returns where to ask: the port of the names, or the listener's where nothing listens at that */
+async function portHere({ sheet, listener, port, signal, limits }: VendorNamesArgs): Promise<number> {
+  if (listener.port === port || listener.port === 0) return port
+  const place = { origin: `http://${LISTS}:${port}`, address: localAddress(listener) }
+  const answer = await ask(() => new BoxClient(place, signal, limits).get('/', MAX_MIRRORLIST_BYTES))
+  if (!(answer instanceof GapferryError)) return port
+  const text =
+    `boxes ask at port ${port}, where nothing listens on this machine; whether the firewall passes it on to ${listener.port} shows on ` +
+    `a box: curl "http://${LISTS}/?repo=os". The rest was asked at port ${listener.port}`
+  sheet.skipped(CHECK, text)
+  return listener.port
 }
 
 /** Asks as yum does, first for the mirrorlist, then at the place it names.

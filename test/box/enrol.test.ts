@@ -90,6 +90,32 @@ t.test('a second enrolment replaces the first whole', async (t) => {
   t.equal(mirror.requests.length, 2)
 })
 
+t.test(
+  'killed while the new keys are put in place, they are the old ones or, with the next run, the new ones',
+  async (t) => {
+    const seen = new Set<string>()
+    for (let n = 1; n <= 5; n++) {
+      const { mirror, box, enrol, own } = await makeScene(t)
+      await enrol()
+      const before = own()
+      const other = await startLicenseMirror(t)
+      other.codes.set('pbx1', CODE)
+      const kill = ['-e', 'trace=rename', '-e', `inject=rename:signal=KILL:when=${n}`]
+      const shell = ['strace', '-f', '-qq', '-o', '/dev/null', '-e', 'signal=none', ...kill, 'dash'] as const
+      const args = ['enrol', other.url, '--code', CODE, '--box', 'pbx1']
+      t.match(await box.run(args, { shell: [...shell] }), { status: 137, stdout: '' })
+      t.match(await box.run(['license']), { status: 4, stderr: /has no license for this box/ })
+      const asked = other.requests.at(-1)!.line === 'GET /boxes/pbx1/license' ? 'new' : 'old'
+      seen.add(asked)
+      if (asked === 'old') t.strictSame(own(), before)
+      else t.match(own(), { enrolled: `mirror ${other.url}\nbox pbx1\n` })
+      t.equal(mirror.requests.at(-1)!.line === 'GET /boxes/pbx1/license', asked === 'old')
+      t.strictSame(Object.keys(own()).sort(), Object.keys(before).sort())
+    }
+    t.strictSame([...seen], ['old', 'new'])
+  },
+)
+
 t.test('wrong use is told, and changes nothing', async (t) => {
   const { box, enrol, own } = await makeScene(t)
   const urls = ['http://127.0.0.1:8490', 'https://127.0.0.1', 'https://u:p@127.0.0.1:1', 'https://127.0.0.1:1/x']

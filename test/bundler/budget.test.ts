@@ -126,6 +126,28 @@ t.test('a file that nobody could go on with is not begun, and stands in the way 
   t.match(stuck.error!.hint, /--budget SIZE, with more: a\.bin is next, 2\.0 MB/)
 })
 
+t.test('a file above the budget whose server gives no rest is paid for once, then said and left', async (t) => {
+  const files = { 'a.bin': noise('a', 900 * KB), 'b.bin': noise('b', 300 * KB) }
+  const { pull, upstream } = await fileLaptop(t, files)
+  upstream.fault('/a.bin', { kind: 'unranged' })
+  const runs: Run[] = []
+  for (let i = 0; i < 4; i++) runs.push(await pull('--budget', '600kB'))
+  t.strictSame(
+    runs.map(({ status }) => status),
+    [5, 5, 5, 5],
+  )
+  t.equal(upstream.count('/a.bin', 'GET'), 2, 'begun, and asked for the rest once')
+  t.ok(upstream.count('/b.bin', 'GET') <= 2, 'cut at most once')
+  t.match(runs[2]!.left, [{ count: 1 }], 'it stands in the way of nothing')
+  t.ok(runs[3]!.wireBytes < 10 * KB, `and costs nothing any more: ${runs[3]!.wireBytes}`)
+  t.match(runs[3]!.left, [{ kind: 'files', count: 1, bytes: 900 * KB }])
+  t.match(
+    runs[3]!.error!.hint,
+    /--budget SIZE, with more: a\.bin is next, 900 kB, and its server gives it whole or not at all/,
+  )
+  t.match(await pull('--budget', '1MB'), { status: 0, left: [] })
+})
+
 t.test('one broken server, and one broken file, keep nobody else waiting', async (t) => {
   const good = await fileLaptop(t, {
     'a.bin': noise('a', 10 * KB),

@@ -277,7 +277,7 @@ t.test('a part is on the medium before it has its name, and its name before pack
     import { sampleBundle } from ${source('test/helpers/part.ts')}
     const sample = sampleBundle({ files: {} })
     const blobs = new BlobStore(${JSON.stringify(join(dir, 'store'))})
-    const options = { toDir: ${JSON.stringify(join(dir, 'stick'))}, rootFile: sample.root, verifyPy: Buffer.from('') }
+    const options = { toDir: ${JSON.stringify(join(dir, 'stick'))}, rootFile: sample.root, verifyPy: Buffer.from(''), boxTool: Buffer.from('') }
     const judge = { trusted: { roots: [sample.root] }, nowMs: ${NOW}, scratchDir: ${JSON.stringify(dir)} }
     await pack({ ...sample, ...options, blobs, verify: (file) => verifyPart(file, judge) })`
   const trace = join(dir, 'trace')
@@ -290,7 +290,7 @@ t.test('a part is on the medium before it has its name, and its name before pack
   const steps = [...calls].filter(([, , path]) => path!.startsWith(place))
   t.strictSame(
     steps.map(([, call, path]) => `${call} ${path!.slice(place.length)}`),
-    ['gapferry-box', 'hq-1.tar', 'hq-1.tar.sha256', 'root.json', 'verify.py'].flatMap(replacing),
+    ['hq-1.tar', 'hq-1.tar.sha256', 'root.json', 'verify.py', 'gapferry-box'].flatMap(replacing),
   )
 })
 

@@ -399,7 +399,7 @@ for (const python of pythons) {
         [
           'a name that is none',
           { targets: (signed) => rename(signed.targets, 'pbx/current', '../x') },
-          /expected site or/,
+          /expected site, licenses or/,
         ],
         ['no time', { timestamp: (signed) => void (signed.expires = '2027-02-30T00:00:00Z') }, /is not a time/],
         ['expired when made', { timestamp: (s) => void (s['x-created'] = s.expires) }, /expires before it was made/],

@@ -130,6 +130,35 @@ t.test('a differential that does not fit says what is missing, and what brings i
   must(await standby('import', '--release', gap.stickDir))
 })
 
+t.test('what was packed with --full is mended like that, and what was not, is not', async (t) => {
+  const { gap, offer, pack } = await site(t, 'inside')
+  await pack('bundle')
+  await imported(gap)
+  must(await gap.mirror('report', '--to', gap.stickDir, '--yes'))
+  must(await gap.gapferry('report', 'add', gap.stickDir, '--yes'))
+  offer()
+  await pack('bundle')
+  const [file] = (await pack('pack', '--full')).files
+  const good = readFileSync(file!.path)
+  const bad = Buffer.from(good)
+  bad[good.length - 3000]! ^= 1
+  writeFileSync(file!.path, bad)
+  t.match((await gap.gapferry('verify', file!.path)).status, 3)
+  const mended = await pack('pack', '--repair', '--full')
+  t.match(mended, { number: 2, isNew: false, leftOut: null, files: [{ mendedBytes: Number }] })
+  t.ok(readFileSync(file!.path).equals(good))
+  must(await gap.gapferry('verify', file!.path))
+  writeFileSync(file!.path, bad)
+  t.match(await pack('pack', '--repair'), { leftOut: null })
+  t.ok(readFileSync(file!.path).equals(good), 'also where nobody says so again: the stick tells how it was packed')
+  await pack('pack')
+  const small = readFileSync(file!.path)
+  t.ok(small.length < good.length)
+  small[small.length - 3000]! ^= 1
+  writeFileSync(file!.path, small)
+  t.match(await pack('pack', '--repair'), { leftOut: { count: 3 }, carriedBytes: FILE_BYTES })
+})
+
 t.test('words over the phone are a base, too', async (t) => {
   const { gap, offer, pack } = await site(t, 'inside')
   await pack('bundle')

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { canonicalJson } from '../../manifests/json.ts'
@@ -58,6 +58,8 @@ function python2(): string[] {
 
 export interface LicenseBox extends FolderBox {
   dir: string
+  /** the services that were restarted since the last `forget` */
+  restarts(): string[]
   run(args: readonly string[], options?: Parameters<typeof runBox>[1]): Promise<Outcome>
 }
 
@@ -69,36 +71,30 @@ export async function makeLicenseBox(
   const major = spec.major ?? 16
   mkdirSync(dir, { recursive: true })
   const box = await makeFolderBox(dir, {
-    ...{ major, programs: ['systemctl'] },
+    major,
     ...spec,
     files: {
       '/etc/passwd': 'root:x:0:0:root:/root:/bin/bash\nasterisk:x:995:993::/var/lib/asterisk:/bin/bash\n',
       '/etc/group': 'root:x:0:\nasterisk:x:993:\n',
-      [`/etc/${major === 17 ? 'sangoma' : 'schmooze'}/pbxid`]: `${DEPLOYMENT}\n`,
+      '/etc/schmooze/pbxid': `${DEPLOYMENT}\n`,
       '/etc/schmooze/schmooze.zl': licenseText(),
+      ...(major === 17 ? { '/etc/sangoma/license.txt': licenseText() } : {}),
       ...(major === 17 ? {} : { '/usr/bin/yum': { text: `#!${python}\n`, mode: 0o755 } }),
       ...spec.files,
     },
   })
+  // quicker than the stub of the other programs, and asked often
+  const log = join(dir, 'systemctl.log')
+  writeFileSync(join(box.path, 'systemctl'), `#!/bin/sh\necho "$*" >>'${log}'\n`, { mode: 0o755 })
+  const restarts = (): string[] => {
+    const lines = existsSync(log) ? readFileSync(log, 'utf8').split('\n') : []
+    return lines.flatMap((line) => (line.startsWith('restart ') ? [line.slice(8)] : []))
+  }
+  const forget = (): void => {
+    box.forget()
+    rmSync(log, { force: true })
+  }
   const run: LicenseBox['run'] = (args, options = {}) =>
     runBox([...args, '--root', box.root], { ...options, path: options.path ?? box.path })
-  return { ...box, dir, run }
-}
-
-/** Every file below the folders whose bytes hold the text. */
-export function filesWith(folders: readonly string[], text: string): string[] {
-  return folders.flatMap((folder) =>
-    globSync(join(folder, '**/*'), { withFileTypes: true })
-      .filter((entry) => entry.isFile())
-      .map((entry) => join(entry.parentPath, entry.name))
-      .filter((file) => readFileSync(file).includes(text)),
-  )
-}
-
-/** Fills the box's file with bytes, or removes it. */
-export function put(box: FolderBox, path: string, bytes: Uint8Array | undefined): string {
-  const file = join(box.root, path)
-  rmSync(file, { force: true })
-  if (bytes !== undefined) writeFileSync(file, bytes)
-  return file
+  return { ...box, dir, run, restarts, forget }
 }

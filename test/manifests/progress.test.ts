@@ -74,6 +74,26 @@ t.test('on a terminal without a known size: what was done', (t) => {
   t.end()
 })
 
+t.test('on a terminal: the file that is being worked on has a bar of its own below the step’s', (t) => {
+  const { text, progress } = screen(true)
+  const pull = progress.step('pull', 2_000_000)
+  pull.note('evil\u001b.rpm, 3 more', 0)
+  pull.add(500_000)
+  pull.note('evil\u001b.rpm, 3 more', 0.25)
+  pull.note('last.rpm', 7)
+  pull.note('')
+  pull.note('another.rpm', 0.5)
+  pull.add(500_000)
+  pull.end()
+  pull.note('late', 0.1)
+  t.match(text(), / {2}\[-+\] 0% evil\\x1b\.rpm, 3 more/)
+  t.match(text(), / {2}\[=+-+\] 50% another\.rpm/)
+  t.notMatch(text(), /late|700%/)
+  t.match(text().split('pull').at(-1), /50% 1\.0 MB of 2\.0 MB/, 'the step’s is left')
+  t.ok(text().lastIndexOf('\u001b[?25h') > text().lastIndexOf('\u001b[?25l'), 'the cursor is shown again')
+  t.end()
+})
+
 t.test('on a terminal: the rate, the time that is left, and what is being worked on', (t) => {
   const { text, progress } = screen(true)
   const pull = progress.step('pull', 30_000_000)

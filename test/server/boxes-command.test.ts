@@ -41,17 +41,17 @@ function fill({ storeDir }: MirrorProgram): void {
 
 t.test('boxes list, boxes show, status', async (t) => {
   const mirror = await mirrorProgram(t)
-  t.match((await mirror.run(0, 'boxes', 'list')).stdout, /^no box has asked for modules yet$/m)
+  t.match((await mirror.run(0, 'boxes', 'list')).stdout, /^no box has asked for modules or sent an inventory yet$/m)
   t.same(await mirror.json('boxes', 'list'), { site: 'hq', boxes: [] })
   t.notMatch((await mirror.run(0, 'status')).stdout, /^boxes/m)
   fill(mirror)
   const { stdout } = await mirror.run(0, 'boxes', 'list')
-  t.match(stdout, /^BOX +GROUP +ADDRESS +FRAMEWORK +PHP +BRAND +MODULES +LAST ASKED$/m)
-  t.match(stdout, /^6f0e9999 +pbx +192\.0\.2\.2 +- +- +- +0 +\d{4}-\d\d-\d\d \d\d:\d\d UTC$/m)
-  t.match(stdout, /^6f0e2a8c +pbx +192\.0\.2\.1 +16\.0\.30 +7\.4\.33 +pbxact +2 .* UTC$/m)
+  t.match(stdout, /^BOX +GROUP +SEEN +BEHIND +READY +UPDATES ITSELF +LICENSE$/m)
+  t.match(stdout, /^6f0e9999 +pbx +60 min +- +- +- +-$/m)
+  t.match(stdout, /^6f0e2a8c +pbx +2 h +- +- +- +-$/m)
   t.match(stdout, /\nwarning: 6f0e2a8c: its MODULE_REPO ends with a slash$/m)
-  t.match(stdout, /^eeeeeeee +old .* UTC$/m, 'mended long ago')
-  t.equal((await mirror.run(0, 'boxes', 'list', '--group', 'old')).stdout.split('\n').length, 3)
+  t.match(stdout, /^eeeeeeee +old +3 h /m, 'mended long ago')
+  t.equal((await mirror.run(0, 'boxes', 'list', '--group', 'old')).stdout.match(/^[0-9a-f]{8} /gm)?.length, 1)
   t.match(
     (await mirror.run(0, 'status')).stdout,
     /^boxes +3 asked for modules, the last 60 minutes ago; 1 set up wrongly: gapferry-mirror boxes list$/m,
@@ -61,7 +61,7 @@ t.test('boxes list, boxes show, status', async (t) => {
   const show = (await mirror.run(0, 'boxes', 'show', '6F0E2')).stdout
   for (const line of [
     /^box +6f0e2a8c-0b51-4f0c-9a52-0d3b8d1c7a11$/m,
-    /^modules +2\n {2}core +16\.0\.60\n {2}framework +16\.0\.30$/m,
+    /^modules, as it asked: 2\n {2}core +16\.0\.60\n {2}framework +16\.0\.30$/m,
   ]) {
     t.match(show, line)
   }

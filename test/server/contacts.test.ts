@@ -20,6 +20,8 @@ function idOf(i: number): string {
   return `00000000-0000-4000-8000-${String(i).padStart(12, '0')}`
 }
 
+const deploymentOf = (id: string) => sha256Of(`of ${id}`)
+
 /** Contacts over a store in a folder of the test, and a log. */
 function setUp(t: Test, options: { maxBytes?: number } = {}) {
   const dir = t.testdir()
@@ -31,6 +33,7 @@ function setUp(t: Test, options: { maxBytes?: number } = {}) {
     open: (isDamaged) => new ContactStore(dir, { onDamage, isDamaged, ...options }),
     clock: () => now.ms,
     log,
+    deploymentOf,
   })
   t.teardown(() => contacts.close())
   const note = (change: Partial<SeenRequest> = {}): void =>
@@ -70,7 +73,7 @@ t.test('a box that upgrades is known afterwards, by what it asked', async (t) =>
   t.same(boxes.map(({ installid }) => installid).sort(), [BOX, idOf(1)].sort())
   const box = boxes.find(({ installid }) => installid === BOX)!
   t.match(box, { group: 'pbx', address: '127.0.0.1', framework: '16.0.30', phpver: '7.4.33', brand: 'pbxact' })
-  t.equal(box.deployment, sha256Of(`gapferry-deployment:${DEPLOYMENT}`))
+  t.equal(box.deployment, sha256Of(`of ${DEPLOYMENT}`), 'kept as the mirror says')
   t.same(Object.fromEntries(box.modules), { core: '16.0.60', framework: '16.0.30' })
   t.same([...box.oddities.keys()], ['slash'])
   contacts.close()
@@ -119,8 +122,8 @@ t.test('only plain short texts are taken over', (t) => {
     '\0\xff=&%',
   ]
   for (const form of [...none, `installid=${BOX}%0a`, `installid=<b>${BOX}`])
-    t.equal(contactOf(seen(form), 1), undefined, form.slice(0, 40))
-  const odd = (pairs: string) => contactOf(seen(`installid=${BOX.toUpperCase()}&${pairs}`), 1)!
+    t.equal(contactOf(seen(form), 1, deploymentOf), undefined, form.slice(0, 40))
+  const odd = (pairs: string) => contactOf(seen(`installid=${BOX.toUpperCase()}&${pairs}`), 1, deploymentOf)!
   const nothing = {
     installid: BOX,
     address: '192.0.2.1',
@@ -135,7 +138,7 @@ t.test('only plain short texts are taken over', (t) => {
   t.match(odd(`pbxver=${'1'.repeat(33)}&phpver[]=7&brandid=${'x'.repeat(65)}&deploymentid=${'1'.repeat(300)}`), nothing)
   t.match(odd('brandid=pbxact%0a&deploymentid=+12345678+'), {
     brand: 'pbxact',
-    deployment: sha256Of('gapferry-deployment:12345678'),
+    deployment: sha256Of('of 12345678'),
   })
   const modules = (pairs: string): object => Object.fromEntries(odd(pairs).modules!)
   t.same(modules('modules[core][version]=1&modules[core][status]=2&modules[gone][version]=1&modules[gone][status]=0'), {
@@ -240,6 +243,7 @@ t.test('where nothing can be written, nothing is thrown', (t) => {
     open: () => new ContactStore(dir, { onDamage: () => undefined }),
     clock: () => 1,
     log,
+    deploymentOf,
   })
   for (let i = 0; i < 2000; i++) {
     contacts.note({

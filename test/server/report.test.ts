@@ -4,10 +4,17 @@ import { PassThrough } from 'node:stream'
 import t, { type Test } from 'tap'
 import { sha256Of, type Sha256 } from '../../manifests/digest.ts'
 import { openReport, parseSealedReport } from '../../manifests/report-seal.ts'
-import { heldBlobs, parseReport, publicKeyOf, type Report, type SignedReport } from '../../manifests/report.ts'
+import {
+  heldBlobs,
+  parseReport,
+  publicKeyOf,
+  readAttachment,
+  type Report,
+  type SignedReport,
+} from '../../manifests/report.ts'
 import { stateWords } from '../../manifests/words.ts'
 import { ContactStore } from '../../storage/contacts.ts'
-import { sealed } from '../helpers/inventory-text.ts'
+import { inventoryText, sealed } from '../helpers/inventory-text.ts'
 import { mirrorProgram, type MirrorProgram } from '../helpers/mirror-program.ts'
 import { blobOf, halves, makeContent, signContent, writeParts } from '../helpers/mirror.ts'
 import { newReportKey } from '../helpers/report.ts'
@@ -66,7 +73,8 @@ t.test('the identity is made at init, is nobody else’s to read, and stays', as
   t.equal(statSync(secret).mode & 0o777, 0o600)
   const before = [readFileSync(secret), readFileSync(open)]
   const { signed } = JSON.parse(before[1]!.toString()) as { signed: Record<string, string> }
-  t.match(signed, { _type: 'gapferry-mirror-identity', format: 1, site: 'hq', createdAt: '2026-11-22T12:00:00Z' })
+  t.match(signed, { _type: 'gapferry-mirror-identity', format: 2, site: 'hq', createdAt: '2026-11-22T12:00:00Z' })
+  for (const name of ['authority.key', 'delivery.key']) t.equal(statSync(join(program.storeDir, name)).mode & 0o777, 0o600)
   const again = await program.json('init', 'mir', '--trust', 'root.json')
   t.match(again, { isNew: false, identity: signed['words'] })
   await program.run(0, 'import', program.stick(1))
@@ -93,9 +101,10 @@ t.test('a restored mirror stays itself', async (t) => {
   const program = await mirror(t)
   await write(program)
   const { words, report } = program.read()
-  await program.run(0, 'backup', '--to', 'a.backup')
+  const typed = { environment: { GAPFERRY_PASSPHRASE: 'a passphrase' } }
+  await program.runWith(typed, 0, 'backup', '--passphrase', '--to', 'a.backup')
   t.equal(statSync(join(program.dir, 'a.backup')).mode & 0o777, 0o600)
-  await program.run(0, 'restore', 'a.backup', '--yes', '--config', 'new/mirror.yaml')
+  await program.runWith(typed, 0, 'restore', 'a.backup', '--yes', '--config', 'new/mirror.yaml')
   const there = join(program.dir, 'new/store/identity.key')
   t.equal(statSync(there).mode & 0o777, 0o600)
   await program.run(0, 'report', '--to', 'stick', '--yes', '--config', 'new/mirror.yaml')
@@ -186,6 +195,39 @@ t.test('below full nobody is named', async (t) => {
   fillBoxes(other)
   await write(other)
   t.not(other.read().report.boxes[0]!.box, box, 'another at another mirror')
+})
+
+t.test('inventories leave at full only, whole and named beforehand', async (t) => {
+  const program = await mirror(t)
+  const freepbx = ['framework 16.0.40', 'profile deploymentid 987654321012', 'license /etc/schmooze/a.zl']
+  freepbx.push('license-fact /etc/schmooze/a.zl sysadmin_exp 2027-01-31')
+  const text = inventoryText({ box: HOST, machine: 'm1', sections: { freepbx, readiness: ['readiness 2'] } })
+  writeFileSync(join(program.dir, 'a.gfi'), text)
+  await program.run(0, 'boxes', 'add', 'a.gfi')
+
+  const minimal = await write(program)
+  const little = program.read()
+  t.match(little.report, {
+    inventories: [],
+    readiness: [{ box: /^box-[0-9a-f]{16}$/, takenAt: '2026-11-22T08:00:00Z' }],
+  })
+  const [counts] = little.report.readiness
+  t.equal(counts!.ready + counts!.not + counts!.unknown, 14)
+  t.match(little.report.licenses, [{ box: counts!.box, state: 'present', expires: '2027-01-31' }])
+  t.same(little.attachments, {})
+  for (const secret of [HOST, '987654321012', 'bash'])
+    t.notOk(`${JSON.stringify(little)}${minimal.stdout}`.includes(secret), secret)
+
+  const shown = await write(program, '--level', 'full')
+  t.match(
+    shown.stdout,
+    /and that inventory, whole, with packages, settings and deployment IDs; to read one: gapferry-mirror boxes show BOX --raw/,
+  )
+  const full = program.read()
+  t.match(full.report.inventories, [{ box: HOST, bytes: text.length, sha256: sha256Of(text) }])
+  t.match(full.report, { readiness: [{ box: HOST }], licenses: [{ box: HOST }] })
+  t.equal(readAttachment(full, full.report.inventories[0]!, 'x')?.toString(), text)
+  t.equal((await program.run(0, 'boxes', 'show', HOST, '--raw')).stdout, text)
 })
 
 t.test('it says what is here, and what became of each import and release', async (t) => {

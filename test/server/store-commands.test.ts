@@ -100,6 +100,26 @@ t.test('a bundle that has not come whole is incomplete, not rotten, and its part
   t.equal((await at(NOW, 'import', ...parts)).status, 0)
 })
 
+t.test('a part that was read is not named for what it was packed without', async (t) => {
+  const { dir, at } = await site(t, 1)
+  const trees = [{ stamp: 5, packages: ['all', 'x', 'y'] }]
+  const bundle = signContent(makeContent(2, trees), { createdAtMs: NOW })
+  const names = [...bundle.blobs.keys()].sort()
+  // A differential without the second and the last but one.
+  const [first, second] = writeParts(join(dir, 'two'), bundle, [
+    [names[0]!, names[2]!],
+    [names[3]!, ...names.slice(5)],
+  ])
+  const next = async (...args: string[]): Promise<string> => (await at(NOW, ...args)).stderr
+  t.match(await next('import', first!), /next: import hq-2-2of2\.tar too/)
+  t.match(await next('verify'), /next: import hq-2-2of2\.tar too/)
+  const full = /next: no part that came has them: on the laptop: gapferry pack --full/
+  t.match(await next('import', second!), full, 'the first was read in another run')
+  t.match(await next('verify'), full)
+  const [whole] = writeParts(join(dir, 'one'), bundle)
+  t.equal((await at(NOW, 'import', whole!)).status, 0)
+})
+
 t.test('a bundle that never came whole and was overtaken is said, and is no fault', async (t) => {
   const { dir, at } = await site(t, 1)
   for (const number of [2, 3]) {

@@ -53,7 +53,9 @@ t.test('everything a box asks for is a plain file of the tree', async (t) => {
     [...current.entries.keys()],
     [
       ...['all-16.0.xml', 'all-16.0.xml.gz'],
+      'gapferry/gapferry-box',
       ...names.map((name) => `gapferry/modules/${name}.json`),
+      'gapferry/setup.txt',
       `keys/modules/${vendor.keys.signer.fingerprint.slice(-16)}.key`,
       'keys/site.asc',
       ...['modules-16.0.xml', 'modules-16.0.xml.gz'],

@@ -230,11 +230,8 @@ t.test('boxes that asked before: their settings, and what they have', async (t) 
   store.write([{ ...contact([], []), atMs: Date.now(), modules: null, oddities: ['slash'] }])
   store.close()
   t.match((await ward.run('doctor')).stdout, /! +MODULE_REPO +what box 6f0e2a8c .+ its\s+MODULE_REPO ends with a slash/)
-  t.match(
-    await ward.run('boxes', 'list', '--json'),
-    { stdout: /^\{"site":"hq","boxes":\[\{[^{]*\{[^{]*\{[^{]*\}\]\}\n$/ },
-    'the doctor is no box',
-  )
+  const { boxes } = JSON.parse((await ward.run('boxes', 'list', '--json')).stdout) as { boxes: object[] }
+  t.equal(boxes.length, 1, 'the doctor is no box')
 })
 
 t.test('yum: an index of somebody else, no signature, a file with another checksum, an endless one', async (t) => {

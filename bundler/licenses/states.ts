@@ -1,0 +1,162 @@
+/**
+ * How it stands with the licenses of a site: for each box that needs one, and each license that is kept, whether it is carried
+ * and what is to be done about it.
+ */
+import { X509Certificate } from 'node:crypto'
+import { isIssuedBy, parseCertificate } from '../../manifests/certificate.ts'
+import { formatTable, plural } from '../../manifests/console.ts'
+import { isGapferryError } from '../../manifests/errors.ts'
+import { judgeLicense, licensedBox, needsLicense, type LicenseVerdict } from '../../manifests/license-state.ts'
+import type { Ledger } from '../../storage/ledger.ts'
+import type { KeptLicense } from '../../storage/licenses.ts'
+import type { Laptop } from '../carry.ts'
+import type { Fleet } from '../config.ts'
+import { loadBoxes, type KnownBox } from '../inventories.ts'
+import type { Plan } from '../plan.ts'
+import type { BoxCertificates } from './carried.ts'
+
+export interface LicenseRow extends LicenseVerdict {
+  site: string
+  /** null where no inventory has its deployment */
+  box: string | null
+  /** the first digits of the deployment's HMAC, to name a license without a box; null where none is kept */
+  license: string | null
+  product: string | null
+  source: KeptLicense['source'] | null
+  /** RFC 3339 */
+  capturedAt: string | null
+  /** whom it is sealed for in a bundle; null where it would not be carried */
+  sealedFor: 'mirror' | 'box' | null
+}
+
+/** A box that says its deployment. */
+interface Deployed {
+  box: KnownBox
+  /** HMAC */
+  deployment: string
+}
+
+const DAY_CHARS = 10
+
+/** Boxes first, by name, then licenses that no box has. @throws as loadBoxes */
+export function licenseRows(fleet: Fleet, ledger: Ledger, site: string, nowMs: number): LicenseRow[] {
+  const kept = new Map(ledger.licenses.of(site).map((one) => [one.deployment, one]))
+  const certificates = boxCertificates(fleet, ledger, site)
+  const hasMirror = (ledger.identities.of(site)?.delivery ?? null) !== null
+  const row = (license: KeptLicense | undefined, box: KnownBox | undefined): LicenseRow => ({
+    site,
+    box: box?.name ?? null,
+    license: license?.deployment.slice(0, 8) ?? null,
+    product: license?.product ?? null,
+    source: license?.source ?? null,
+    capturedAt: license?.capturedAt ?? null,
+    sealedFor:
+      license === undefined ? null : certificates.has(license.deployment) ? 'box' : hasMirror ? 'mirror' : null,
+    ...judgeLicense(license, box && licensedBox(box.inventory.freepbx, box.inventory.machine), nowMs),
+  })
+  const rows: LicenseRow[] = []
+  for (const box of loadBoxes(fleet, site).filter(({ inventory }) => needsLicense(licensedBox(inventory.freepbx)))) {
+    const deployment = deploymentOf(ledger, box)
+    rows.push(row(deployment === undefined ? undefined : kept.get(deployment), box))
+    if (deployment !== undefined) kept.delete(deployment)
+  }
+  return [...rows, ...[...kept.values()].map((one) => row(one, undefined))]
+}
+
+/** Certificates of boxes that are believed, by deployment: what the site's authority issued and did not take back, else what an
+ *  inventory has that a person brought here.
+ *  @throws as loadBoxes */
+export function boxCertificates(fleet: Fleet, ledger: Ledger, site: string): BoxCertificates {
+  const authority = ledger.identities.of(site)?.authority ?? null
+  const enrolled = ledger.identities.enrolled(site)
+  const revoked = enrolled.filter(({ isRevoked }) => isRevoked).map(({ certificate }) => certificate)
+  const issued = new Map(
+    enrolled
+      .filter(({ certificate, isRevoked }) => !isRevoked && authority !== null && isOf(certificate, authority))
+      .map(({ box, certificate }) => [box.toLowerCase(), certificate]),
+  )
+  return new Map(
+    deployedBoxes(fleet, ledger, site).flatMap(({ box, deployment }) => {
+      const certificate = issued.get(box.name) ?? broughtCertificate(box)
+      const isBelieved = certificate !== undefined && !revoked.some((other) => other.equals(certificate))
+      return isBelieved ? [[deployment, certificate] as const] : []
+    }),
+  )
+}
+
+/** That a box says of itself; what a mirror's report brought, or stands in for an inventory, is not asked. */
+function broughtCertificate({ isReported, inventory }: KnownBox): Buffer | undefined {
+  const told = inventory.readiness.get('box-certificate')
+  if (told === undefined || told === '' || isReported || inventory.isGuess) return undefined
+  try {
+    return parseCertificate(Buffer.from(told, 'base64'), 'the certificate of a box').raw
+  } catch (error) {
+    if (isGapferryError(error, 'CERTIFICATE_INVALID')) return undefined
+    throw error
+  }
+}
+
+/** What keeps licenses of the site off its bundles; undefined where nothing does, or none is kept. */
+export function whyNotCarried(rows: readonly LicenseRow[], site: string): string | undefined {
+  const left = rows.filter(({ license, sealedFor }) => license !== null && sealedFor === null).length
+  if (left === 0) return undefined
+  return (
+    `${plural(left, 'license')} of ${site} cannot be carried: the delivery key of its mirror is not known here; ` +
+    'bring mirror-identity.json of the mirror, or its report: gapferry report add FILE'
+  )
+}
+
+/** For people. */
+export function renderLicenses(rows: readonly LicenseRow[]): string {
+  const head = ['SITE', 'BOX', 'STATE', 'PRODUCT', 'TAKEN', 'FOR', 'WHY']
+  const lines = rows.map((row) => [
+    row.site,
+    row.box ?? `(${row.license})`,
+    row.state,
+    row.product ?? '-',
+    row.capturedAt?.slice(0, DAY_CHARS) ?? (row.license === null ? '-' : '?'),
+    row.license === null ? '-' : (row.sealedFor ?? 'nobody'),
+    withReactivation(row),
+  ])
+  return formatTable([head, ...lines])
+}
+
+/** Of the sites that are planned. @throws as loadBoxes */
+export function licensesOf({ fleet, ledger, nowMs }: Laptop, { sites }: Pick<Plan, 'sites'>): LicenseRow[] {
+  return sites.flatMap(({ name }) => licenseRows(fleet, ledger, name, nowMs()))
+}
+
+/** For a plan: how many, and what somebody has to look after. */
+export function licenseLines(rows: readonly LicenseRow[]): string[] {
+  return [...Map.groupBy(rows, ({ site }) => site)].flatMap(([site, own]) => {
+    const kept = own.filter(({ license }) => license !== null).length
+    const care = own
+      .filter(({ state }) => state !== 'good')
+      .map((row) => `  ${row.box ?? `license ${row.license}`}: ${row.state}: ${withReactivation(row)}`)
+    const why = whyNotCarried(own, site)
+    const head = `licenses of ${site}: ${plural(kept, 'license')} for ${plural(own.length, 'box')}`
+    return [head, ...care, ...(why === undefined ? [] : [`  ${why}`])]
+  })
+}
+
+/** Those of a site that can be asked for, each deployment once; their IDs are in the clear. */
+export function deployedBoxes(fleet: Fleet, ledger: Ledger, site: string): (Deployed & { deploymentId: string })[] {
+  return loadBoxes(fleet, site).flatMap((box) => {
+    const { deploymentId } = licensedBox(box.inventory.freepbx)
+    if (deploymentId === null) return []
+    return [{ box, deploymentId, deployment: ledger.licenses.hmac('deployment', site, deploymentId) }]
+  })
+}
+
+function deploymentOf(ledger: Ledger, { site, inventory }: KnownBox): string | undefined {
+  const { deploymentId } = licensedBox(inventory.freepbx)
+  return deploymentId === null ? undefined : ledger.licenses.hmac('deployment', site, deploymentId)
+}
+
+function isOf(certificate: Buffer, authority: Buffer): boolean {
+  return isIssuedBy(new X509Certificate(certificate), new X509Certificate(authority))
+}
+
+function withReactivation({ why, reactivation }: LicenseRow): string {
+  return reactivation === null || why.includes(reactivation) ? why : `${why}; to be activated again by ${reactivation}`
+}

@@ -1,0 +1,71 @@
+/**
+ * How it stands with the licenses of the boxes that told the mirror of themselves.
+ */
+import { isGapferryError, type GapferryError } from '../manifests/errors.ts'
+import { parseInventory, type Inventory } from '../manifests/inventory.ts'
+import { judgeLicense, licensedBox, needsLicense } from '../manifests/license-state.ts'
+import type { KnownLicense, LicenseVerdict } from '../manifests/license-state.ts'
+import type { BoxInventories } from '../storage/box-inventories.ts'
+import { deploymentHmac, type Identity } from './identity.ts'
+import { Licenses } from './licenses.ts'
+import type { MirrorStore } from './store.ts'
+
+export interface LicenseStates {
+  /** by box, sorted by name; boxes that need no license are not in it */
+  boxes: Map<string, LicenseVerdict>
+  /** why the licenses that were brought cannot be read; then each counts as missing */
+  failure: GapferryError | undefined
+}
+
+/** @param args.inventories  as they are kept: openInventories */
+export async function licenseStates(
+  store: MirrorStore,
+  args: { identity: Identity; inventories: BoxInventories; nowMs: number },
+): Promise<LicenseStates> {
+  const { identity, inventories, nowMs } = args
+  const { known, failure } = await knownLicenses(store, identity)
+  const boxes = new Map<string, LicenseVerdict>()
+  for (const { box } of inventories.list()) {
+    const inventory = readInventory(inventories, box)
+    const verdict = inventory && licenseOf(inventory, known, { store, identity, nowMs })
+    if (verdict !== undefined) boxes.set(box, verdict)
+  }
+  return { boxes, failure }
+}
+
+/** @param known  by the HMAC of the deployment
+ *  @returns undefined where the box needs no license */
+function licenseOf(
+  { freepbx, machine }: Inventory,
+  known: ReadonlyMap<string, KnownLicense>,
+  { store, identity, nowMs }: { store: MirrorStore; identity: Identity; nowMs: number },
+): LicenseVerdict | undefined {
+  const box = licensedBox(freepbx, machine)
+  if (!needsLicense(box)) return undefined
+  const { deploymentId } = box
+  const license = deploymentId === null ? undefined : known.get(deploymentHmac(identity, store.site, deploymentId))
+  return judgeLicense(license, box, nowMs)
+}
+
+async function knownLicenses(
+  store: MirrorStore,
+  identity: Identity,
+): Promise<{ known: ReadonlyMap<string, KnownLicense>; failure: GapferryError | undefined }> {
+  try {
+    return { known: await new Licenses(store, identity).known(), failure: undefined }
+  } catch (error) {
+    if (!isGapferryError(error)) throw error
+    return { known: new Map(), failure: error }
+  }
+}
+
+/** undefined where a newer gapferry-box wrote what this program cannot read */
+function readInventory(inventories: BoxInventories, box: string): Inventory | undefined {
+  const bytes = inventories.read(box)
+  try {
+    return bytes && parseInventory(bytes, box)
+  } catch (error) {
+    if (isGapferryError(error)) return undefined
+    throw error
+  }
+}
