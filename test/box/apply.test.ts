@@ -14,12 +14,16 @@ import {
 import { createVerify, X509Certificate } from 'node:crypto'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
+import { sealCms } from '../../manifests/cms.ts'
+import { sha256Of } from '../../manifests/digest.ts'
 import { canonicalJson } from '../../manifests/json.ts'
+import { serializeSealedLicenses } from '../../manifests/licenses.ts'
 import { fingerprintWords } from '../../manifests/words.ts'
 import { boxContent, idleYum, servedBy, servedFrom } from '../helpers/apply.ts'
 import { GAPFERRY_BOX, runBox, SHELLS } from '../helpers/box-root.ts'
 import { makeFolderBox, type FolderBox } from '../helpers/folder-box/box.ts'
 import { gpgKey } from '../helpers/gpg.ts'
+import { licenseDocument, licenseText, makeLicenseBox } from '../helpers/license-box.ts'
 import { signContent, traces, writeParts } from '../helpers/mirror.ts'
 import { sampleRoot } from '../helpers/part.ts'
 import { report, type Outcome } from '../helpers/process.ts'
@@ -221,4 +225,33 @@ t.test('a box with a key signs what it says', async (t) => {
   t.equal(text, `${canonicalJson({ applied, certificate, signature }).toString()}\n`)
   const { publicKey } = new X509Certificate(Buffer.from(certificate, 'base64'))
   t.ok(createVerify('sha256').update(canonicalJson(applied)).verify(publicKey, signature, 'base64'))
+})
+
+t.test('of the sealed licenses the one for the key of this box is installed', async (t) => {
+  const dir = t.testdir({ yum: {} })
+  const box = await makeLicenseBox(join(dir, 'box'))
+  const env = { PYTHONPATH: idleYum(join(dir, 'yum')) }
+  t.equal((await box.run(['key', '--box', 'pbx1'])).status, 0)
+  const own = new X509Certificate(box.read('/etc/gapferry/box.pem')).raw
+  const other = await makeLicenseBox(join(dir, 'other'))
+  t.equal((await other.run(['key', '--box', 'pbx2'])).status, 0)
+  const foreign = new X509Certificate(other.read('/etc/gapferry/box.pem')).raw
+  const sealed = await Promise.all(
+    [own, foreign].map((certificate) => sealCms(licenseDocument({ site: 'hq' }), [certificate])),
+  )
+  const content = boxContent(1, publicArmored, { count: 1, bytes: 100 })
+  for (const bytes of sealed) content.blobs.set(sha256Of(bytes), bytes)
+  const blobs = new Map(sealed.map((bytes) => [sha256Of(bytes), bytes.length]))
+  const licenses = serializeSealedLicenses({ site: 'hq', number: 1, index: null, blobs })
+  content.trees.set(sha256Of(licenses), licenses)
+  content.targets.set('licenses', { sha256: sha256Of(licenses), bytes: licenses.length })
+  writeParts(join(dir, 'stick/gapferry/hq'), signContent(content))
+  const outcome = await box.run(['apply', join(dir, 'stick'), ...WORDS, '--box', 'pbx1'], { env })
+  t.equal(outcome.status, 0, report(outcome))
+  t.match(outcome.stdout, /license installed: 2 files, for PBXact/)
+  t.equal(box.read('/etc/schmooze/schmooze.zl'), licenseText({ until: '2029-02-28' }))
+  t.equal(readdirSync(join(box.root, 'var/lib/gapferry/licenses')).length, 2, 'both lie there, sealed')
+  const again = await box.run(['apply', join(dir, 'stick'), '--box', 'pbx1', '--no-report'], { env })
+  t.match(again, { status: 0 })
+  t.notMatch(again.stdout, 'license installed')
 })
