@@ -37,6 +37,8 @@ t.test('boxes in different states update from one bundle as from the vendor, and
   t.ok(needed > 0 && carried <= 1.35 * needed, 'bytes carried for what is needed', { carried, needed })
 
   await gap.bundle()
+  const { stdout: shown } = await gap.gapferry('inventory', 'show', 'fresh')
+  t.match(shown, /^ {2}not +updates +behind bundle 1 in 13 packages \(/m, 'the laptop knows it beforehand')
   await gap.deliver()
   await gap.serve()
   await each(boxes, async (box, name) => {
