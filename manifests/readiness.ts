@@ -66,7 +66,7 @@ function activation(freepbx: FreepbxFacts | undefined, nowMs: number): Readiness
 }
 
 /** Of a box's license, what expires first; undefined where none of its dates can be read. */
-export function firstExpiry(freepbx: FreepbxFacts | undefined): { name: string; text: string; ms: number } | undefined {
+function firstExpiry(freepbx: FreepbxFacts | undefined): { name: string; text: string; ms: number } | undefined {
   const dates = (freepbx?.licenses ?? []).flatMap((one) => [...one.facts].filter(([key]) => key.endsWith('_exp')))
   const known = dates.map(([name, text]) => ({ name, text, ms: dateOf(text) })).filter(({ ms }) => !Number.isNaN(ms))
   return known.length < dates.length ? undefined : known.sort((a, b) => a.ms - b.ms)[0]

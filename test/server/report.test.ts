@@ -214,7 +214,7 @@ t.test('inventories leave at full only, whole and named beforehand', async (t) =
   })
   const [counts] = little.report.readiness
   t.equal(counts!.ready + counts!.not + counts!.unknown, 14)
-  t.match(little.report.licenses, [{ box: counts!.box, state: 'present', expires: '2027-01-31' }])
+  t.match(little.report.licenses, [{ box: counts!.box, state: 'good', expires: '2027-01-31' }])
   t.same(little.attachments, {})
   for (const secret of [HOST, '987654321012', 'bash'])
     t.notOk(`${JSON.stringify(little)}${minimal.stdout}`.includes(secret), secret)
