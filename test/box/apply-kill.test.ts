@@ -15,7 +15,7 @@ import { sampleRoot } from '../helpers/part.ts'
 import { must, report, run, type Outcome } from '../helpers/process.ts'
 
 const SEED = Number(process.env['GAPFERRY_SEED'] ?? Date.now() % 1_000_000)
-const KILLS = Number(process.env['GAPFERRY_KILLS'] ?? 8)
+const KILLS = Number(process.env['GAPFERRY_KILLS'] ?? 5)
 
 t.test(`killed at random moments (GAPFERRY_SEED=${SEED})`, async (t) => {
   const dir = t.testdir({ yum: {} })

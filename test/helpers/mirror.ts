@@ -186,7 +186,8 @@ export function signContent(
 ): SampleBundle {
   const { keys = sampleKeys, roots = [sampleRoot], site = 'hq', origin = 'http://127.0.0.1:8416', ...times } = options
   const { number } = content
-  const groups = [...new Set([...content.targets.keys()].map((target) => target.split('/')[0]!))]
+  const trees = [...content.targets.keys()].filter((target) => target.includes('/'))
+  const groups = [...new Set(trees.map((target) => target.split('/')[0]!))]
   const facts = serializeSiteFacts({
     site,
     number,

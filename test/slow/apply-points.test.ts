@@ -10,20 +10,16 @@ import { signContent, writeParts } from '../helpers/mirror.ts'
 import { sampleRoot } from '../helpers/part.ts'
 import { NOW } from '../helpers/site.ts'
 
-const CALLS = [
-  'fsync',
-  'rename',
-  'link',
-  'symlink',
-  'unlink',
-  'unlinkat',
-  'rmdir',
-  'mkdir',
-  'chmod',
-  'utimensat',
-  'write',
-]
-const ERRORS = { fsync: 'EIO', rename: 'EIO', link: 'EMLINK', symlink: 'ENOSPC', mkdir: 'ENOSPC', write: 'ENOSPC' }
+/** Ended at these, refused at those; chmod and the like change nothing that a second run would not do again. */
+const CALLS = ['fsync', 'rename', 'link', 'symlink', 'unlink', 'rmdir', 'mkdir', 'write']
+const ERRORS: Record<string, string> = {
+  fsync: 'EIO',
+  rename: 'EIO',
+  link: 'EMLINK',
+  symlink: 'ENOSPC',
+  mkdir: 'ENOSPC',
+  write: 'ENOSPC',
+}
 const LANES = 2
 
 t.setTimeout(2_400_000)
@@ -34,7 +30,7 @@ for (const [name, first] of [
 ] as const) {
   t.test(name, async (t) => {
     const dir = t.testdir({ template: {} })
-    const contents = [1, 2].map((number) => boxContent(number, 'key', { count: 6, bytes: 2000 }))
+    const contents = [1, 2].map((number) => boxContent(number, 'key', { count: 3, bytes: 2000 }))
     const files = contents.map((content, i) => writeParts(join(dir, `stick-${i}`), signContent(content))[0]!)
     const [before, after] = [first === 2 ? servedFrom(contents[0]!) : undefined, servedFrom(contents[first - 1]!)]
     const run = { dir: files[first - 1]!, pin: sha256Of(sampleRoot) }
@@ -91,8 +87,11 @@ async function pointsOf(dir: string, template: string, run: { dir: string; pin: 
     counts.set(call!, (counts.get(call!) ?? 0) + 1)
   return [...counts].flatMap(([call, count]) =>
     Array.from({ length: count }, (_, n) => n + 1).flatMap((n) => {
-      const error = (ERRORS as Record<string, string>)[call]
-      return [`${call}:signal=KILL:when=${n}`, ...(error === undefined ? [] : [`${call}:error=${error}:when=${n}`])]
+      const error = ERRORS[call]
+      return [
+        ...(call === 'write' ? [] : [`${call}:signal=KILL:when=${n}`]),
+        ...(error === undefined ? [] : [`${call}:error=${error}:when=${n}`]),
+      ]
     }),
   )
 }
