@@ -29,7 +29,7 @@ for (const major of [17, 16] as const) {
     ] as const) {
       if (prepare !== undefined) await tool([...prepare])
       const steps = await killAt(box, Infinity, ({ PATH }) => tool([...work], PATH))
-      t.ok(steps > 60, `${steps} steps`)
+      t.ok(steps > 40, `${steps} steps`)
       await tool(['uninstall'])
       let same = 0
       for (let at = 1; at <= steps; at++) {
