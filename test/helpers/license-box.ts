@@ -53,6 +53,8 @@ export const PYTHONS = await pythons()
 
 export interface LicenseBox extends FolderBox {
   dir: string
+  /** the arguments of each `logger`, where there was one */
+  syslog: string
   /** the services that were restarted since the last `forget` */
   restarts(): string[]
   run(args: readonly string[], options?: Parameters<typeof runBox>[1]): Promise<Outcome>
@@ -81,6 +83,8 @@ export async function makeLicenseBox(
   // quicker than the stub of the other programs, and asked often
   const log = join(dir, 'systemctl.log')
   writeFileSync(join(box.path, 'systemctl'), `#!/bin/sh\necho "$*" >>'${log}'\n`, { mode: 0o755 })
+  const syslog = join(dir, 'syslog')
+  writeFileSync(join(box.path, 'logger'), `#!/bin/sh\necho "$*" >>'${syslog}'\n`, { mode: 0o755 })
   const restarts = (): string[] => {
     const lines = existsSync(log) ? readFileSync(log, 'utf8').split('\n') : []
     return lines.flatMap((line) => (line.startsWith('restart ') ? [line.slice(8)] : []))
@@ -91,5 +95,5 @@ export async function makeLicenseBox(
   }
   const run: LicenseBox['run'] = (args, options = {}) =>
     runBox([...args, '--root', box.root], { ...options, path: options.path ?? box.path })
-  return { ...box, dir, run, restarts, forget }
+  return { ...box, dir, syslog, run, restarts, forget }
 }

@@ -13,7 +13,7 @@ export interface Scene {
   box: LicenseBox
   /** `gapferry-box license` with these */
   license(...args: string[]): Promise<Outcome>
-  /** the function that keep calls */
+  /** what keep does about it */
   keep(): Promise<Outcome>
   /** everything of the box but what is Gapferry's own */
   system(): Record<string, string>
@@ -29,7 +29,7 @@ export async function makeScene(t: Test, options: Parameters<typeof makeLicenseB
   return {
     ...{ mirror, box },
     license: (...args) => box.run(['license', ...args]),
-    keep: () => functionOf(box, 'license_keep'),
+    keep: () => functionOf(box, 'keep_license'),
     system: () => {
       const rows = Object.entries(box.everything()).filter(
         ([path]) => !/^(?:etc|var\/lib)\/gapferry(?:\/|$)/.test(path),
@@ -41,7 +41,7 @@ export async function makeScene(t: Test, options: Parameters<typeof makeLicenseB
 
 /** Calls a function of the tool, as other parts of it do. */
 export function functionOf(box: LicenseBox, name: string, ...args: string[]): Promise<Outcome> {
-  const text = readFileSync(GAPFERRY_BOX, 'utf8').replace(/main "\$@"\n$/, 'ROOT=$1\nshift\n"$@"\n')
+  const text = readFileSync(GAPFERRY_BOX, 'utf8').replace(/main "\$@"\n$/, 'ROOT=$1 SCRATCH=${1%/*}\nshift\n"$@"\n')
   const file = join(box.dir, 'tool')
   writeFileSync(file, text)
   const PATH = `${box.path}:/usr/sbin:/usr/bin:/sbin:/bin`
