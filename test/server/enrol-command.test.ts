@@ -73,7 +73,7 @@ async function licensedStick({ dir, storeDir }: MirrorProgram): Promise<string> 
     site: 'hq',
     number: 1,
     index: sha256Of(index),
-    blobs: new Map([...blobs].sort()),
+    blobs: new Map([...blobs].sort(([a], [b]) => (a < b ? -1 : 1))),
   })
   const bundle = signContent(makeContent(1, [{ stamp: 10, packages: ['a'] }]), { createdAtMs: Date.now() - 3_600_000 })
   const facts = [...bundle.trees].find(([, bytes]) => bytes.includes('"gapferry-site"'))
