@@ -13,6 +13,7 @@ import {
   generationOf,
   raiseGeneration,
   readState,
+  refuseOtherTrees,
   SIGNED_ROLES,
   writeState,
   type CatalogState,
@@ -378,15 +379,4 @@ function bundleRow(row: unknown): BundleRow | undefined {
     wasComplete: 0 | 1
   }
   return { ...bundle, isRevoked: revoked === 1, wasComplete: wasComplete === 1 }
-}
-
-function refuseOtherTrees(number: number, known: Map<string, NamedBlob>, offered: Map<string, NamedBlob>): void {
-  const isSame =
-    known.size === offered.size && [...offered].every(([target, { sha256 }]) => known.get(target)?.sha256 === sha256)
-  if (isSame) return
-  throw new GapferryError(
-    'ROLE_CONFLICT',
-    `bundle ${number}: expected the trees that were imported under this number, found others`,
-    { hint: `two laptops signed number ${number}; on the laptop run: gapferry pack --renew --number-above ${number}` },
-  )
 }
