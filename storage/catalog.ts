@@ -242,8 +242,7 @@ export class Catalog {
    *  @param partHint   part.json: for messages only, nobody signed it
    *  @param readParts  of the parts that it names, those that were read without damage */
   noteParts(number: number, about: { isComplete: boolean; partHint: Buffer; readParts?: readonly number[] }): void {
-    const { isComplete, partHint, readParts = [] } = about
-    this.#sql.noteParts.run(isComplete ? 1 : 0, partHint, JSON.stringify(readParts), number)
+    this.#sql.noteParts.run(about.isComplete ? 1 : 0, about.partHint, JSON.stringify(about.readParts ?? []), number)
   }
 
   /** As the import that came last left it. */
