@@ -8,12 +8,12 @@ import { signMirrorIdentity } from '../../manifests/mirror-identity.ts'
 import { sealReport } from '../../manifests/report-seal.ts'
 import {
   identityWords,
-  packAttachments,
   publicKeyOf,
   signReport,
   type Report,
   type ReportInventory,
 } from '../../manifests/report.ts'
+import { packAttachments } from '../../storage/attachments.ts'
 import { issueCertificate } from '../../server/issue.ts'
 import { Ledger } from '../../storage/ledger.ts'
 import { inside } from '../helpers/inside.ts'
