@@ -245,7 +245,8 @@ export function renderPacked(bundle: PackedBundle): string {
     formatTable(rows, { indent: '  ', right: [1] }),
     `root fingerprint: ${bundle.fingerprint}`,
     `site key, for gapferry-box setup: ${bundle.siteKey}`,
-    `gapferry-box: ${bundle.boxTool.words}`,
+    `gapferry-box: sha256 ${bundle.boxTool.sha256}`,
+    `  ${bundle.boxTool.words}`,
     ...(bundle.absent.length === 0 ? [] : [`not on this stick, so not mended: ${bundle.absent.join(', ')}`]),
     readBackNote(bundle),
   ].join('\n')

@@ -72,7 +72,7 @@ export function renderSlip(content: SlipContent, files: readonly PackedFile[]): 
     'the site key: "gapferry-box setup" on a box asks for these words',
     ...wordLines(content.siteKey),
     '',
-    'gapferry-box on the stick; the box knows by "sha256sum gapferry-box"',
+    'gapferry-box on the stick: what "sha256sum gapferry-box" says, and in words',
     ...digestLines(content.tool.sha256),
     ...wordLines(content.tool.words),
   ]

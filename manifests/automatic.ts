@@ -14,6 +14,9 @@ export interface AutomaticJob {
   isLoose: boolean
 }
 
+/** Of what gapferry-box writes none has more. */
+const MAX_PIECES = 100
+const MAX_PIECE = 400
 const DAILY_HOUR = '3'
 const INSTALLING = [
   /fwconsole\s.*\b(?:ma|moduleadmin)\s.*\b(?:install|installall|installlocal|upgrade|upgradeall|update|updateall|downloadinstall)\b/,
@@ -35,7 +38,8 @@ const OFF = /^(?:no|0|false|disabled|emailonly|none|)$/i
  *  @returns undefined where the inventory does not tell at all */
 export function automaticJobs({ readiness, isGuess }: Inventory, fromMs: number): AutomaticJob[] | undefined {
   if (isGuess) return undefined
-  const pieces = (readiness.get('automatic') ?? '').split(' | ').filter((piece) => piece !== '')
+  const all = (readiness.get('automatic') ?? '').split(' | ')
+  const pieces = all.filter((piece) => piece !== '' && piece.length <= MAX_PIECE).slice(0, MAX_PIECES)
   const settings = new Map(pieces.flatMap((piece) => settingOf(piece) ?? []))
   const timers = pieces.flatMap((piece) => timerOf(piece) ?? [])
   const zone = readiness.get('timezone') ?? readiness.get('utc-offset') ?? 'UTC'

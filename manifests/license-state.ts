@@ -44,26 +44,29 @@ export interface LicenseVerdict {
 const SOON_DAYS = 30
 const DAY_MS = 86_400_000
 
-/** @param license  what is carried, or kept, for the box's deployment; undefined where nothing is
+/** @param license  what is carried, or kept, for the box's deployment; where nothing is, the box's own is judged
  *  @param box      undefined where no inventory has that deployment */
 export function judgeLicense(
   license: KnownLicense | undefined,
   box: LicensedBox | undefined,
   nowMs: number,
 ): LicenseVerdict {
-  const first = license?.expires[0]
-  const reactivation = license?.expires.find(isReactivation)?.date ?? null
+  const judged = license ?? box?.own ?? undefined
+  const first = judged?.expires[0]
+  const reactivation = judged?.expires.find(isReactivation)?.date ?? null
   const verdict = (state: LicenseState, why: string): LicenseVerdict => {
     return { state, expires: first?.date ?? null, reactivation, why }
   }
   const wrong = mismatchOf(license, box)
   if (wrong !== undefined) return verdict('mismatch', wrong)
-  if (license === undefined) return verdict('missing', missingText(box))
-  const product = otherProduct(license, box)
+  if (box?.deploymentId === null) return verdict('missing', 'it was never activated: that needs the vendor, online')
+  if (judged === undefined) return verdict('missing', 'none is on the box, and none was brought')
+  const product = otherProduct(judged, box)
   if (product !== undefined) return verdict('wrong-product', product)
-  if (first === undefined) return verdict('unknown', 'its files name no date that is understood')
+  const where = license === undefined ? 'none was brought; the one on the box: ' : ''
+  if (first === undefined) return verdict('unknown', `${where}no date that is understood`)
   const left = daysBetween(nowMs, first.date)
-  const named = `${isReactivation(first) ? 'to be activated again: ' : ''}${first.name} ${first.date}`
+  const named = `${where}${isReactivation(first) ? 'to be activated again: ' : ''}${first.name} ${first.date}`
   if (left < 0) return verdict('expired', named)
   return left <= SOON_DAYS ? verdict('soon', named) : verdict('good', named)
 }
@@ -108,13 +111,6 @@ function mismatchOf(license: KnownLicense | undefined, box: LicensedBox | undefi
   if (captured !== null && machine !== null && captured !== machine) return 'it was captured on another machine'
   return undefined
 }
-
-function missingText({ deploymentId, own }: LicensedBox = NO_BOX): string {
-  if (deploymentId === null) return 'the box has no deployment ID: activate it while it can reach the vendor'
-  return own === null ? 'nothing is kept for it, and the box has none' : 'nothing is kept for it; the box has one'
-}
-
-const NO_BOX: LicensedBox = { deploymentId: null, licensedFor: null, products: [], machine: null, own: null }
 
 /** Only what is plainly another product: vendors name one product in several ways. */
 function otherProduct({ product }: KnownLicense, box: LicensedBox | undefined): string | undefined {

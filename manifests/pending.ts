@@ -47,6 +47,7 @@ function pendingPackages(box: Inventory, name: string, { entries, read }: Served
   const installed = newestInstalled(box)
   const pending = new Set<string>()
   for (const { name: one, arch, epoch, version, release } of offered) {
+    if (isLocked(box, one)) continue
     const key = `${one}.${arch}`
     const has = installed.get(key)
     const isNewer = has !== undefined && compareEvr([plan === undefined ? has[0] : epoch, version, release], has) > 0
@@ -63,6 +64,16 @@ function newestInstalled({ packages }: Inventory): Map<string, Evr> {
     if (known === undefined || compareEvr(evr, known) > 0) newest.set(`${name}.${arch}`, evr)
   }
   return newest
+}
+
+/** A lock's version is not looked at: whoever locks a package updates it by hand. Forms as dnf's and yum's plugins have them:
+ *  `name-[epoch:]version-release…`, `epoch:name-version-release…`. */
+function isLocked({ plugins, versionLocks }: Inventory, name: string): boolean {
+  if (!plugins.includes('versionlock')) return false
+  return versionLocks.some((lock) => {
+    const text = lock.replace(/^\d+:/, '')
+    return text.startsWith(`${name}-`) && /^(?:\d+:)?[^-]+-[^-]+$/.test(text.slice(name.length + 1))
+  })
 }
 
 function carriedPackages(entries: Served['entries']): Nevra[] {

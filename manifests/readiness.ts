@@ -15,6 +15,7 @@ export type { ReadinessRow, Surrounding } from './readiness-rows.ts'
 
 const MAX_OFFSET_SECONDS = 1
 const MAX_SHOWN = 5
+const MAX_HOST = 300
 const HIDDEN_ID = 4
 /** Each fact, in the order in which a person works through them. */
 export function judgeReadiness(box: Inventory, around: Surrounding): ReadinessRow[] {
@@ -65,7 +66,7 @@ function activation(freepbx: FreepbxFacts | undefined, nowMs: number): Readiness
 }
 
 /** Of a box's license, what expires first; undefined where none of its dates can be read. */
-export function firstExpiry(freepbx: FreepbxFacts | undefined): { name: string; text: string; ms: number } | undefined {
+function firstExpiry(freepbx: FreepbxFacts | undefined): { name: string; text: string; ms: number } | undefined {
   const dates = (freepbx?.licenses ?? []).flatMap((one) => [...one.facts].filter(([key]) => key.endsWith('_exp')))
   const known = dates.map(([name, text]) => ({ name, text, ms: dateOf(text) })).filter(({ ms }) => !Number.isNaN(ms))
   return known.length < dates.length ? undefined : known.sort((a, b) => a.ms - b.ms)[0]
@@ -157,7 +158,7 @@ function timeSource(facts: Map<string, string>): [source: string | undefined, of
 function mail(facts: Map<string, string>): ReadinessRow {
   const fact = 'mail'
   const remedy = 'in /etc/postfix/main.cf: relayhost = [ADDRESS OF A MAIL SERVER OF THIS NETWORK]'
-  const relay = facts.get('mail-relay')
+  const relay = facts.get('mail-relay')?.slice(0, MAX_HOST)
   if (facts.get('mail-service')?.trim() === 'off') return ready(fact, 'off')
   if (relay === undefined) return unknown(fact, 'postfix was not found', remedy)
   if (relay === '') return not(fact, 'it goes to the internet directly', remedy)

@@ -20,7 +20,7 @@ export const MAX_REPORT_BLOBS = 100_000
 export const MAX_REPORT_RESULTS = 100
 export const MAX_REPORT_BOXES = 2000
 /** Of all that is attached, packed and in base64: sealed, it is a third longer. */
-export const MAX_ATTACHED_CHARS = 9 * 1024 * 1024
+const MAX_ATTACHED_CHARS = 9 * 1024 * 1024
 /** What stands around the signed part, and around the attachments: one digest for each. */
 const MAX_FRAME_BYTES = 256 * 1024
 const MAX_CERTIFICATE_CHARS = 5500

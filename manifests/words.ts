@@ -25,7 +25,7 @@ export function fingerprintWords(bytes: Uint8Array): string {
 
 /** The words of the OpenPGP keys in a `site.asc`: of all their bytes without the armor, one key after the other, so that no
  *  key can be put beside the others unseen. A box that is set up asks for them.
- *  Rule: FORMAT.md#openpgp-keys
+ *  Rule: FORMAT.md#keys
  *  @throws KEY_INVALID for text that is anything but armored public keys */
 export function siteKeyWords(text: string): string {
   const blocks = text.match(KEY_BLOCK) ?? []

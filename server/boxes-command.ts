@@ -15,6 +15,7 @@ import { keepInventory, openInventories } from './inventories.ts'
 import { inventoriesIn, knownBoxes, type KnownBox } from './known-boxes.ts'
 import { boxDetails, boxObject, renderBoxes, renderList } from './render-boxes.ts'
 import { openStoreForWriting, openStoreToServe, type MirrorStore } from './store.ts'
+import { withLicenses } from './license-states.ts'
 import type { StoreTools } from './store-commands.ts'
 
 export function addBoxes(program: Command, around: Surroundings, tools: StoreTools): void {
@@ -38,7 +39,7 @@ function addList(boxes: Command, program: Command, around: Surroundings, { withS
     .action(async ({ group }: { group?: string }, command: Command) => {
       await withStore(around, command, openStoreToServe, async (store, config, json) => {
         const nowMs = clockOf(store, around)
-        const all = knownBoxes(store, config, nowMs)
+        const all = await withLicenses(store, knownBoxes(store, config, nowMs), nowMs)
         const isIn = (box: KnownBox): boolean => box.group === group || box.contacts.some((one) => one.group === group)
         const isKnown = config.origins.some((one) => one.group === group) || all.some(isIn)
         if (group !== undefined && !isKnown) throw unknownGroup(group)
@@ -60,8 +61,10 @@ function addShow(boxes: Command, program: Command, around: Surroundings, { withS
     .addHelpText('after', examples(program, 'boxes show pbx1', 'boxes show 192.0.2.17 --json'))
     .action(async (name: string, { raw }: { raw?: boolean }, command: Command) => {
       await withStore(around, command, openStoreToServe, async (store, config, json) => {
-        const found = boxesNamed(knownBoxes(store, config, clockOf(store, around)), name)
-        if (raw === true) return print(around, rawInventory(store, found[0]!, name))
+        const nowMs = clockOf(store, around)
+        const named = boxesNamed(knownBoxes(store, config, nowMs), name)
+        if (raw === true) return print(around, rawInventory(store, named[0]!, name))
+        const found = await withLicenses(store, named, nowMs)
         const text = (): string => renderBoxes(found, around.stdout.columns)
         print(around, json ? JSON.stringify({ site: store.site, boxes: found.map(boxDetails) }) : text())
       })

@@ -45,6 +45,7 @@ const MirrorSettings = strictObject({
   ),
   inventories: v.exactOptional(v.boolean(), true),
   boxes: v.exactOptional(strictObject({ listen: Listen, hosts: Hosts })),
+  warnAfterDays: v.exactOptional(v.pipe(v.number(), v.minValue(0), v.maxValue(3660)), 100),
   keepPreviousHours: v.exactOptional(v.pipe(v.number(), v.minValue(0), v.maxValue(8784)), 48),
 })
 
@@ -77,6 +78,8 @@ export interface MirrorConfig {
   takesInventories: boolean
   /** where boxes fetch licenses, over TLS; undefined: nowhere */
   boxes: Listener | undefined
+  /** the newest bundle is an alarm when it is so old; 0: never */
+  warnAfterDays: number
   /** immutable paths of a replaced tree stay fetchable for so long, counted from being replaced */
   keepPreviousHours: number
 }
@@ -105,6 +108,7 @@ export function parseMirrorConfig(text: string, file: string): MirrorConfig {
     origins: settings.origins.map((origin) => parseOrigin(origin, file)),
     takesInventories: settings.inventories,
     boxes: settings.boxes === undefined ? undefined : parseListener(settings.boxes, `${file}: boxes`),
+    warnAfterDays: settings.warnAfterDays,
     keepPreviousHours: settings.keepPreviousHours,
   }
   refuseTwice(config)

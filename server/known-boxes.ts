@@ -9,7 +9,8 @@ import { parseInventory, type Inventory } from '../manifests/inventory.ts'
 import { parityPath } from '../manifests/parity.ts'
 import type { TreePath } from '../manifests/path.ts'
 import { pendingUpdates, type Pending } from '../manifests/pending.ts'
-import { firstExpiry, judgeReadiness, type ReadinessRow } from '../manifests/readiness.ts'
+import type { LicenseVerdict } from '../manifests/license-state.ts'
+import { judgeReadiness, type ReadinessRow } from '../manifests/readiness.ts'
 import type { BoxInventories, HeldInventory } from '../storage/box-inventories.ts'
 import { readContacts, type BoxContact } from '../storage/contacts.ts'
 import type { EnrolledBox } from '../storage/enrolments.ts'
@@ -30,6 +31,8 @@ export interface KnownBox {
   /** null where there is no inventory, or none that can be read */
   judged: JudgedBox | null
   enrolled: EnrolledBox | null
+  /** null: it needs none, or nothing tells; withLicenses (license-states.ts) says it */
+  license: LicenseVerdict | null
   /** when it was heard of last; null: never */
   lastMs: number | null
 }
@@ -42,8 +45,6 @@ export interface JudgedBox {
   automatic: AutomaticJob[] | undefined
   /** undefined where nothing is served for it, or that cannot be read */
   pending: Pending | undefined
-  /** of its license, the first to expire; undefined where none is known */
-  expiry: { name: string; text: string; ms: number } | undefined
 }
 
 /** Served where a box's packages are checked with it. */
@@ -77,7 +78,8 @@ export function knownBoxes(
     const group = groupOf(name, { held: own, asked, served, config })
     const judged = own === null ? null : judge(store, inventories!, { name, group, config, served, nowMs })
     const lastMs = latest([own?.receivedMs, asked[0]?.lastMs])
-    return { name, group, contacts: asked, held: own, judged, enrolled: enrolled.get(name) ?? null, lastMs }
+    const certificate = enrolled.get(name) ?? null
+    return { name, group, contacts: asked, held: own, judged, enrolled: certificate, license: null, lastMs }
   })
   return [...named, ...strangers(contacts.filter((one) => !taken.has(one)))]
 }
@@ -101,7 +103,7 @@ function contactsIn(storeDir: string): BoxContact[] {
 
 /** One box may have asked at several origins. */
 function strangers(contacts: readonly BoxContact[]): KnownBox[] {
-  const nothing = { name: null, held: null, judged: null, enrolled: null }
+  const nothing = { name: null, held: null, judged: null, enrolled: null, license: null }
   const ids = [...new Set(contacts.map(({ installid }) => installid))]
   return ids.map((id) => {
     const own = contacts.filter(({ installid }) => installid === id)
@@ -150,7 +152,6 @@ function judge(
     features: judgeFeatures(inventory),
     automatic: automaticJobs(inventory, nowMs),
     pending,
-    expiry: firstExpiry(inventory.freepbx),
   }
 }
 

@@ -6,7 +6,9 @@ import { parseInventory, type Inventory } from '../manifests/inventory.ts'
 import { judgeLicense, licensedBox, needsLicense } from '../manifests/license-state.ts'
 import type { KnownLicense, LicenseVerdict } from '../manifests/license-state.ts'
 import type { BoxInventories } from '../storage/box-inventories.ts'
-import { deploymentHmac, type Identity } from './identity.ts'
+import { deploymentHmac, ensureIdentity, hasIdentity, type Identity } from './identity.ts'
+import { openInventories } from './inventories.ts'
+import type { KnownBox } from './known-boxes.ts'
 import { Licenses } from './licenses.ts'
 import type { MirrorStore } from './store.ts'
 
@@ -17,20 +19,32 @@ export interface LicenseStates {
   failure: GapferryError | undefined
 }
 
-/** @param args.inventories  as they are kept: openInventories */
+/** Of every box whose inventory is here; none where the mirror has no identity yet. */
 export async function licenseStates(
-  store: MirrorStore,
-  args: { identity: Identity; inventories: BoxInventories; nowMs: number },
+  store: Pick<MirrorStore, 'dir' | 'site' | 'catalog' | 'blobs' | 'releases'>,
+  nowMs: number,
 ): Promise<LicenseStates> {
-  const { identity, inventories, nowMs } = args
-  const { known, failure } = await knownLicenses(store, identity)
   const boxes = new Map<string, LicenseVerdict>()
+  if (!hasIdentity(store.dir)) return { boxes, failure: undefined }
+  const identity = ensureIdentity(store, nowMs)
+  const inventories = openInventories(store.dir, store.site, identity)
+  const { known, failure } = await knownLicenses(store, identity)
   for (const { box } of inventories.list()) {
     const inventory = readInventory(inventories, box)
-    const verdict = inventory && licenseOf(inventory, known, { store, identity, nowMs })
+    const verdict = inventory && licenseOf(inventory, known, { site: store.site, identity, nowMs })
     if (verdict !== undefined) boxes.set(box, verdict)
   }
   return { boxes, failure }
+}
+
+/** The same boxes, with what is to be said of their licenses. */
+export async function withLicenses(
+  store: Parameters<typeof licenseStates>[0],
+  boxes: readonly KnownBox[],
+  nowMs: number,
+): Promise<KnownBox[]> {
+  const states = await licenseStates(store, nowMs)
+  return boxes.map((box) => ({ ...box, license: (box.name === null ? undefined : states.boxes.get(box.name)) ?? null }))
 }
 
 /** @param known  by the HMAC of the deployment
@@ -38,17 +52,17 @@ export async function licenseStates(
 function licenseOf(
   { freepbx, machine }: Inventory,
   known: ReadonlyMap<string, KnownLicense>,
-  { store, identity, nowMs }: { store: MirrorStore; identity: Identity; nowMs: number },
+  { site, identity, nowMs }: { site: string; identity: Identity; nowMs: number },
 ): LicenseVerdict | undefined {
   const box = licensedBox(freepbx, machine)
   if (!needsLicense(box)) return undefined
   const { deploymentId } = box
-  const license = deploymentId === null ? undefined : known.get(deploymentHmac(identity, store.site, deploymentId))
+  const license = deploymentId === null ? undefined : known.get(deploymentHmac(identity, site, deploymentId))
   return judgeLicense(license, box, nowMs)
 }
 
 async function knownLicenses(
-  store: MirrorStore,
+  store: ConstructorParameters<typeof Licenses>[0],
   identity: Identity,
 ): Promise<{ known: ReadonlyMap<string, KnownLicense>; failure: GapferryError | undefined }> {
   try {

@@ -1,5 +1,6 @@
 /** What a person, or a script, reads of the boxes that the mirror knows. */
 import { formatTable, formatTime, plural } from '../manifests/console.ts'
+import type { LicenseVerdict } from '../manifests/license-state.ts'
 import type { AutomaticJob } from '../manifests/automatic.ts'
 import { behindCount, type Pending } from '../manifests/pending.ts'
 import { countReadiness } from '../manifests/readiness.ts'
@@ -38,7 +39,7 @@ export function renderBoxes(boxes: readonly KnownBox[], width: number | undefine
 }
 
 /** Fields of what it said when it asked are those of its last request. */
-export function boxObject({ name, group, contacts, held, judged, enrolled, lastMs }: KnownBox): object {
+export function boxObject({ name, group, contacts, held, judged, enrolled, license, lastMs }: KnownBox): object {
   const [contact] = contacts
   return {
     box: name,
@@ -50,7 +51,7 @@ export function boxObject({ name, group, contacts, held, judged, enrolled, lastM
     readiness: judged && countReadiness(judged.readiness),
     behind: judged?.pending ? behindObject(judged.pending) : null,
     automatic: judged?.automatic?.map(jobObject) ?? null,
-    license: judged?.expiry ? { name: judged.expiry.name, expires: formatIso(judged.expiry.ms) } : null,
+    license,
     enrolled: enrolled && { at: formatIso(enrolled.enrolledAtMs), isRevoked: enrolled.revokedAtMs !== null },
   }
 }
@@ -88,19 +89,21 @@ function jobObject({ what, nextMs, isLoose }: AutomaticJob): object {
 function listRow(box: KnownBox, nowMs: number): string[] {
   const { group, lastMs, judged } = box
   const seen = lastMs === null ? 'never' : age(nowMs - lastMs)
-  const rest = judged === null ? ['-', '-', '-', '-'] : judgedCells(judged, nowMs)
-  return [titleOf(box), group ?? '-', seen, ...rest]
+  const rest = judged === null ? ['-', '-', '-'] : judgedCells(judged)
+  return [titleOf(box), group ?? '-', seen, ...rest, licenseCell(box)]
 }
 
-function judgedCells({ readiness, pending, automatic, expiry }: JudgedBox, nowMs: number): string[] {
+/** Until when it is good, where it is. */
+function licenseCell({ license }: KnownBox): string {
+  if (license === null) return '-'
+  const { state, expires } = license
+  return state === 'good' && expires !== null ? expires : [state, ...(expires === null ? [] : [expires])].join(' ')
+}
+
+function judgedCells({ readiness, pending, automatic }: JudgedBox): string[] {
   const { ready } = countReadiness(readiness)
   const isKnown = pending !== undefined && (pending.packages !== undefined || pending.modules !== undefined)
-  return [
-    isKnown ? String(behindCount(pending)) : '?',
-    `${ready}/${readiness.length}`,
-    automaticCell(automatic),
-    expiry === undefined ? '?' : `${expiry.ms <= nowMs ? 'ended ' : ''}${formatIso(expiry.ms).slice(0, 10)}`,
-  ]
+  return [isKnown ? String(behindCount(pending)) : '?', `${ready}/${readiness.length}`, automaticCell(automatic)]
 }
 
 function automaticCell(jobs: AutomaticJob[] | undefined): string {
@@ -138,12 +141,13 @@ function renderBox(box: KnownBox, width: number | undefined): string {
   return parts.join('\n')
 }
 
-function factsOf({ name, group, contacts, held, judged, enrolled }: KnownBox): string[][] {
+function factsOf({ name, group, contacts, held, judged, enrolled, license }: KnownBox): string[][] {
   return [
     ['box', name ?? contacts[0]!.installid],
     ['group', group ?? 'not known'],
     ...(judged === null ? [] : inventoryFacts(judged)),
     ...(held === null ? [['inventory', 'none yet']] : [['inventory', heldText(held)]]),
+    ...(license === null ? [] : [['license', `${license.state}: ${license.why}${reactivationText(license)}`]]),
     ...(enrolled === null
       ? []
       : [
@@ -154,6 +158,11 @@ function factsOf({ name, group, contacts, held, judged, enrolled }: KnownBox): s
         ]),
     ...contacts.flatMap((contact) => contactFacts(contact)),
   ]
+}
+
+function reactivationText({ reactivation, why }: LicenseVerdict): string {
+  const isSaid = reactivation === null || why.includes(reactivation)
+  return isSaid ? '' : `; to be activated again by ${reactivation}`
 }
 
 function inventoryFacts({ inventory }: JudgedBox): string[][] {

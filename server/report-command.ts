@@ -100,7 +100,15 @@ async function writeReport(
   const reader = readerOf(store.catalog.state()!)
   const parity = storedResults(store)
   const sequence = store.catalog.nextSequence()
-  const report = makeReport(store, { level, identity, recipient: keyDigest(reader), sequence, nowMs, parity, config })
+  const report = await makeReport(store, {
+    level,
+    identity,
+    recipient: keyDigest(reader),
+    sequence,
+    nowMs,
+    parity,
+    config,
+  })
   const attachments = attachmentsOf(store, report)
   const signed = signReport(report, identity.key, attachments)
   const bytes = sealReport(signed, reader, store.site)
@@ -133,7 +141,7 @@ async function writeReport(
 }
 
 /** The bytes of the inventories, as many as there is room for. */
-function attachmentsOf(store: MirrorStore, report: ReturnType<typeof makeReport>): Record<string, string> {
+function attachmentsOf(store: MirrorStore, report: Awaited<ReturnType<typeof makeReport>>): Record<string, string> {
   const held = inventoriesIn(store)
   return packAttachments(report.inventories, ({ box }) => held?.read(box), attachmentRoom(report))
 }

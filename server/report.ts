@@ -32,6 +32,7 @@ import { knownContacts } from './boxes.ts'
 import type { MirrorConfig } from './config.ts'
 import { pseudonym, type Identity } from './identity.ts'
 import { knownBoxes, type KnownBox } from './known-boxes.ts'
+import { withLicenses } from './license-states.ts'
 import { formatIso } from './status.ts'
 import type { MirrorStore } from './store.ts'
 
@@ -59,7 +60,7 @@ export function readerOf(state: CatalogState): string {
 }
 
 /** @param parity  results that were brought to the mirror */
-export function makeReport(
+export async function makeReport(
   store: MirrorStore,
   args: {
     level: Level
@@ -70,13 +71,14 @@ export function makeReport(
     parity: readonly ParityResult[]
     config: Pick<MirrorConfig, 'origins'>
   },
-): Omit<Report, '_type' | 'format'> {
+): Promise<Omit<Report, '_type' | 'format'>> {
   const { level, identity, recipient, sequence, nowMs } = args
   const { bundles, blobs } = describeBundles(store)
   const name = (text: string): string => (level === 'full' ? clean(text) : pseudonym(identity, store.site, text))
   const { bavail, bsize } = statfsSync(store.dir)
   const contacts = knownContacts(store.dir) ?? []
-  const boxes = knownBoxes(store, args.config, nowMs, contacts).slice(0, MAX_REPORT_BOXES)
+  const known = knownBoxes(store, args.config, nowMs, contacts).slice(0, MAX_REPORT_BOXES)
+  const boxes = await withLicenses(store, known, nowMs)
   return {
     site: store.site,
     recipient,
@@ -95,7 +97,7 @@ export function makeReport(
     enrolled: level === 'full' ? describeEnrolled(store.catalog.enrolments.all()) : [],
     authority: identity.authority.certificate.raw.toString('base64'),
     delivery: identity.delivery.certificate.raw.toString('base64'),
-    licenses: boxes.flatMap((box) => describeLicense(box, name, nowMs)),
+    licenses: boxes.flatMap((box) => describeLicense(box, name)),
   }
 }
 
@@ -190,19 +192,9 @@ function describeReadiness({ held, judged }: KnownBox, name: (text: string) => s
   return [{ box: name(held.box), takenAt: held.createdAt, ...countReadiness(judged.readiness) }]
 }
 
-/** As the box says of itself. */
-function describeLicense({ held, judged }: KnownBox, name: (text: string) => string, nowMs: number): ReportLicense[] {
-  const licenses = judged?.inventory.freepbx?.licenses
-  if (held === null || judged === null || licenses === undefined) return []
-  const { expiry } = judged
-  const known = expiry === undefined ? 'unknown' : expiry.ms <= nowMs ? 'expired' : 'present'
-  return [
-    {
-      box: name(held.box),
-      state: licenses.length === 0 ? 'missing' : known,
-      expires: expiry === undefined ? null : formatIso(expiry.ms).slice(0, 10),
-    },
-  ]
+function describeLicense({ held, license }: KnownBox, name: (text: string) => string): ReportLicense[] {
+  if (held === null || license === null) return []
+  return [{ box: name(held.box), state: license.state, expires: license.expires }]
 }
 
 function describeParity(result: ParityResult, name: (text: string) => string, level: Level): ReportParity {

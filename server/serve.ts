@@ -48,14 +48,19 @@ export async function serve(args: {
   const log = pino({ base: null, timestamp: pino.stdTimeFunctions.isoTime }, logTo(around.stderr))
   const floorMs = clockFloor(store.catalog)
   const clock = (): number => Math.max(around.nowMs(), floorMs)
-  for (const { name, text } of alarmsOf(store)) log.error({ alarm: name }, text)
+  for (const { name, text } of alarmsOf(store, { nowMs: clock(), warnAfterDays: config.warnAfterDays }))
+    log.error({ alarm: name }, text)
   if (!healState(store)) log.info('another run is writing: it will bring state.json up to date')
   const contacts = openContacts(store, clock, log)
   const mirror = buildMirror({
     config,
     releases: store.releases,
     blobs: store.blobs,
-    status: (number) => ({ site: store.site, store: { path: store.dir }, ...known(store, number) }),
+    status: (number) => ({
+      site: store.site,
+      store: { path: store.dir },
+      ...known(store, number, { nowMs: clock(), warnAfterDays: config.warnAfterDays }),
+    }),
     clock,
     log,
     contacts,
@@ -154,10 +159,11 @@ function madeIdentity(store: MirrorStore, nowMs: number): Identity {
 function known(
   store: MirrorStore | ReadOnlyStore,
   number: number | null,
+  age: Parameters<typeof alarmsOf>[1],
 ): { createdAtMs: number | null; alarms: Alarm[] } {
   try {
     const createdAtMs = number === null ? null : (store.catalog.bundle(number)?.createdAtMs ?? null)
-    return { createdAtMs, alarms: alarmsOf(store) }
+    return { createdAtMs, alarms: alarmsOf(store, age) }
   } catch (error) {
     const text = `the database cannot be read any more; serving what was released before: ${String(error)}`
     return { createdAtMs: null, alarms: [{ name: 'DATABASE_DAMAGED', text }] }

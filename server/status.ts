@@ -19,11 +19,13 @@ import type { MirrorStore, ReadOnlyStore } from './store.ts'
 const MAX_SITE_KEY_BYTES = 65_536
 
 /** What an operator must hear; its name is stable. DATABASE_DAMAGED: the mirror is read-only. GROUP_UNVERIFIED: a group is not
- *  served. ACCEPTED_EXPIRED: what is served was past its end when it was imported. */
+ *  served. ACCEPTED_EXPIRED: what is served was past its end when it was imported. BUNDLE_OLD: none came for long. */
 export interface Alarm {
-  name: 'DATABASE_DAMAGED' | 'GROUP_UNVERIFIED' | 'ACCEPTED_EXPIRED'
+  name: 'DATABASE_DAMAGED' | 'GROUP_UNVERIFIED' | 'ACCEPTED_EXPIRED' | 'BUNDLE_OLD'
   text: string
 }
+
+const DAY_MS = 86_400_000
 
 export interface SiteStatus {
   site: string
@@ -95,7 +97,7 @@ export function siteStatus(args: {
   return {
     site: store.site,
     fingerprint: fingerprintWords(store.catalog.trusted().roots[0]!),
-    alarms: alarmsOf(store),
+    alarms: alarmsOf(store, { nowMs, warnAfterDays: config.warnAfterDays }),
     bundle: newest?.number ?? null,
     ageSeconds: newest === undefined ? null : Math.max(0, Math.floor((nowMs - newest.createdAtMs) / 1000)),
     expiresAt: newest === undefined ? null : formatIso(newest.expiresAtMs),
@@ -139,7 +141,10 @@ function boxesOf(storeDir: string): SiteStatus['boxes'] {
 }
 
 /** What is wrong with what is served, or with the store. */
-export function alarmsOf(store: Pick<MirrorStore, 'catalog'> & Partial<ReadOnlyStore>): Alarm[] {
+export function alarmsOf(
+  store: Pick<MirrorStore, 'catalog'> & Partial<ReadOnlyStore>,
+  { nowMs, warnAfterDays }: { nowMs: number; warnAfterDays: number },
+): Alarm[] {
   const alarms: Alarm[] = []
   if (store.damage !== undefined) {
     const text = `serving read-only what was released; nothing can be imported or released: ${store.damage.message}`
@@ -153,6 +158,12 @@ export function alarmsOf(store: Pick<MirrorStore, 'catalog'> & Partial<ReadOnlyS
     if (bundle === undefined || bundle.expiredReason === null) continue
     const text = `bundle ${number} was good until ${formatIso(bundle.expiresAtMs)} and was accepted later: ${bundle.expiredReason}`
     alarms.push({ name: 'ACCEPTED_EXPIRED', text })
+  }
+  const newest = store.catalog.newestBundle()
+  const days = newest === undefined ? 0 : Math.floor((nowMs - newest.createdAtMs) / DAY_MS)
+  if (newest !== undefined && warnAfterDays > 0 && days >= warnAfterDays) {
+    const text = `the newest bundle, ${newest.number}, is ${days} days old (warnAfterDays: ${warnAfterDays}): bring the next one`
+    alarms.push({ name: 'BUNDLE_OLD', text })
   }
   return alarms
 }

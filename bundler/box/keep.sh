@@ -17,12 +17,19 @@ keep() {
   [ -n "$mode" ] || fail 4 'this box is not set up' "gapferry-box setup http://MIRROR:PORT --fingerprint 'WORDS'"
   find_manager
   begin_changes
+  trap 'tell_changes; end_changes' EXIT
   cd /
   recall_setup
-  assert_all >"$SCRATCH/changes" 2>"$SCRATCH/said" || exit 1
-  tell_log 'put back' <"$SCRATCH/changes"
+  assert_all >"$SCRATCH/changes"
+  tell_changes
   case $origin in file:*) ;; *) tell_mirror ;; esac
   ! have license_keep || [ ! -r "$ROOT/etc/gapferry/box.pem" ] || license_keep
+}
+
+# Also where the rest could not be done.
+tell_changes() {
+  [ ! -s "$SCRATCH/changes" ] || tell_log 'put back' <"$SCRATCH/changes"
+  : >"$SCRATCH/changes"
 }
 
 # What `remember_setup` wrote.

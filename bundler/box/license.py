@@ -303,14 +303,14 @@ def fetch(root, quiet, force):
     finished(root, lambda: fetch_only(root, quiet, force), quiet)
 
 def finished(root, work, quiet):
-    """What an earlier run left to be done is done, whatever becomes of this one."""
+    """What an earlier run left to be done is done, whatever becomes of this one. @param work  may give the clock's seconds_off"""
     try:
-        work()
+        off = work()
     except Failure as failure:
         if failure.status != 7:
             finish(root, quiet)
         raise
-    finish(root, quiet)
+    finish(root, quiet, off)
 
 def tell(doc):
     if doc is None:
@@ -337,7 +337,9 @@ def fetch_only(root, quiet, force):
         headers['If-None-Match'] = '"%s"' % (before or known)
     status, answer, sealed, off = ask_mirror(root, 'GET', 'license', None, headers, MAX_SEALED_BYTES)
     if status == 304:
-        return quiet or sys.stdout.write('the license is the one that the mirror has\n')
+        if not quiet:
+            sys.stdout.write('the license is the one that the mirror has\n')
+        return off
     if status == 404:
         if quiet:
             return None
@@ -357,6 +359,7 @@ def fetch_only(root, quiet, force):
     if doc is None and not quiet:
         sys.stdout.write('the license is the one that the mirror has\n')
     tell(doc)
+    return off
 
 def not_installed(root, here, content, failure, off):
     """The mirror hears why, once."""
@@ -382,7 +385,7 @@ def report(root, result, off=None):
 
 # ------------------------------------------------------------------------------------------------- afterwards
 
-def finish(root, quiet):
+def finish(root, quiet, off=None):
     """Tells FreePBX of an installed license as `fwconsole sa update` does, and the mirror how it went. What could not be done
        stays to be done."""
     path, mark = [os.path.join(home(root), name) for name in ('pending', 'restart')]
@@ -398,7 +401,7 @@ def finish(root, quiet):
         write_new(temporary, json.dumps(result).encode('ascii'), 0o600)
         os.rename(temporary, path)
         remove(mark)
-    if enrolled(root) is None or report(root, result):
+    if enrolled(root) is None or report(root, result, off):
         remove(path)
     if failed:
         raise Failure(1, 'the license is installed, but not restarted: %s' % ', '.join(failed), 'systemctl status %s' % failed[0])

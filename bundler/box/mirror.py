@@ -92,6 +92,15 @@ def clock_problem(off):
     at = [time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(time.time() + plus)) for plus in (0, off)]
     return 'the clocks differ by %s: it is %s here and %s at the mirror' % (as_span(abs(off)), at[0], at[1])
 
+TOLD = []
+
+def tell_clock(off):
+    """Once in a run."""
+    problem = clock_problem(off)
+    if problem and not TOLD:
+        TOLD.append(problem)
+        say(problem + ': set the one that is wrong')
+
 def as_span(seconds):
     for unit, name in ((86400, 'days'), (3600, 'hours'), (60, 'minutes')):
         if seconds >= 2 * unit:
@@ -158,9 +167,7 @@ def ask_mirror(root, method, name, body=None, headers=None, limit=1 << 16):
             raise why_not(url, error, own(root, 'authority.pem'))
     status, answer, data = patiently(work)
     off = seconds_off(answer)
-    problem = clock_problem(off)
-    if problem:
-        say(problem + ': set the one that is wrong')
+    tell_clock(off)
     return status, answer, data, off
 
 # ------------------------------------------------------------------------------------------------- enrol, key
@@ -212,9 +219,7 @@ def enrol(root, url, box):
                   (own(root, 'box.pem'), certificate, 0o644, None),
                   (own(root, 'authority.pem'), authority, 0o644, None),
                   (own(root, 'enrolled'), lines.encode('ascii'), 0o644, None)])
-    problem = clock_problem(off)
-    if problem:
-        say(problem + ': set the one that is wrong')
+    tell_clock(off)
     sys.stdout.write('enrolled as %s at %s\n' % (box, url.rstrip('/')))
     sys.stdout.write('certificate: %s\n' % words_of(der_of(certificate)))
 

@@ -36,6 +36,7 @@ setup() {
   printf '%s: group %s\n' "$origin" "$group"
   case $mode in mirror) take_mirror ;; names) take_names ;; esac
   assert_all
+  [ "$mode" = names ] || [ "$MANAGER" != apt ] || say 'packages: apt still asks where it asked before; of this box only modules come from the mirror so far'
   remember_setup
   [ "$keeps" = 0 ] || assert_keep
   say_setup
@@ -153,11 +154,7 @@ assert_all() {
   case $mode in
   names) assert_names ;;
   mirror | stick)
-    if [ "$MANAGER" = apt ]; then
-      say 'packages: apt still asks where it asked before; of this box only modules come from the mirror so far'
-    else
-      assert_repositories
-    fi
+    [ "$MANAGER" = apt ] || assert_repositories
     [ ! -r "$ROOT/etc/freepbx.conf" ] || assert_modules
     ;;
   esac

@@ -9,8 +9,22 @@ import { fingerprintWords } from '../../manifests/words.ts'
 
 /** In their order: `head.sh` says what the file is, the functions behind it may stand in any. */
 const SHELL_PARTS = [
-  ...['head', 'inventory', 'packages', 'parity', 'freepbx', 'readiness', 'tools'],
-  ...['words', 'changes', 'setup', 'repositories', 'names', 'keep', 'apply', 'web', 'license'],
+  'head',
+  'inventory',
+  'packages',
+  'parity',
+  'freepbx',
+  'readiness',
+  'tools',
+  'words',
+  'changes',
+  'setup',
+  'repositories',
+  'names',
+  'keep',
+  'apply',
+  'web',
+  'license',
 ]
 const PYTHON_PARTS: Record<string, string> = {
   choose: './choose.py',

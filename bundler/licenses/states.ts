@@ -134,7 +134,8 @@ export function licenseLines(rows: readonly LicenseRow[]): string[] {
       .filter(({ state }) => state !== 'good')
       .map((row) => `  ${row.box ?? `license ${row.license}`}: ${row.state}: ${withReactivation(row)}`)
     const why = whyNotCarried(own, site)
-    const head = `licenses of ${site}: ${plural(kept, 'license')} for ${plural(own.length, 'box')}`
+    const boxes = own.filter(({ box }) => box !== null).length
+    const head = `licenses of ${site}: ${kept} kept, ${plural(boxes, 'box')} in need of one`
     return [head, ...care, ...(why === undefined ? [] : [`  ${why}`])]
   })
 }

@@ -30,7 +30,7 @@ for (const [index, options] of [
     chmodSync(join(box.root, 'etc/schmooze/license-endpoint.zl'), 0o640)
     chownSync(join(box.root, 'etc/schmooze/license-endpoint.zl'), 995, 993)
     const before = box.everything()
-    const { status, stderr, bytes } = await capture(box, SHELLS[index]!)
+    const { status, stderr, bytes } = await capture(box, SHELLS[index])
     t.equal(status, 0, stderr)
     t.match(stderr, /files captured. The archive holds the license in the clear/)
     t.notMatch(stderr, new RegExp(`${MARKER}|${DEPLOYMENT}`))

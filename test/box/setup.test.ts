@@ -1,4 +1,4 @@
-import { rmSync } from 'node:fs'
+import { mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { parseInventory } from '../../manifests/inventory.ts'
@@ -10,7 +10,7 @@ import { makeOrigin, type Origin } from '../helpers/folder-box/origin.ts'
 import { gpgKey } from '../helpers/gpg.ts'
 import { moduleKeys } from '../helpers/module-keys.ts'
 import { freePorts } from '../helpers/gap.ts'
-import { report, run, type Outcome } from '../helpers/process.ts'
+import { report, run, run as runProgram, type Outcome } from '../helpers/process.ts'
 
 const KEY = '/etc/pki/rpm-gpg/RPM-GPG-KEY-gapferry'
 const VENDOR = 'https://mirror.freepbx.org'
@@ -426,6 +426,67 @@ t.test('what the operator changed since is left and named, and the tool stays fo
   t.match(box.everything(), { [TOOL]: /^file 755/ })
   t.match(await run(['uninstall', '--force']), { status: 0 })
   t.strictSame(state(), before)
+})
+
+t.test('keep that cannot do all of it says what it did and what it could not', async (t) => {
+  const { box, origin, key, run, setup } = await makeStand(t)
+  await setup()
+  box.set('MODULE_REPO', VENDOR)
+  const file = join(box.root, `var/www/html/admin/libraries/BMO/${key}.key`)
+  rmSync(file)
+  mkdirSync(file)
+  box.forget()
+  t.match(await run(['keep']), {
+    status: 1,
+    stdout: /^changed setting MODULE_REPO/,
+    stderr: new RegExp(`${key}.key: is not a file`),
+  })
+  t.match(
+    box.calls().filter(({ program }) => program === 'logger'),
+    [{ args: ['-t', 'gapferry-box', '--', /^put back: changed setting MODULE_REPO/] }],
+  )
+  t.equal(box.setting('MODULE_REPO')![0], origin.url)
+})
+
+t.test('on a system of its own, as it runs there: both ways of set-up, and back', async (t) => {
+  const { box, origin, key, state } = await makeStand(t, {
+    major: 17,
+    files: { '/etc/nsswitch.conf': 'hosts: files\n', '/etc/alternatives/awk': { link: '/usr/bin/mawk' } },
+  })
+  const named = await makeOrigin(t, join(box.root, '../www'), {
+    group: 'pbxact17',
+    yum: [],
+    major: 17,
+    host: '127.83.0.8',
+    port: 80,
+  })
+  const before = state()
+  const inside = `mount --make-rprivate /; for one in etc usr/local var; do mount --bind "$0/$one" "/$one"; done; exec dash "$@"`
+  const tool = (...args: string[]) => {
+    const env = {
+      PATH: `${box.path}:/usr/sbin:/usr/bin:/sbin:/bin`,
+      TMPDIR: join(box.root, '../../tmp'),
+      no_proxy: '*',
+    }
+    return runProgram('unshare', ['--mount', 'sh', '-c', inside, box.root, GAPFERRY_BOX, ...args], { env })
+  }
+  const done = await tool('setup', origin.url, '--fingerprint', origin.words)
+  t.match(done, { status: 0, stderr: /apt still asks/, stdout: 'next: fwconsole ma showupgrades' }, report(done))
+  t.match(box.read('/etc/cron.d/gapferry-box'), '/usr/local/sbin/gapferry-box keep')
+  t.match(box.everything(), { [TOOL]: /^file 755/, [`var/www/html/admin/libraries/BMO/${key}.key`]: /^file/ })
+  t.match(await tool('keep'), { status: 0, stdout: /has the inventory of/, stderr: '' })
+  t.match(await tool('uninstall'), { status: 0, stderr: '' })
+  t.strictSame(state(), before)
+  const led = await tool('setup', named.url.replace(':80', ''), '--dns', '--fingerprint', named.words)
+  t.match(led, { status: 0, stdout: /^changed \/etc\/hosts$/m }, report(led))
+  t.match(box.read('/etc/hosts'), '\n127.83.0.8 mirror.freepbx.org\n')
+  t.match(await tool('uninstall'), { status: 0, stderr: '' })
+  t.strictSame(state(), before)
+  box.write('/etc/nsswitch.conf', 'hosts: dns\n')
+  t.match(await tool('setup', named.url.replace(':80', ''), '--dns', '--yes'), {
+    status: 1,
+    stderr: /mirror.freepbx.org still leads elsewhere/,
+  })
 })
 
 t.test('the tool says how it is used', async (t) => {

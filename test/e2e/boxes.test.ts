@@ -1,3 +1,4 @@
+import { gzipSync } from 'node:zlib'
 import t, { type Test } from 'tap'
 import { runOnBox } from '../helpers/as-box.ts'
 import type { DnfClient } from '../helpers/dnf.ts'
@@ -36,6 +37,8 @@ t.test('boxes in different states update from one bundle as from the vendor, and
   t.ok(needed > 0 && carried <= 1.35 * needed, 'bytes carried for what is needed', { carried, needed })
 
   await gap.bundle()
+  const { stdout: shown } = await gap.gapferry('inventory', 'show', 'fresh')
+  t.match(shown, /^ {2}not +updates +behind bundle 1 in 13 packages \(/m, 'the laptop knows it beforehand')
   await gap.deliver()
   await gap.serve()
   await each(boxes, async (box, name) => {
@@ -46,8 +49,11 @@ t.test('boxes in different states update from one bundle as from the vendor, and
     succeeds(t, parity, `${name}: parity`)
     const holds = name === 'broken' ? /^expected-failure /m : /^result holds$/m
     t.ok(holds.test(parity.stdout), `${name}: says so`, { said: report(parity) })
+    const behind = await tellInventory(t, gap, box, name)
+    t.ok(behind!.length > 0 || name === 'current', `${name}: is behind by ${behind!.length}`)
     if (name === 'broken') return
     succeeds(t, await box.upgrade(), `${name}: updates`)
+    t.strictSame(await tellInventory(t, gap, box, name), [], `${name}: 0 behind`)
     t.strictSame(await box.pending(), [], `${name}: nothing pending`)
   })
 
@@ -78,4 +84,18 @@ async function pointAt(name: string, box: DnfClient, gap: Gap): Promise<void> {
   box.repoFile('gapferry.repo', (await gap.fetch(`gapferry-${gap.group}.repo`)).toString())
   const { exclude } = STATES[name]!
   if (exclude !== undefined) box.option('sng-pkgs', 'exclude', exclude.join(' '))
+}
+
+/** The box tells the mirror what it has. @returns the packages in which it is behind, as an operator sees it then */
+async function tellInventory(t: Test, gap: Gap, box: DnfClient, name: string): Promise<string[] | undefined> {
+  const { stdout } = await runOnBox(box, name, ['inventory'])
+  const { status } = await fetch(`${gap.origin}/gapferry/inventories`, { method: 'POST', body: gzipSync(stdout) })
+  t.equal(status, 204, `${name}: its inventory is kept`)
+  const listed = JSON.parse((await gap.mirror('boxes', 'list', '--json')).stdout) as { boxes: Listed[] }
+  return listed.boxes.find((one) => one.box === name)?.behind?.packages
+}
+
+interface Listed {
+  box: string | null
+  behind: { packages: string[] } | null
 }

@@ -48,11 +48,19 @@ t.test('tells the next day by which a box has to be activated again', (t) => {
 
 t.test('tells what is missing, and what is not for this box', (t) => {
   const good = of('2028-01-01')
-  t.match(judgeLicense(undefined, BOX, NOW), { state: 'missing', why: /the box has one/ })
-  t.match(judgeLicense(undefined, { ...BOX, own: null }, NOW), { state: 'missing', why: /has none/ })
+  t.match(judgeLicense(undefined, BOX, NOW), { state: 'unknown', why: /none was brought; the one on the box: no date/ })
+  t.match(judgeLicense(undefined, { ...BOX, own: of('2026-12-01') }, NOW), {
+    state: 'soon',
+    expires: '2026-12-01',
+    why: /on the box/,
+  })
+  t.match(judgeLicense(undefined, { ...BOX, own: null }, NOW), {
+    state: 'missing',
+    why: /none is on the box, and none was brought/,
+  })
   t.match(judgeLicense(undefined, { ...BOX, deploymentId: null, licensedFor: null }, NOW), {
     state: 'missing',
-    why: /activate/,
+    why: /activated/,
   })
   t.match(judgeLicense(good, undefined, NOW), { state: 'mismatch', why: /no box/ })
   t.match(judgeLicense(good, { ...BOX, licensedFor: '2' }, NOW), { state: 'mismatch', why: /another deployment/ })

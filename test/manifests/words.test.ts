@@ -2,7 +2,7 @@ import { wordlist } from '@scure/bip39/wordlists/english.js'
 import * as fc from 'fast-check'
 import t from 'tap'
 import { sha256Of } from '../../manifests/digest.ts'
-import { fingerprintWords, parseFingerprint } from '../../manifests/words.ts'
+import { fingerprintWords, parseFingerprint, siteKeyWords } from '../../manifests/words.ts'
 
 const WORDS = fingerprintWords(Buffer.from('abc'))
 
@@ -60,4 +60,26 @@ t.test('notices most single words heard wrongly', async (t) => {
     }
   })
   t.ok(accepted.length < wordlist.length / 10, `${accepted.length} of 2047 pass the checksum`)
+})
+
+t.test('the words of a site key are of all its keys, whatever the armor, and of nothing else', (t) => {
+  const armored = (bytes: Buffer, head = ''): string =>
+    `-----BEGIN PGP PUBLIC KEY BLOCK-----\n${head}\n${bytes.toString('base64').replace(/.{64}/g, '$&\n')}\n=AbCd\n-----END PGP PUBLIC KEY BLOCK-----\n`
+  const [one, two] = [Buffer.alloc(100, 1), Buffer.alloc(31, 2)]
+  const words = fingerprintWords(Buffer.concat([one, two]))
+  t.equal(siteKeyWords(armored(one) + armored(two)), words)
+  t.equal(siteKeyWords(`${armored(one, 'Comment: x\n')}\n${armored(two)}`), words)
+  t.not(siteKeyWords(armored(one)), words)
+  for (const text of [
+    '',
+    'x',
+    `${armored(one)}x`,
+    ` ${armored(one)}`,
+    armored(one).replace(/\n/g, '\r\n'),
+    armored(one).replace('=AbCd\n', '=AbCd\n\n'),
+    armored(one).replaceAll('PUBLIC', 'PRIVATE'),
+  ]) {
+    t.throws(() => siteKeyWords(text), { code: 'KEY_INVALID' }, JSON.stringify(text))
+  }
+  t.end()
 })

@@ -12,6 +12,8 @@ store: ./store
 admin: { listen: "127.0.0.1:8480" }
 origins:
   - { group: pbxact16, listen: 0.0.0.0:8416, hosts: [Mirror.hq.lan, "10.0.0.5:80", "[::1]"] }
+inventories: false
+warnAfterDays: 30
 keepPreviousHours: 48
 `)
   t.same(config, {
@@ -19,6 +21,8 @@ keepPreviousHours: 48
     storeDir: '/etc/gapferry/store',
     admin: { host: '127.0.0.1', port: 8480, hosts: [] },
     origins: [{ group: 'pbxact16', host: '0.0.0.0', port: 8416, hosts: ['mirror.hq.lan', '10.0.0.5:80', '[::1]'] }],
+    takesInventories: false,
+    warnAfterDays: 30,
     keepPreviousHours: 48,
   })
 })
@@ -29,6 +33,8 @@ t.test('has a default for everything but what it is', async (t) => {
     storeDir: '/etc/gapferry/store',
     admin: { host: '127.0.0.1', port: 8480, hosts: [] },
     origins: [],
+    takesInventories: true,
+    warnAfterDays: 100,
     keepPreviousHours: 48,
   })
   t.equal(parse('store: /var/lib/gapferry').storeDir, '/var/lib/gapferry')
@@ -47,6 +53,8 @@ t.test('refuses values that no mirror could work with', async (t) => {
     'origins: [{ group: a, listen: "0.0.0.0:1", hosts: ["http://x"] }]',
     'origins: [{ group: a, listen: "0.0.0.0:1", hosts: ["a b"] }]',
     'keepPreviousHours: -1',
+    'warnAfterDays: -1',
+    'inventories: off please',
     'kind: Fleet',
     'admin: []',
     'origins: {}',

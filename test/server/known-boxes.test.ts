@@ -1,9 +1,11 @@
 /** What an operator sees of boxes that told their inventories: how far behind, how ready, what installs by itself. */
-import { mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs'
+import { appendFileSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
 import t, { type Test } from 'tap'
+import { runMirror } from '../../server/program.ts'
 import { ContactStore } from '../../storage/contacts.ts'
+import { inside } from '../helpers/inside.ts'
 import { inventoryText } from '../helpers/inventory-text.ts'
 import { mirrorProgram, type MirrorProgram } from '../helpers/mirror-program.ts'
 import { NOW } from '../helpers/site.ts'
@@ -89,7 +91,7 @@ t.test('an inventory from a stick shows how far behind and how ready a box is', 
         inventory: { way: 'hand', createdAt: '2026-11-22T11:00:00Z' },
         behind: { bundle: 1, packages: ['bash.x86_64'], modules: ['core'] },
         automatic: [{ nextAt: '2026-11-28T04:05:00Z' }],
-        license: { expires: '2027-01-31T00:00:00Z' },
+        license: { state: 'good', expires: '2027-01-31' },
         enrolled: null,
       },
     ],
@@ -192,4 +194,27 @@ t.test('nothing in the store holds a deployment ID in the clear', async (t) => {
   const plain = files.filter((file) => statSync(file).isFile())
   t.ok(plain.some((file) => file.endsWith('pbx1.gfi.sealed')))
   for (const file of plain) t.notOk(readFileSync(file).includes(DEPLOYMENT), file)
+})
+
+t.test('serve takes inventories, unless mirror.yaml says no; a store without an identity gets one then', async (t) => {
+  const program = await mirrorProgram(t)
+  for (const name of ['identity.key', 'mirror-identity.json']) rmSync(join(program.storeDir, name))
+  const post = async (): Promise<{ status: number; stderr: string }> => {
+    const ended = new AbortController()
+    const stdout = new PassThrough()
+    const around = { nowMs: () => NOW, stdout, signal: ended.signal }
+    const serving = inside(runMirror, program.dir, ['serve', '--json', '--config', 'mir/mirror.yaml'], around)
+    const [first] = (await stdout.iterator().next()).value!.toString().split('\n') as string[]
+    const { origins } = JSON.parse(first!) as { origins: { url: string }[] }
+    const { status } = await fetch(`${origins[0]!.url}/gapferry/inventories`, { method: 'POST', body: inventory() })
+    ended.abort(new Error('ended'))
+    return { status, stderr: (await serving).stderr }
+  }
+  const { status, stderr } = await post()
+  t.equal(status, 204)
+  t.match(stderr, /"box":"pbx1".*"msg":"an inventory came"/)
+  t.notMatch(stderr, DEPLOYMENT)
+  t.match(await program.json('boxes', 'list'), { boxes: [{ box: 'pbx1', inventory: { way: 'network' } }] })
+  appendFileSync(join(program.dir, 'mir/mirror.yaml'), 'inventories: false\n')
+  t.equal((await post()).status, 503, 'nothing is released: as for any other path')
 })

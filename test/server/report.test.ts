@@ -74,7 +74,8 @@ t.test('the identity is made at init, is nobody else’s to read, and stays', as
   const before = [readFileSync(secret), readFileSync(open)]
   const { signed } = JSON.parse(before[1]!.toString()) as { signed: Record<string, string> }
   t.match(signed, { _type: 'gapferry-mirror-identity', format: 2, site: 'hq', createdAt: '2026-11-22T12:00:00Z' })
-  for (const name of ['authority.key', 'delivery.key']) t.equal(statSync(join(program.storeDir, name)).mode & 0o777, 0o600)
+  for (const name of ['authority.key', 'delivery.key'])
+    t.equal(statSync(join(program.storeDir, name)).mode & 0o777, 0o600)
   const again = await program.json('init', 'mir', '--trust', 'root.json')
   t.match(again, { isNew: false, identity: signed['words'] })
   await program.run(0, 'import', program.stick(1))
@@ -213,7 +214,7 @@ t.test('inventories leave at full only, whole and named beforehand', async (t) =
   })
   const [counts] = little.report.readiness
   t.equal(counts!.ready + counts!.not + counts!.unknown, 14)
-  t.match(little.report.licenses, [{ box: counts!.box, state: 'present', expires: '2027-01-31' }])
+  t.match(little.report.licenses, [{ box: counts!.box, state: 'good', expires: '2027-01-31' }])
   t.same(little.attachments, {})
   for (const secret of [HOST, '987654321012', 'bash'])
     t.notOk(`${JSON.stringify(little)}${minimal.stdout}`.includes(secret), secret)

@@ -1,3 +1,5 @@
+import { appendFileSync } from 'node:fs'
+import { join } from 'node:path'
 import t from 'tap'
 import { fingerprintWords } from '../../manifests/words.ts'
 import type { SiteFacts } from '../../manifests/site.ts'
@@ -5,6 +7,7 @@ import { parseMirrorConfig } from '../../server/config.ts'
 import { originWarnings } from '../../server/status.ts'
 import { mirrorProgram } from '../helpers/mirror-program.ts'
 import { sampleRoot } from '../helpers/part.ts'
+import { DAY, NOW } from '../helpers/site.ts'
 
 const facts = (origin: string): SiteFacts => ({
   site: 'hq',
@@ -55,4 +58,20 @@ t.test('shows the words of the pinned root, for whoever sets up a lost laptop', 
   const words = fingerprintWords(sampleRoot)
   t.match((await run(0, 'status')).stdout, words)
   t.match(JSON.parse((await run(0, 'status', '--json')).stdout), { fingerprint: words })
+})
+
+t.test('an old bundle is an alarm, as old as mirror.yaml has it', async (t) => {
+  let nowMs = NOW
+  const mirror = await mirrorProgram(t, { nowMs: () => nowMs })
+  await mirror.run(0, 'import', '--release', mirror.stick(1))
+  nowMs = NOW + 99 * DAY
+  t.notMatch((await mirror.run(0, 'status')).stdout, /BUNDLE_OLD/)
+  nowMs = NOW + 100 * DAY
+  t.match(
+    (await mirror.run(0, 'status')).stdout,
+    /^ALARM BUNDLE_OLD: the newest bundle, 1, is 100 days old \(warnAfterDays: 100\): bring the next one$/m,
+  )
+  const file = join(mirror.dir, 'mir/mirror.yaml')
+  appendFileSync(file, 'warnAfterDays: 0\n')
+  t.match(await mirror.json('status'), { alarms: [] })
 })

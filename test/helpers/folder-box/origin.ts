@@ -1,5 +1,5 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
-import type { IncomingMessage } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import { dirname, join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
 import { setupText } from '../../../bundler/box/setup-text.ts'
@@ -57,16 +57,18 @@ export async function makeOrigin(
     mkdirSync(dirname(join(dir, path)), { recursive: true })
     writeFileSync(join(dir, path), text)
   }
+  const take = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
+    const body = await bodyOf(request)
+    told.push({ target: request.url ?? '', text: (body[0] === 0x1f ? gunzipSync(body) : body).toString('latin1') })
+    response.writeHead(answer.status).end()
+  }
   const server = await serveFolder(dir, {
     ...listen,
     route: (request, response) => {
       if (listen.hosts?.includes(request.headers.host ?? '') === false)
         return response.writeHead(421).end() !== undefined
       if (request.method !== 'POST') return false
-      void bodyOf(request).then((body) => {
-        told.push({ target: request.url ?? '', text: (body[0] === 0x1f ? gunzipSync(body) : body).toString('latin1') })
-        response.writeHead(answer.status).end()
-      })
+      void take(request, response)
       return true
     },
   })
