@@ -23,7 +23,14 @@ keep() {
   assert_all >"$SCRATCH/changes"
   tell_changes
   case $origin in file:*) ;; *) tell_mirror ;; esac
-  ! have license_keep || [ ! -r "$ROOT/etc/gapferry/box.pem" ] || license_keep
+  keep_license
+}
+
+keep_license() {
+  fetched=0
+  license_keep >"$SCRATCH/license" || fetched=$?
+  tell_log mirror <"$SCRATCH/license"
+  return "$fetched"
 }
 
 # Also where the rest could not be done.

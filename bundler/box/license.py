@@ -1,122 +1,11 @@
-# The license of this box: captured where it was given, opened and installed where it is brought. FORMAT.md#licenses of
-# Gapferry. Its text and the deployment ID go into the files that FreePBX reads, into copies of these in /var/lib/gapferry,
-# and nowhere else: no argument, no message, no temporary file that stays.
-import calendar, grp, pwd
+# The license of this box: opened, checked, installed. FORMAT.md#licenses of Gapferry. Its text and the deployment ID go into
+# the files that FreePBX reads, into copies of these in /var/lib/gapferry, and nowhere else: no argument, no message, no
+# temporary file that stays.
 
-MAX_FILES = 32
-MAX_FILES_BYTES = 1 << 20
 MAX_DOCUMENT_BYTES = 2 << 20
 KEPT = 3
-FOLDERS = ('etc/schmooze', 'etc/sangoma')
-PLACE = re.compile(r'\A/(etc/(?:schmooze|sangoma))/(pbxid|[A-Za-z0-9_+,-][A-Za-z0-9._+,-]{0,100}\.zl|license[A-Za-z0-9._+,-]{0,100})\Z')
-ID = re.compile(r'\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z')
-LINE = re.compile(r'\A\s*([A-Za-z0-9][A-Za-z0-9_.-]{0,79})\s*[=:]\s*(\S.{0,400}?)\s*\Z')
 DOCUMENT = {'_type', 'format', 'site', 'deploymentId', 'product', 'files', 'expires', 'host', 'capturedAt'}
 FILE = {'path', 'mode', 'owner', 'group', 'sha256', 'data'}
-
-def home(root):
-    return os.path.join(root, 'var/lib/gapferry/license')
-
-# ------------------------------------------------------------------------------------------------- what is here
-
-def license_folders(root):
-    """The two of the vendor, as they really are: one may be a link to the other, and neither to anywhere else."""
-    allowed = [os.path.join(os.path.realpath(root), folder) for folder in FOLDERS]
-    real = {}
-    for folder in FOLDERS:
-        found = os.path.realpath(os.path.join(root, folder))
-        if found not in allowed:
-            raise Failure(3, '/%s is a link to another place: licenses are not written there' % folder, 'make it a folder again', 'LICENSE_PLACE')
-        real[folder] = found
-    return real
-
-def license_files(root):
-    """(path on the box, bytes, stat) of all that are here"""
-    found, seen = [], set()
-    for folder, real in sorted(license_folders(root).items()):
-        for name in sorted(os.listdir(real)) if os.path.isdir(real) else []:
-            path, place = os.path.join(real, name), '/%s/%s' % (folder, name)
-            if path in seen or not PLACE.match(place):
-                continue
-            if not stat.S_ISREG(os.lstat(path).st_mode):
-                say('%s is no plain file: it is left out' % place)
-                continue
-            seen.add(path)
-            found.append((place, read_plain(path, MAX_FILES_BYTES), os.lstat(path)))
-    return sorted(found, key=lambda one: one[0])
-
-def lines_of(data):
-    for line in re.split('[\r\n]+', data.decode('latin-1')):
-        found = LINE.match(line) if len(line) <= 512 else None
-        if found:
-            yield found.group(1), re.sub('^"(.*)"$', r'\1', found.group(2))
-
-def ids_in(files):
-    """Every deployment ID that these name. @param files  (path, bytes)"""
-    named = [data.decode('latin-1').strip() for path, data in files if path.endswith('/pbxid')]
-    named += [value for _, data in files for name, value in lines_of(data) if name.lower() == 'deploymentid']
-    return set(str(one) for one in named if ID.match(one))
-
-def deployment_of(root):
-    files = [(path, data) for path, data, _ in license_files(root)]
-    ids = ids_in([one for one in files if one[0].endswith('/pbxid')]) or ids_in(files)
-    if len(ids) == 1:
-        return ids.pop()
-    if ids:
-        raise Failure(3, 'the files of this box name several Deployment IDs', 'leave one in /etc/schmooze/pbxid')
-    raise Failure(4, 'this box has no Deployment ID: it was never activated', 'put its Deployment ID into /etc/schmooze/pbxid')
-
-def owners(root, kind):
-    """{name: number}, of the box below `root`"""
-    if not root.strip('/'):
-        return dict((row[0], row[2]) for row in (pwd.getpwall() if kind == 'passwd' else grp.getgrall()))
-    text = read_plain(os.path.join(root, 'etc', kind), 1 << 22) or b'root:x:0:0:'
-    rows = [line.split(':') for line in text.decode('latin-1').splitlines()]
-    return dict((row[0], int(row[2])) for row in rows if len(row) > 2 and row[2].isdigit())
-
-# ------------------------------------------------------------------------------------------------- capture
-
-def capture(root, box):
-    out = getattr(sys.stdout, 'buffer', sys.stdout)
-    if sys.stdout.isatty():
-        raise Failure(2, 'capture writes an archive, which is nothing for a terminal', 'gapferry-box capture > %s.license.tar' % box)
-    files = license_files(root)
-    if not [path for path, _, _ in files if not path.endswith('/pbxid')]:
-        raise Failure(4, 'no license file is here, in /etc/schmooze or /etc/sangoma', 'activate this box while it is online, then: gapferry-box capture')
-    if len(files) > MAX_FILES or sum(len(data) for _, data, _ in files) > MAX_FILES_BYTES:
-        raise Failure(3, 'there are more than %d license files, or more than %d bytes of them' % (MAX_FILES, MAX_FILES_BYTES), 'remove old ones')
-    entries = [('gapferry-license', capture_head(root, box, files))] + [(path[1:], data) for path, data, _ in files]
-    for name, data in entries:
-        out.write(tar_header(name, len(data)) + data + b'\0' * (-len(data) % 512))
-    out.write(b'\0' * 1024)
-    out.flush()
-    say('%d files captured. The archive holds the license in the clear: bring it to the laptop, and delete it' % len(files))
-
-def capture_head(root, box, files):
-    users, groups = [dict((number, name) for name, number in owners(root, kind).items()) for kind in ('passwd', 'group')]
-    lines = ['gapferry-license 1', 'box ' + box, 'deployment ' + deployment_of(root),
-             'captured ' + time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime()), 'tool ' + os.environ['GAPFERRY_TOOL']]
-    for name, path in (('machine', 'etc/machine-id'), ('board', 'sys/class/dmi/id/product_uuid')):
-        try:
-            fact = read_plain(os.path.join(root, path), 4096)
-        except EnvironmentError:
-            fact = None
-        if fact:
-            lines.append('%s %s' % (name, digest_of(fact.splitlines()[0].strip())))
-    for path, data, about in files:
-        names = users.get(about.st_uid, 'root'), groups.get(about.st_gid, 'root')
-        lines.append('file %04o %s %s %d %s %s' % ((stat.S_IMODE(about.st_mode) & 0o777,) + names + (len(data), digest_of(data), path)))
-    lines.append('end %d' % len(lines))
-    return ('\n'.join(lines) + '\n').encode('ascii')
-
-def tar_header(name, size):
-    fields = (name.encode('ascii').ljust(100, b'\0'), b'000644 \0', b'000000 \0', b'000000 \0', ('%011o ' % size).encode('ascii'),
-              b'00000000000 ', b' ' * 8, b'0', b'\0' * 100, b'ustar\x0000', b'\0' * 64, b'000000 \0', b'000000 \0', b'\0' * 167)
-    header = b''.join(fields)
-    total = ('%06o \0' % sum(bytearray(header))).encode('ascii')
-    return header[:148] + total + header[156:]
-
-# ------------------------------------------------------------------------------------------------- open, check
 
 def opens(root, path):
     """What is sealed in a file for this box's key; None where it is sealed for others only."""
@@ -176,8 +65,6 @@ def parse_file(file):
     if digest_of(file['data']) != file['sha256']:
         raise refused('%s is not what its digest says' % file['path'])
     return file
-
-# ------------------------------------------------------------------------------------------------- install
 
 class Installation(object):
     """The license files of one box, and what is known of them: `installed` in our folder."""
@@ -264,27 +151,6 @@ class Installation(object):
         for name in olds[:-KEPT]:
             shutil.rmtree(os.path.join(self.home, name))
 
-def dates_in(files):
-    """{name of what ends: day}, of several the last; spellings that are not understood are left out"""
-    found = {}
-    for _, data in files:
-        for name, value in lines_of(data):
-            day = day_of(value) if name.lower().endswith('_exp') else None
-            if day and day > found.get(name, ''):
-                found[name] = day
-    return found
-
-def day_of(text):
-    text = text.split('T')[0].split(' ')[0] if re.match('[0-9]{4}-', text) else text
-    if re.match(r'\A[1-9][0-9]{9}\Z', text):
-        return time.strftime('%Y-%m-%d', time.gmtime(int(text)))
-    for form in ('%Y-%m-%d', '%Y/%m/%d', '%Y%m%d', '%d-%b-%Y', '%d %b %Y', '%b %d, %Y', '%m/%d/%Y'):
-        try:
-            return time.strftime('%Y-%m-%d', time.gmtime(calendar.timegm(time.strptime(text, form))))
-        except (ValueError, OverflowError):
-            pass
-    return None
-
 def install(root, path, site, force):
     def work():
         here = Installation(root)
@@ -300,7 +166,12 @@ def fetch(root, quiet, force):
         keys_of(root)  # ends an enrolment that was interrupted
     if enrolled(root) is None:
         raise NOT_ENROLLED
-    finished(root, lambda: fetch_only(root, quiet, force), quiet)
+    try:
+        finished(root, lambda: fetch_only(root, quiet, force), quiet)
+    except Failure as failure:
+        if quiet and failure.status == 6:
+            sys.exit(6)  # keep says it of the inventory, once
+        raise
 
 def finished(root, work, quiet):
     """What an earlier run left to be done is done, whatever becomes of this one. @param work  may give the clock's seconds_off"""
@@ -319,9 +190,6 @@ def tell(doc):
     sys.stdout.write('license installed: %d files, for %s\n' % (len(doc['files']), product))
     for name, day in sorted(dates_in([(one['path'], one['data']) for one in doc['files']]).items()):
         sys.stdout.write('  %s %s\n' % (name, day))
-
-def printable(text):
-    return str(''.join(char if ' ' <= char <= '~' else '?' for char in text[:500]))
 
 def fetch_only(root, quiet, force):
     here = Installation(root)
@@ -370,68 +238,6 @@ def not_installed(root, here, content, failure, off):
         remove(path)
         write_new(path, json.dumps({'content': content[:64]}).encode('ascii'), 0o600)
     raise failure
-
-def report(root, result, off=None):
-    """@returns whether the mirror has it"""
-    if clock_problem(off):
-        result = dict(result, clockSeconds=int(-off))
-    body = json.dumps(result, sort_keys=True).encode('ascii')
-    try:
-        status, _, _, _ = ask_mirror(root, 'PUT', 'result', body, {'Content-Type': 'application/json'})
-        return status in (200, 204)
-    except Failure as failure:
-        say('the mirror was not told: %s' % failure)
-        return False
-
-# ------------------------------------------------------------------------------------------------- afterwards
-
-def finish(root, quiet, off=None):
-    """Tells FreePBX of an installed license as `fwconsole sa update` does, and the mirror how it went. What could not be done
-       stays to be done."""
-    path, mark = [os.path.join(home(root), name) for name in ('pending', 'restart')]
-    text = read_plain(path, 1 << 20)
-    if text is None:
-        return
-    result, failed = json.loads(text.decode('ascii')), []
-    if os.path.exists(mark):
-        result['restarted'], failed = restart(root)
-        result['info'] = info(root, quiet)
-        temporary = path + '.new'
-        remove(temporary)
-        write_new(temporary, json.dumps(result).encode('ascii'), 0o600)
-        os.rename(temporary, path)
-        remove(mark)
-    if enrolled(root) is None or report(root, result, off):
-        remove(path)
-    if failed:
-        raise Failure(1, 'the license is installed, but not restarted: %s' % ', '.join(failed), 'systemctl status %s' % failed[0])
-
-def restart(root):
-    names = ['httpd', 'apache2', 'php-fpm']
-    for folder in ('usr/lib/systemd/system', 'lib/systemd/system', 'etc/systemd/system'):
-        found = glob.glob(os.path.join(root, folder, 'php*-fpm.service'))
-        names += [os.path.basename(path)[:-len('.service')] for path in found]
-    done, failed = [], []
-    for unit in sorted(set(names)):
-        if command(['systemctl', 'is-active', '--quiet', unit])[0] == 0:
-            (done if command(['systemctl', 'restart', unit], seconds=120)[0] == 0 else failed).append(unit)
-    if done:
-        sys.stdout.write('restarted: %s\n' % ', '.join(done))
-    elif not failed:
-        say('no running web server was found: restart it yourself, so that FreePBX reads the license')
-    return done, failed
-
-def info(root, quiet):
-    """What FreePBX says of its license. @returns its exit status; None without fwconsole"""
-    status, output, _ = command(['fwconsole', 'sa', 'info'], seconds=120)
-    if status is None:
-        say('there is no fwconsole here')
-    elif not quiet:
-        deployment = deployment_of(root)
-        sys.stdout.write('fwconsole sa info:\n')
-        for line in output.decode('utf-8', 'replace').splitlines()[:200]:
-            sys.stdout.write('  %s\n' % printable(line).replace(deployment, '***'))
-    return status
 
 WORK = {
     'capture': capture, 'enrol': enrol, 'key': key, 'install': install, 'fetch': fetch, 'put': put,

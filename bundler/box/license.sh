@@ -12,12 +12,16 @@ enrol() {
     [ ! -t 0 ] || printf 'code: ' >&2
     IFS= read -r code || fail 2 'enrol: the code is missing' 'gapferry-box enrol https://MIRROR:PORT --code CODE'
   fi
-  GAPFERRY_CODE=$code license_python enrol "$url" "$box"
+  GAPFERRY_CODE=$code license_python enrol "$url" "$box" && certificate_words
 }
 
 key() {
   license_options key "$@"
-  license_python key "$box"
+  license_python key "$box" && certificate_words
+}
+
+certificate_words() {
+  printf 'certificate: %s\n' "$(openssl x509 -in "$ROOT/etc/gapferry/box.pem" -outform DER | sha256 | words_of)"
 }
 
 license() {
@@ -80,7 +84,7 @@ license_python() (
   python=$(interpreter)
   have "$python" || fail 4 'there is no python here' 'install python3'
   cd / # python looks for modules where it is started, and anybody may have put some there
-  { python_whole && python_mirror && python_license; } | {
+  { python_whole && python_mirror && python_enrol && python_here && python_capture && python_afterwards && python_license; } | {
     mode=$1
     shift
     GAPFERRY_TOOL=$TOOL "$python" -E -W ignore - "$mode" "$ROOT" "$@"

@@ -35,6 +35,10 @@ const PYTHON_PARTS: Record<string, string> = {
   upgrades: './upgrades.py',
   whole: './whole.py',
   mirror: './mirror.py',
+  enrol: './enrol.py',
+  here: './here.py',
+  capture: './capture.py',
+  afterwards: './afterwards.py',
   license: './license.py',
 }
 /** Where a part names it, it has the words of fingerprints. */

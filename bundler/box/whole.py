@@ -83,9 +83,9 @@ class Whole(object):
         self.prefix = '.gapferry-%s.' % name
 
     def lock(self):
-        """Kept until this process ends."""
+        """Of the folder; kept until this process ends."""
         private_folder(self.home)
-        self.held = open(self.journal[:-len('journal')] + 'lock', 'w')
+        self.held = os.open(self.home, os.O_RDONLY)
         try:
             fcntl.flock(self.held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (IOError, OSError):
@@ -212,10 +212,3 @@ def openssl(args, data=b''):
     if status is None:
         raise Failure(4, 'there is no openssl here', 'install the package openssl')
     return status, output, errors.decode('ascii', 'replace')
-
-def words_of(data):
-    """As fingerprints are read over the phone: FORMAT.md#keys of Gapferry."""
-    names = '@words@'.split()
-    entropy = hashlib.sha256(data).digest()[:16]
-    number = int(binascii.hexlify(entropy), 16) << 4 | int(digest_of(entropy)[0], 16)
-    return ' '.join(names[number >> 11 * at & 2047] for at in range(11, -1, -1))

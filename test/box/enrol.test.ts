@@ -17,7 +17,7 @@ interface Scene {
   mirror: LicenseMirror
   box: LicenseBox
   enrol(options?: { url?: string; code?: string; name?: string; env?: Record<string, string> }): Promise<Outcome>
-  /** name → bytes of /etc/gapferry, but for the lock */
+  /** name → bytes of /etc/gapferry */
   own(): Record<string, string>
 }
 
@@ -31,7 +31,7 @@ async function makeScene(t: Test, faults: MirrorFaults = {}, python = PYTHONS[0]
     enrol: ({ url = mirror.url, code = CODE, name = 'pbx1', env = {} } = {}) =>
       box.run(['enrol', url, '--code', code, '--box', name], { env }),
     own: () => {
-      const names = existsSync(folder) ? readdirSync(folder).filter((name) => name !== 'keys.lock') : []
+      const names = existsSync(folder) ? readdirSync(folder) : []
       return Object.fromEntries(names.map((name) => [name, readFileSync(join(folder, name), 'utf8')]))
     },
   }

@@ -1,11 +1,11 @@
 import { createHash } from 'node:crypto'
-import { existsSync, globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { homedir } from 'node:os'
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { canonicalJson } from '../../manifests/json.ts'
 import { runBox } from './box-root.ts'
 import { makeFolderBox, type FolderBox, type FolderBoxSpec } from './folder-box/box.ts'
 import type { Outcome } from './process.ts'
+import { pythons } from './pythons.ts'
 
 /** A text that stands in no other file, and the deployment ID of the box that it is for. */
 export const MARKER = 'MARKER-f3b81c'
@@ -49,12 +49,7 @@ function documentFile({ path, text, mode = '0644', owner = 'root', group = 'root
 }
 
 /** Which python runs the tool: that of the manager, as its first line names it. */
-export const PYTHONS = ['/usr/bin/python3', ...python2()]
-
-function python2(): string[] {
-  const pyenv = process.env['PYENV_ROOT'] ?? join(homedir(), '.pyenv')
-  return globSync(join(pyenv, 'versions/2.7.*/bin/python2.7')).slice(0, 1)
-}
+export const PYTHONS = await pythons()
 
 export interface LicenseBox extends FolderBox {
   dir: string
