@@ -68,7 +68,12 @@ function contactObject(box: BoxContact | undefined): object {
   if (box === undefined) return { installid: null, address: null, modules: {}, oddities: {} }
   const { installid, address, deployment, framework, phpver, brand } = box
   return {
-    ...{ installid, address, deployment, framework, phpver, brand },
+    installid,
+    address,
+    deployment,
+    framework,
+    phpver,
+    brand,
     firstAskedAt: formatIso(box.firstMs),
     lastAskedAt: formatIso(box.lastMs),
     modules: Object.fromEntries(sortedModules(box)),
