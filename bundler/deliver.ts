@@ -89,27 +89,15 @@ async function packSite(
   const placed = (file: PackedFile) => ({ ...file, path: join(options.toDir, 'gapferry', site.name, file.name) })
   let step: ProgressStep | undefined
   try {
-    const asked = {
-      command: options.isRepair === true ? 'pack --repair' : 'pack',
-      site: site.name,
-      bundle: bundle.number,
-    }
+    const command = options.isRepair === true ? 'pack --repair' : 'pack'
+    const asked = { command, site: site.name, bundle: bundle.number }
     const done = ({ files }: Awaited<ReturnType<typeof pack>>) => ({ ...asked, files: files.map(({ name }) => name) })
     const onProgress = (bytes: number, totalBytes: number): void =>
       (step ??= laptop.progress.step(`pack ${site.name}`, totalBytes)).add(bytes)
-    // A stick that was packed with --full stays one.
-    const orElse = options.isRepair === true && leftOut !== null ? { wantedElse: signed.wanted } : {}
-    const parts = {
-      ...partsToPack(laptop, around, composed, { roots, siteKeyArmored }),
-      ...howToPack(options),
-      ...orElse,
-      onProgress,
-    }
-    const {
-      files,
-      wanted: carried,
-      ...more
-    } = await auditedOnLaptop(laptop.ledger, around, asked, () => pack(parts), done)
+    const how = howToPack(options, leftOut === null ? undefined : signed.wanted)
+    const parts = { ...partsToPack(laptop, around, composed, { roots, siteKeyArmored }), ...how, onProgress }
+    const packed = await auditedOnLaptop(laptop.ledger, around, asked, () => pack(parts), done)
+    const { files, wanted: carried, ...more } = packed
     return {
       ...describePacked(composed, { roots, siteKeyArmored }),
       site: site.name,
@@ -127,10 +115,14 @@ async function packSite(
 
 type SiteRoots = Pick<ReturnType<typeof loadSite>, 'roots' | 'siteKeyArmored'>
 
-function howToPack(options: DeliverOptions): Pick<PackOptions, 'toDir' | 'isRepair' | 'partSizeBytes'> {
+/** @param all  what the bundle carries where nothing is left out: a stick that was packed with --full is mended as one */
+function howToPack(
+  options: DeliverOptions,
+  all: PackOptions['wanted'] | undefined,
+): Pick<PackOptions, 'toDir' | 'isRepair' | 'partSizeBytes' | 'wantedElse'> {
   return {
     toDir: options.toDir,
-    ...(options.isRepair === true && { isRepair: true }),
+    ...(options.isRepair === true && { isRepair: true, ...(all === undefined ? {} : { wantedElse: all }) }),
     ...(options.partSizeBytes === undefined ? {} : { partSizeBytes: options.partSizeBytes }),
   }
 }

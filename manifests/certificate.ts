@@ -6,7 +6,7 @@ import { X509Certificate } from 'node:crypto'
 import { GapferryError } from './errors.ts'
 
 /** Ours have some 500. */
-export const MAX_CERTIFICATE_BYTES = 8192
+const MAX_CERTIFICATE_BYTES = 8192
 const MIN_RSA_BITS = 2048
 
 /** An X.509 certificate for a P-256 key, or RSA of at least 2048 bits.

@@ -13,7 +13,7 @@ export const MAX_LICENSE_FILES = 32
 /** Of all files of one license. */
 export const MAX_LICENSE_BYTES = 1024 * 1024
 /** Of the document. */
-export const MAX_LICENSE_DOCUMENT_BYTES = 2 * 1024 * 1024
+const MAX_LICENSE_DOCUMENT_BYTES = 2 * 1024 * 1024
 const FORMAT = 1
 /** Where a license may lie on a box, and nowhere else. */
 const PATH =

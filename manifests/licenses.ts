@@ -13,9 +13,9 @@ import { DeploymentId, Expires, Product } from './license.ts'
 import type { LicenseDate } from './license-facts.ts'
 
 /** Of either document. */
-export const MAX_LICENSES_BYTES = 1024 * 1024
+const MAX_LICENSES_BYTES = 1024 * 1024
 /** As many boxes as a mirror serves. */
-export const MAX_LICENSES = 1000
+const MAX_LICENSES = 1000
 const FORMAT = 1
 
 const Digest = v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/))

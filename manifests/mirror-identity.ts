@@ -11,7 +11,7 @@ import { canonicalJson } from './json.ts'
 import { Base64, identityWords, parsePublicKey, parseReportJson, publicKeyOf } from './report.ts'
 
 /** Of `mirror-identity.json`. */
-export const MAX_IDENTITY_BYTES = 16 * 1024
+const MAX_IDENTITY_BYTES = 16 * 1024
 const FORMAT = 2
 const TYPE = 'gapferry-mirror-identity'
 

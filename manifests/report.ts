@@ -3,7 +3,6 @@
  * for the laptop (report-seal.ts). FORMAT.md#report.
  */
 import { createPublicKey, sign, verify, X509Certificate, type KeyObject } from 'node:crypto'
-import { gunzipSync, gzipSync } from 'node:zlib'
 import * as v from 'valibot'
 import { sha256Of, type Sha256 } from './digest.ts'
 import { describeFault, dictionary, strictObject } from './document.ts'
@@ -20,7 +19,7 @@ export const MAX_REPORT_BLOBS = 100_000
 export const MAX_REPORT_RESULTS = 100
 export const MAX_REPORT_BOXES = 2000
 /** Of all that is attached, packed and in base64: sealed, it is a third longer. */
-const MAX_ATTACHED_CHARS = 9 * 1024 * 1024
+export const MAX_ATTACHED_CHARS = 9 * 1024 * 1024
 /** What stands around the signed part, and around the attachments: one digest for each. */
 const MAX_FRAME_BYTES = 256 * 1024
 const MAX_CERTIFICATE_CHARS = 5500
@@ -156,12 +155,12 @@ export interface SignedReport {
   identity: string
   /** of that key */
   words: string
-  /** as they came: readAttachment takes one out */
+  /** as they came: readAttachment (storage/attachments.ts) takes one out */
   attachments: Readonly<Record<string, string>>
 }
 
 /** The signed bytes, to be sealed.
- *  @param attachments  from packAttachments
+ *  @param attachments  from packAttachments (storage/attachments.ts)
  *  @throws REPORT_INVALID where parseReport would refuse them */
 export function signReport(
   report: Omit<Report, '_type' | 'format'>,
@@ -175,53 +174,10 @@ export function signReport(
   return bytes
 }
 
-/** Inventories in their order, packed, as many as a report has room for.
- *  @param read  the bytes of one; undefined leaves it out
- *  @param maxChars  for all of them together */
-export function packAttachments(
-  inventories: readonly ReportInventory[],
-  read: (inventory: ReportInventory) => Buffer | undefined,
-  maxChars: number = MAX_ATTACHED_CHARS,
-): Record<string, string> {
-  const attachments: Record<string, string> = {}
-  let chars = 0
-  for (const inventory of inventories) {
-    if (inventory.sha256 in attachments) continue
-    const packed = packed64(read(inventory))
-    if (packed === undefined || chars + packed.length > maxChars) continue
-    attachments[inventory.sha256] = packed
-    chars += packed.length
-  }
-  return attachments
-}
-
 /** How many characters of attachments a report has room for, sealed. */
 export function attachmentRoom(report: Omit<Report, '_type' | 'format'>): number {
   const room = Math.floor((MAX_REPORT_BYTES * 3) / 4) - canonicalJson(report).length - MAX_FRAME_BYTES
   return Math.max(0, Math.min(room, MAX_ATTACHED_CHARS))
-}
-
-/** The bytes of an inventory that a report names; undefined where they are not with it.
- *  @throws REPORT_INVALID where they are other ones than it says */
-export function readAttachment(
-  { attachments }: Pick<SignedReport, 'attachments'>,
-  { box, sha256, bytes }: ReportInventory,
-  what: string,
-): Buffer | undefined {
-  const packed = Object.hasOwn(attachments, sha256) ? attachments[sha256] : undefined
-  if (packed === undefined) return undefined
-  const refused = (cause?: unknown) =>
-    new GapferryError('REPORT_INVALID', `${what}: the inventory of ${box} in it is not the one that it names`, {
-      cause,
-    })
-  let unpacked: Buffer
-  try {
-    unpacked = gunzipSync(Buffer.from(packed, 'base64'), { maxOutputLength: bytes })
-  } catch (cause) {
-    throw refused(cause)
-  }
-  if (unpacked.length !== bytes || sha256Of(unpacked) !== sha256) throw refused()
-  return unpacked
 }
 
 /** @param what  names it in messages
@@ -317,10 +273,6 @@ export function parseReportJson(bytes: Buffer, what: string): unknown {
   } catch (cause) {
     throw new GapferryError('REPORT_INVALID', `${what}: is no report, or only a piece of one`, { cause })
   }
-}
-
-function packed64(bytes: Buffer | undefined): string | undefined {
-  return bytes && gzipSync(bytes, { level: 9 }).toString('base64')
 }
 
 function isCertificate(text: string): boolean {

@@ -2,7 +2,7 @@
  * `keys.sealed` of a backup: the mirror's keys and their certificates under a passphrase. FORMAT.md#backups.
  */
 import { existsSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import * as v from 'valibot'
 import { dictionary, strictObject } from '../manifests/document.ts'
 import { GapferryError } from '../manifests/errors.ts'
@@ -35,13 +35,25 @@ export async function sealKeys({ dir, site }: { dir: string; site: string }, pas
   return serializeDigested({ ...head, ...(await seal(head, Buffer.from(JSON.stringify({ files })), passphrase)) })
 }
 
-/** @returns by name
+/** What a restore puts into the store: files by name, or why none. Keys that are here stay. Read before anything is
+ *  changed: a passphrase may be wrong.
+ *  @param found            files of the backup that have to do with keys
+ *  @param args.passphrase  undefined leaves them out
  *  @throws BACKUP_DAMAGED; KEY_PASSPHRASE_WRONG; what `passphrase` throws */
-export async function openKeys(
-  bytes: Buffer,
-  passphrase: () => Promise<string>,
-  what: string,
-): Promise<Map<string, Buffer>> {
+export async function keysToPut(
+  found: ReadonlyMap<string, { bytes(): Buffer }>,
+  args: { storeDir: string; file: string; passphrase: (() => Promise<string>) | undefined },
+): Promise<'store' | 'none' | ReadonlyMap<string, Buffer>> {
+  const { storeDir, file, passphrase } = args
+  if (existsSync(join(storeDir, IDENTITY_FILES[0]))) return 'store'
+  const sealed = found.get(KEYS_FILE)
+  if (sealed !== undefined)
+    return passphrase === undefined ? 'none' : openKeys(sealed.bytes(), passphrase, basename(file))
+  // Backups of formats 1 and 2 have what there was then, in the clear.
+  return found.size === 0 ? 'none' : new Map([...found].map(([name, plain]) => [name, plain.bytes()]))
+}
+
+async function openKeys(bytes: Buffer, passphrase: () => Promise<string>, what: string): Promise<Map<string, Buffer>> {
   const doc = parseDigested(bytes)
   if (!v.is(Envelope, doc)) throw damaged(what)
   const { digest, kdf, cipher, data, ...head } = doc

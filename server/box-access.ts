@@ -219,7 +219,11 @@ export class BoxAccess {
     const { store, identity } = this.#args
     const { authority } = identity
     const certificate = issueCertificate({
-      ...{ kind: 'box', site: store.site, name, key: requestedKey(request), issuer: authority },
+      kind: 'box',
+      site: store.site,
+      name,
+      key: requestedKey(request),
+      issuer: authority,
       ...lifeOf(authority),
     })
     const sha256 = sha256Of(certificate)

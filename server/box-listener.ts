@@ -121,7 +121,11 @@ class ServerCertificate {
   options() {
     const { site, authority } = this.#args
     const own = issueCertificate({
-      ...{ kind: 'server', site, name: 'boxes', key: this.#key, issuer: authority },
+      kind: 'server',
+      site,
+      name: 'boxes',
+      key: this.#key,
+      issuer: authority,
       ...lifeOf(authority),
       hosts: [...this.#hosts],
     })

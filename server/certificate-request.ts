@@ -7,7 +7,7 @@ import { GapferryError } from '../manifests/errors.ts'
 import { oid, readAll, readDer, sequence, TAG, type Der } from '../manifests/der.ts'
 
 /** A request for an RSA key of 4096 bits has some 1700. */
-export const MAX_REQUEST_BYTES = 8192
+const MAX_REQUEST_BYTES = 8192
 const PEM = /^-----BEGIN CERTIFICATE REQUEST-----\r?\n([A-Za-z0-9+/=\r\n]+)-----END CERTIFICATE REQUEST-----\s*$/
 const ECDSA_SHA256 = sequence(oid('1.2.840.10045.4.3.2'))
 const RSA_SHA256 = [

@@ -22,8 +22,11 @@ export interface CodeKey {
 
 /** @returns as a person types it, with dashes */
 export function newCode(): string {
-  const group = (): string => Array.from({ length: GROUP_CHARS }, () => ALPHABET[randomInt(ALPHABET.length)]).join('')
-  return Array.from({ length: GROUPS }, group).join('-')
+  return Array.from({ length: GROUPS }, newGroup).join('-')
+}
+
+function newGroup(): string {
+  return Array.from({ length: GROUP_CHARS }, () => ALPHABET[randomInt(ALPHABET.length)]).join('')
 }
 
 /** Proofs are made with the code itself, so it is kept; the database alone does not tell it. */

@@ -71,7 +71,9 @@ function offer(
   const isEnrolled = catalog.enrolments.active(name) !== undefined
   audited({ catalog, by: around, asked: { command: 'boxes enrol', boxes: [name] } }, () =>
     catalog.enrolments.putCode({
-      ...{ name, nowMs, endsAtMs },
+      name,
+      nowMs,
+      endsAtMs,
       code: sealCode(code, name, { key: identity.key, site }),
       deployment: deployment === undefined ? null : deploymentHmac(identity, site, deployment),
     }),

@@ -38,7 +38,7 @@ export interface Identity extends ReportIdentity {
 }
 
 /** The names in the store: secrets first. */
-export const SECRET_FILES = ['identity.key', 'authority.key', 'delivery.key'] as const
+const SECRET_FILES = ['identity.key', 'authority.key', 'delivery.key'] as const
 const PUBLIC_FILES = ['authority.pem', 'delivery.pem', 'mirror-identity.json'] as const
 export const IDENTITY_FILES = [...SECRET_FILES, ...PUBLIC_FILES] as const
 /** Of each of them. */
@@ -117,7 +117,8 @@ function ensureAuthority({ dir, site }: Place, nowMs: number): Issuer {
   const certificate = ensureCertificate(join(dir, 'authority.pem'), key, () =>
     issueCertificate({
       kind: 'authority',
-      ...{ site, key },
+      site,
+      key,
       name: `Gapferry mirror ${keyDigest(publicKeyOf(key)).slice(0, SHORT_DIGEST)}`,
       // A box whose clock is some hours behind shall not take it for one of the future.
       notBeforeMs: nowMs - DAY_MS,

@@ -78,9 +78,11 @@ function newSerial(): Buffer {
 }
 
 function nameOf({ site, name }: { site: string; name: string }): Buffer {
-  const part = (id: string, text: string): Buffer =>
-    der(TAG.set, sequence(oid(id), der(TAG.utf8, Buffer.from(text.slice(0, MAX_NAME_CHARS)))))
-  return sequence(part('2.5.4.10', site), part('2.5.4.3', name))
+  return sequence(namePart('2.5.4.10', site), namePart('2.5.4.3', name))
+}
+
+function namePart(id: string, text: string): Buffer {
+  return der(TAG.set, sequence(oid(id), der(TAG.utf8, Buffer.from(text.slice(0, MAX_NAME_CHARS)))))
 }
 
 /** As it stands there: an issuer's name is compared by its bytes. */
@@ -127,10 +129,13 @@ function addressBytes(address: string): Buffer {
   if (isIP(address) === 4) return Buffer.from(address.split('.').map(Number))
   // A URL spells every IPv6 address in hexadecimal groups, the longest run of zeros as two colons.
   const [head = '', tail] = new URL(`http://[${address}]`).hostname.slice(1, -1).split('::')
-  const groups = (text: string): number[] => (text === '' ? [] : text.split(':').map((group) => parseInt(group, 16)))
-  const [first, last] = [groups(head), groups(tail ?? '')]
+  const [first, last] = [groupsOf(head), groupsOf(tail ?? '')]
   const all = [...first, ...Array<number>(8 - first.length - last.length).fill(0), ...last]
   return Buffer.from(all.flatMap((group) => [group >> 8, group & 0xff]))
+}
+
+function groupsOf(text: string): number[] {
+  return text === '' ? [] : text.split(':').map((group) => parseInt(group, 16))
 }
 
 function critical(id: string, value: Buffer): Buffer {

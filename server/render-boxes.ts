@@ -7,6 +7,7 @@ import { countReadiness } from '../manifests/readiness.ts'
 import { renderReadiness } from '../manifests/render-readiness.ts'
 import type { HeldInventory } from '../storage/box-inventories.ts'
 import type { BoxContact } from '../storage/contacts.ts'
+import type { EnrolledBox } from '../storage/enrolments.ts'
 import { currentOddities, ODDITIES } from './boxes.ts'
 import type { JudgedBox, KnownBox } from './known-boxes.ts'
 import { formatIso } from './status.ts'
@@ -14,6 +15,7 @@ import { formatIso } from './status.ts'
 const NO_BOX = `no box has asked for modules or sent an inventory yet
 on a box, as root: gapferry-box inventory > box.gfi; here: gapferry-mirror boxes add box.gfi`
 const SHORT_ID = 8
+const SHORT_DIGEST = 12
 const HOUR_MS = 3_600_000
 /** A box that tells nothing for so long is worth a look: it tells every quarter of an hour. */
 const STALE_MS = 7 * 24 * HOUR_MS
@@ -52,7 +54,7 @@ export function boxObject({ name, group, contacts, held, judged, enrolled, licen
     behind: judged?.pending ? behindObject(judged.pending) : null,
     automatic: judged?.automatic?.map(jobObject) ?? null,
     license,
-    enrolled: enrolled && { at: formatIso(enrolled.enrolledAtMs), isRevoked: enrolled.revokedAtMs !== null },
+    enrolled: enrolled && enrolledObject(enrolled),
   }
 }
 
@@ -66,7 +68,12 @@ function contactObject(box: BoxContact | undefined): object {
   if (box === undefined) return { installid: null, address: null, modules: {}, oddities: {} }
   const { installid, address, deployment, framework, phpver, brand } = box
   return {
-    ...{ installid, address, deployment, framework, phpver, brand },
+    installid,
+    address,
+    deployment,
+    framework,
+    phpver,
+    brand,
     firstAskedAt: formatIso(box.firstMs),
     lastAskedAt: formatIso(box.lastMs),
     modules: Object.fromEntries(sortedModules(box)),
@@ -148,14 +155,7 @@ function factsOf({ name, group, contacts, held, judged, enrolled, license }: Kno
     ...(judged === null ? [] : inventoryFacts(judged)),
     ...(held === null ? [['inventory', 'none yet']] : [['inventory', heldText(held)]]),
     ...(license === null ? [] : [['license', `${license.state}: ${license.why}${reactivationText(license)}`]]),
-    ...(enrolled === null
-      ? []
-      : [
-          [
-            'certificate',
-            `since ${formatTime(enrolled.enrolledAtMs)}${enrolled.revokedAtMs === null ? '' : `, revoked ${formatTime(enrolled.revokedAtMs)}`}`,
-          ],
-        ]),
+    ...(enrolled === null ? [] : enrolledFacts(enrolled)),
     ...contacts.flatMap((contact) => contactFacts(contact)),
   ]
 }
@@ -163,6 +163,32 @@ function factsOf({ name, group, contacts, held, judged, enrolled, license }: Kno
 function reactivationText({ reactivation, why }: LicenseVerdict): string {
   const isSaid = reactivation === null || why.includes(reactivation)
   return isSaid ? '' : `; to be activated again by ${reactivation}`
+}
+
+function enrolledFacts({ enrolledAtMs, revokedAtMs, delivered, deliveredAtMs, ...box }: EnrolledBox): string[][] {
+  const end = revokedAtMs === null ? '' : `, revoked ${formatTime(revokedAtMs)}`
+  const rows = [['certificate', `since ${formatTime(enrolledAtMs)}${end}`]]
+  if (delivered !== null && deliveredAtMs !== null) {
+    rows.push(['delivered', `license ${delivered.slice(0, SHORT_DIGEST)}, ${formatTime(deliveredAtMs)}`])
+  }
+  if (box.result !== null && box.resultAtMs !== null) {
+    const { result, code, license } = JSON.parse(box.result) as { result: string; code?: string; license?: string }
+    const which = license === undefined ? '' : ` ${license.slice(0, SHORT_DIGEST)}`
+    rows.push([
+      'installed',
+      `${result}${code === undefined ? '' : ` (${code})`}${which}, ${formatTime(box.resultAtMs)}`,
+    ])
+  }
+  return rows
+}
+
+function enrolledObject({ enrolledAtMs, revokedAtMs, delivered, deliveredAtMs, ...box }: EnrolledBox): object {
+  return {
+    at: formatIso(enrolledAtMs),
+    isRevoked: revokedAtMs !== null,
+    delivered: deliveredAtMs === null ? null : { license: delivered, at: formatIso(deliveredAtMs) },
+    result: box.resultAtMs === null ? null : { ...JSON.parse(box.result!), at: formatIso(box.resultAtMs) },
+  }
 }
 
 function inventoryFacts({ inventory }: JudgedBox): string[][] {
@@ -185,7 +211,7 @@ function contactFacts(box: BoxContact): string[][] {
     ['framework', box.framework ?? 'not said'],
     ['php', box.phpver ?? 'not said'],
     ['brand', box.brand ?? 'not said'],
-    ['deployment', box.deployment === null ? 'not said' : `sha256 ${box.deployment}`],
+    ['deployment', box.deployment === null ? 'not said' : `hmac ${box.deployment}`],
     ...[...box.oddities].map(([oddity, atMs]) => ['warning', `${ODDITIES[oddity]} (${formatTime(atMs)})`]),
   ]
 }

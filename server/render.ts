@@ -117,7 +117,7 @@ export function renderStatus(status: SiteStatus, nowMs: number): string {
   if (imported !== null && imported !== bundle) rows.push(['imported', `${imported}, not released yet`])
   const { path, freeBytes, bundles } = store
   rows.push(['store', `${path}, ${plural(bundles, 'bundle')}, ${formatBytes(freeBytes)} free`])
-  rows.push(...boxRows(boxes, nowMs))
+  rows.push(...boxRows(boxes, nowMs), ...enrolmentRows(status))
   const lines = [...alarms, ...(alarms.length > 0 ? [''] : []), formatTable(rows)]
   if (origins.length > 0) lines.push('', formatTable(origins.map(originRow)))
   lines.push(...siteKeyLines(origins))
@@ -206,6 +206,17 @@ function boxRows(boxes: SiteStatus['boxes'], nowMs: number): string[][] {
   const age = formatAge(Math.max(0, Math.floor((nowMs - Date.parse(lastAskedAt)) / 1000)))
   const wrong = odd === 0 ? '' : `; ${odd} set up wrongly: gapferry-mirror boxes list`
   return [['boxes', `${asked} asked for modules, the last ${age} ago${wrong}`]]
+}
+
+function enrolmentRows({ enrolment, hasLicenses }: SiteStatus): string[][] {
+  if (enrolment === null) {
+    const why = 'came with the bundle; no box can fetch them: mirror.yaml has no listener for boxes'
+    return hasLicenses ? [['licenses', why]] : []
+  }
+  const { url, boxes, codes } = enrolment
+  const waiting = codes === 0 ? '' : `, ${plural(codes, 'code')} not used yet`
+  const what = boxes === 1 ? '1 box is enrolled' : `${boxes} boxes are enrolled`
+  return [['licenses', `${url}, ${what}${waiting}`]]
 }
 
 function formatAge(seconds: number): string {

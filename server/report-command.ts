@@ -8,15 +8,8 @@ import { plural, shortList } from '../manifests/console.ts'
 import { GapferryError } from '../manifests/errors.ts'
 import { examples, print, talk, type GlobalOptions, type Surroundings } from '../manifests/program.ts'
 import { sealReport } from '../manifests/report-seal.ts'
-import {
-  attachmentRoom,
-  heldBlobs,
-  keyDigest,
-  packAttachments,
-  signReport,
-  wholeBundle,
-  type Report,
-} from '../manifests/report.ts'
+import { attachmentRoom, heldBlobs, keyDigest, signReport, wholeBundle, type Report } from '../manifests/report.ts'
+import { packAttachments } from '../storage/attachments.ts'
 import { stateWords } from '../manifests/words.ts'
 import { askLine } from '../storage/ask.ts'
 import { auditedAfter } from '../storage/audited.ts'

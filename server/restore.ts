@@ -19,14 +19,15 @@ import { Catalog } from '../storage/catalog.ts'
 import { lockStore } from '../storage/database.ts'
 import { syncFolder, writeAll } from '../storage/durable.ts'
 import type { EnrolledBox } from '../storage/enrolments.ts'
-import { isBehind, verifyForeignState } from '../storage/state-check.ts'
+import { verifyForeignState } from '../storage/state-check.ts'
 import { MAX_STATE_BYTES, parseState, serializeState } from '../storage/state-file.ts'
 import { mergeStates } from '../storage/state-merge.ts'
 import { audited } from './audit.ts'
-import { KEYS_FILE, MAX_KEYS_BYTES, openKeys } from './backup-keys.ts'
+import { presentState } from './restore-present.ts'
+import { KEYS_FILE, keysToPut, MAX_KEYS_BYTES } from './backup-keys.ts'
 import { IDENTITY_FILES, putIdentity } from './identity.ts'
 import { MAX_CONFIG_BYTES, parseMirrorConfig } from './config.ts'
-import { catalogFile, STAGING, stateBeside } from './store.ts'
+import { catalogFile, STAGING } from './store.ts'
 
 export interface Restored {
   site: string
@@ -102,21 +103,6 @@ export async function restore(args: {
   }
 }
 
-/** Read before anything is changed: a passphrase may be wrong. Keys that are here stay. */
-async function keysToPut(
-  found: ReadonlyMap<string, Collected>,
-  { storeDir, file, passphrase }: { storeDir: string; file: string; passphrase: (() => Promise<string>) | undefined },
-): Promise<'store' | 'none' | ReadonlyMap<string, Buffer>> {
-  if (existsSync(join(storeDir, IDENTITY_FILES[0]))) return 'store'
-  const sealed = found.get(KEYS_FILE)
-  if (sealed !== undefined) {
-    if (passphrase === undefined) return 'none'
-    return openKeys(sealed.bytes(), passphrase, basename(file))
-  }
-  // Backups of formats 1 and 2 have what there was then, in the clear.
-  return found.size === 0 ? 'none' : new Map([...found].map(([name, plain]) => [name, plain.bytes()]))
-}
-
 const OF_A_STORE =
   /^(?:blobs|(?:identity|authority|delivery)\.(?:key|pem).*|mirror-identity\.json.*|staging|parity|writing\..*|catalog\.db.*|state\.json.*)$/
 
@@ -130,52 +116,6 @@ function refuseOtherFolder(storeDir: string, configFile: string): void {
       hint: `write ${configFile} with another store: first`,
     },
   )
-}
-
-interface Present {
-  isThere: boolean
-  /** undefined where nothing of it can be read */
-  state: CatalogState | undefined
-  head: AuditHead | undefined
-  /** who was enrolled and revoked: neither is undone by an older backup */
-  boxes: EnrolledBox[]
-}
-
-/** What the store knows, from whichever of database and state.json knows more. */
-function presentState(storeDir: string, isReplacing: boolean): Present {
-  const file = catalogFile(storeDir)
-  const beside = stateBeside(storeDir)
-  const isThere = existsSync(file) || beside !== undefined
-  if (isThere && !isReplacing) {
-    throw new GapferryError('STORE_EXISTS', `${storeDir}: there is a store already`, {
-      hint: 'add --replace to put the backup in its place; numbers that it knows are kept',
-    })
-  }
-  if (!existsSync(file)) return { isThere, state: beside, head: undefined, boxes: [] }
-  try {
-    const catalog = new Catalog(file)
-    try {
-      const own = catalog.state()
-      const head = catalog.audit.head()
-      return { isThere, state: isSound(own, beside, file) ? own : beside, head, boxes: catalog.enrolments.all() }
-    } finally {
-      catalog.close()
-    }
-  } catch (error) {
-    if (!isGapferryError(error, 'STORE_DAMAGED', 'STORE_UNREADABLE', 'STORE_VERSION')) throw error
-    return { isThere, state: beside, head: undefined, boxes: [] }
-  }
-}
-
-/** A database that says something else than state.json at the same generation, or less, is no witness. */
-function isSound(own: CatalogState | undefined, beside: CatalogState | undefined, file: string): boolean {
-  try {
-    isBehind(beside, own, file)
-    return true
-  } catch (error) {
-    if (isGapferryError(error, 'STORE_DAMAGED')) return false
-    throw error
-  }
 }
 
 const RESTORED_DB = 'catalog.db'

@@ -106,7 +106,10 @@ function listenerFor(args: { store: MirrorStore; listener: Listener; around: Act
   const identity = hasIdentity(store.dir) ? ensureIdentity(store, nowMs) : madeIdentity(store, nowMs)
   const inventories = openInventories(store.dir, store.site, identity)
   const access = new BoxAccess({
-    ...{ store, identity, around, log },
+    store,
+    identity,
+    around,
+    log,
     licenses: new Licenses(store, identity),
     keepInventory: (inventory) => void keepInventory(inventories, inventory),
   })
@@ -120,7 +123,8 @@ function openContacts({ dir, site }: Pick<MirrorStore, 'dir' | 'site'>, clock: (
   const identity = soundIdentity(dir)
   return new Contacts({
     open: (isDamaged) => new ContactStore(dir, { onDamage, isDamaged }),
-    ...{ clock, log },
+    clock,
+    log,
     deploymentOf: (id) => (identity === undefined ? null : deploymentHmac(identity, site, id)),
   })
 }

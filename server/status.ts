@@ -11,9 +11,9 @@ import { missingBytes, missingPaths, readLicenses, readTrees } from '../storage/
 import type { Releases, ServedGroup, ServedTree } from '../storage/releases.ts'
 import { isGapferryError } from '../manifests/errors.ts'
 import type { TreePath } from '../manifests/path.ts'
-import type { Tree, TreeRole } from '../manifests/tree.ts'
+import { LICENSES_TARGET, type Tree, type TreeRole } from '../manifests/tree.ts'
 import { boxSummary } from './boxes.ts'
-import { listenerUrl, type MirrorConfig, type OriginListener } from './config.ts'
+import { listenerUrl, type Listener, type MirrorConfig, type OriginListener } from './config.ts'
 import type { MirrorStore, ReadOnlyStore } from './store.ts'
 
 const MAX_SITE_KEY_BYTES = 65_536
@@ -45,6 +45,10 @@ export interface SiteStatus {
   withoutOrigin: string[]
   /** those that asked for modules; `odd` of them are set up wrongly. null: that cannot be read */
   boxes: { asked: number; lastAskedAt: string | null; odd: number } | null
+  /** who may fetch licenses; `codes` were given out and can still be used. null: boxes have no listener of their own */
+  enrolment: { url: string; boxes: number; codes: number } | null
+  /** the bundle that is served brought licenses */
+  hasLicenses: boolean
   store: { path: string; freeBytes: number; bundles: number }
 }
 
@@ -118,6 +122,8 @@ export function siteStatus(args: {
     }),
     withoutOrigin: [...served.keys()].filter((group) => !configured.has(group)).sort(),
     boxes: boxesOf(store.dir),
+    enrolment: config.boxes === undefined ? null : enrolmentOf(store.catalog, config.boxes, nowMs),
+    hasLicenses: newest !== undefined && store.catalog.trees(newest.number).has(LICENSES_TARGET),
     store: { path: store.dir, freeBytes: bavail * bsize, bundles: store.catalog.bundles().length },
   }
 }
@@ -130,6 +136,18 @@ function siteKeyOf(blobs: MirrorStore['blobs'], tree: Tree): string | null {
   } catch (error) {
     if (isGapferryError(error, 'BLOB_MISSING', 'BLOB_SIZE_MISMATCH', 'BLOB_DIGEST_MISMATCH', 'KEY_INVALID')) return null
     throw error
+  }
+}
+
+function enrolmentOf(
+  { enrolments }: Pick<Catalog, 'enrolments'>,
+  listener: Listener,
+  nowMs: number,
+): SiteStatus['enrolment'] {
+  return {
+    url: listenerUrl(listener).replace('http:', 'https:'),
+    boxes: enrolments.all().filter(({ revokedAtMs }) => revokedAtMs === null).length,
+    codes: enrolments.codes().filter(({ endsAtMs }) => endsAtMs > nowMs).length,
   }
 }
 

@@ -5,6 +5,7 @@
  * later is known. Format: FORMAT.md#statejson.
  */
 import type { Sha256 } from '../manifests/digest.ts'
+import { GapferryError } from '../manifests/errors.ts'
 import type { TreeRole } from '../manifests/tree.ts'
 import type { Database } from './database.ts'
 
@@ -174,4 +175,20 @@ function writeBundles(db: Database, bundles: StateBundle[]): void {
 
 function byRole(rows: unknown[]): SignedFiles {
   return Object.fromEntries((rows as { role: string; bytes: Buffer }[]).map(({ role, bytes }) => [role, bytes]))
+}
+
+/** @throws ROLE_CONFLICT where a bundle is offered with other trees than are known under its number */
+export function refuseOtherTrees(
+  number: number,
+  known: Map<string, { sha256: string }>,
+  offered: Map<string, { sha256: string }>,
+): void {
+  const isSame =
+    known.size === offered.size && [...offered].every(([target, { sha256 }]) => known.get(target)?.sha256 === sha256)
+  if (isSame) return
+  throw new GapferryError(
+    'ROLE_CONFLICT',
+    `bundle ${number}: expected the trees that were imported under this number, found others`,
+    { hint: `two laptops signed number ${number}; on the laptop run: gapferry pack --renew --number-above ${number}` },
+  )
 }

@@ -13,6 +13,7 @@ import {
   generationOf,
   raiseGeneration,
   readState,
+  refuseOtherTrees,
   SIGNED_ROLES,
   writeState,
   type CatalogState,
@@ -241,8 +242,7 @@ export class Catalog {
    *  @param partHint   part.json: for messages only, nobody signed it
    *  @param readParts  of the parts that it names, those that were read without damage */
   noteParts(number: number, about: { isComplete: boolean; partHint: Buffer; readParts?: readonly number[] }): void {
-    const { isComplete, partHint, readParts = [] } = about
-    this.#sql.noteParts.run(isComplete ? 1 : 0, partHint, JSON.stringify(readParts), number)
+    this.#sql.noteParts.run(about.isComplete ? 1 : 0, about.partHint, JSON.stringify(about.readParts ?? []), number)
   }
 
   /** As the import that came last left it. */
@@ -378,15 +378,4 @@ function bundleRow(row: unknown): BundleRow | undefined {
     wasComplete: 0 | 1
   }
   return { ...bundle, isRevoked: revoked === 1, wasComplete: wasComplete === 1 }
-}
-
-function refuseOtherTrees(number: number, known: Map<string, NamedBlob>, offered: Map<string, NamedBlob>): void {
-  const isSame =
-    known.size === offered.size && [...offered].every(([target, { sha256 }]) => known.get(target)?.sha256 === sha256)
-  if (isSame) return
-  throw new GapferryError(
-    'ROLE_CONFLICT',
-    `bundle ${number}: expected the trees that were imported under this number, found others`,
-    { hint: `two laptops signed number ${number}; on the laptop run: gapferry pack --renew --number-above ${number}` },
-  )
 }

@@ -24,6 +24,7 @@ t.test('every promise has a test', async (t) => {
     'P4',
     'P5',
     'P6',
+    'P7',
   ])
 })
 

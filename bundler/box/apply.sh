@@ -7,6 +7,7 @@ DATA=/var/lib/gapferry
 
 apply() {
   apply_options "$@"
+  [ "$puts_back" = 0 ] || { put_back_once && return; }
   have openssl || fail 2 'the openssl command is not here' 'install openssl'
   [ -n "$(any_python)" ] || fail 2 'no python is here' 'install python 2.7 or 3'
   find_manager
@@ -31,7 +32,7 @@ apply() {
 }
 
 apply_options() {
-  ROOT='' stick='' once=0 group='' words='' box=$(uname -n) wanted_site='' late='' reason='' is_lab=0 pin='' records=1 keeps=1 problems=0
+  ROOT='' stick='' once=0 group='' words='' box=$(uname -n) wanted_site='' late='' reason='' is_lab=0 pin='' records=1 keeps=1 puts_back=0 problems=0
   while [ $# -gt 0 ]; do
     case $1 in
     --root) set_root "${2:-}" && shift 2 ;;
@@ -39,6 +40,7 @@ apply_options() {
     --yes) is_lab=1 && shift ;;
     --no-report) records=0 && shift ;;
     --no-keep) keeps=0 && shift ;;
+    --put-back) puts_back=1 && shift ;;
     --accept-expired) late=1 && shift ;;
     --group | --fingerprint | --box | --site | --reason)
       [ $# -gt 1 ] || fail 2 "$1: a value is missing"
@@ -61,6 +63,7 @@ apply_options() {
     esac
   done
   case $0 in /*) self=$0 ;; *) self=$PWD/$0 ;; esac
+  [ "$puts_back" = 0 ] || return 0
   [ -n "$stick" ] || fail 2 'apply: the folder where the stick is mounted is missing' 'gapferry-box apply --help'
   [ "${late:+x}" = "${reason:+x}" ] || fail 2 '--accept-expired and --reason need each other' "add --accept-expired --reason 'TEXT'"
   case $reason in *[!\ -~]*) fail 2 '--reason: expected printable characters' ;; esac
@@ -81,6 +84,7 @@ the files, modules from its own web server on 127.0.0.1:8482. It shows what the 
   --group NAME              where the bundle has several groups
   --site NAME               where the stick has bundles of several sites
   --once                    until Enter is pressed (or the input ends); then every setting is as before
+  --put-back                what a run with --once left that was ended by force (the next apply does it, too)
   --accept-expired --reason TEXT
                             a bundle up to 400 days past its end
   --box NAME                what the laptop calls this box (default: its host name)
@@ -148,11 +152,18 @@ undo_once() {
   end_once || fail 1 'not everything could be put back' 'see above; then the same again'
 }
 
-# Changes of --once are kept apart, so that what was set up before comes back, not what the vendor had.
+# Changes of --once are kept apart, so that what was set up before comes back, not what the vendor had. Whoever interrupts it
+# gets them back by a shell of its own: in a trap, sh of CentOS 7 gives `return` another meaning.
 begin_once() {
   CHANGES=$ROOT/etc/gapferry/once
   mkdir -p "$CHANGES" || fail 1 "$CHANGES: cannot be made"
-  trap 'trap "" HUP INT TERM; end_once; exit 130' HUP INT TERM
+  [ ! -f "$self" ] || trap 'trap "" HUP INT TERM; rm -rf "$SCRATCH"; exec sh "$self" apply --put-back --root "${ROOT:-/}"' HUP INT TERM
+}
+
+put_back_once() {
+  begin_changes
+  undo_once
+  printf 'every setting is as it was before --once\n'
 }
 
 end_once() {

@@ -121,14 +121,20 @@ profile() {
     [ ! -r "$ROOT/etc/$folder/pbxid" ] || printf 'profile deploymentid %s\n' "$(first_line "$ROOT/etc/$folder/pbxid")"
   done | awk '!seen[$2]++'
   [ ! -r "$ROOT/etc/machine-id" ] || printf 'profile machineid %s\n' "$(first_line "$ROOT/etc/machine-id" | tr -d '\n' | sha256)"
-  [ -z "$ROOT" ] || return 0
-  version=$(have asterisk && within asterisk -V 2>/dev/null | sed -n 's/^Asterisk //p')
+  version=$(of_box asterisk && within asterisk -V 2>/dev/null | sed -n 's/^Asterisk //p')
   [ -z "$version" ] || printf 'profile astver %s\n' "$version"
-  have php || return 0
+  of_box php || return 0
   within php -v 2>/dev/null | sed -n \
     -e 's/^PHP \([0-9][^ ]*\).*/profile phpver \1/p' \
     -e 's/.*ionCube PHP Loader.* v\([0-9][^ ,]*\).*/profile ioncube \1/p' \
     -e 's/.*Zend Guard Loader.*/profile zend available/p'
+}
+
+# of_box PROGRAM: whether it is there and belongs to the box; this system's own tell nothing of one below another root
+of_box() {
+  have "$1" || return 1
+  [ -n "$ROOT" ] || return 0
+  case $(command -v "$1") in /usr/* | /bin/* | /sbin/*) return 1 ;; esac
 }
 
 # Names and dates of license files, never their content.

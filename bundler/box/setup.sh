@@ -134,7 +134,7 @@ take_mirror() {
   module_keys=
   if [ -r "$ROOT/etc/freepbx.conf" ]; then
     major=$(framework_major)
-    if fact modules | grep -qxF "${major:-none}"; then module_repo=$origin; else say "the mirror has no modules of FreePBX ${major:-}: MODULE_REPO stays"; fi
+    if fact modules | grep -qxF "${major:-none}"; then module_repo=$origin; else say "$origin has no modules of FreePBX ${major:-}: MODULE_REPO stays"; fi
     for key in $(fact module-key); do
       name=$(printf '%s' "$key" | tr abcdef ABCDEF)
       take "$own_files/keys/$name.key" "keys/modules/$key.key" "$MAX_KEY_BYTES" || cannot_fetch "keys/modules/$key.key"

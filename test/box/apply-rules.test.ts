@@ -11,8 +11,11 @@ import { afterRotation, attackedBundle, attackedRoot } from '../helpers/hostile-
 import { hostileStore } from '../helpers/hostile.ts'
 import { halves, makeContent, signContent, writeParts, type TestTree } from '../helpers/mirror.ts'
 import { sampleKeys, sampleRoot, type SampleBundle } from '../helpers/part.ts'
+import { pythons } from '../helpers/pythons.ts'
 import { DAY, makeRoot, newKey, NOW, type SiteKeys } from '../helpers/site.ts'
 import { entriesOf, flipByte } from '../helpers/tar.ts'
+
+const PYTHONS = await pythons()
 
 interface Step {
   what: string
@@ -28,7 +31,7 @@ interface Step {
 async function both(t: Test, root: Buffer, steps: Step[]): Promise<string> {
   const store = hostileStore(t, t.testdirName, root)
   const box = join(t.testdirName, 'box')
-  mkdirSync(box)
+  for (const [i] of PYTHONS.entries()) mkdirSync(i === 0 ? box : `${box}-${i}`)
   const runs: ApplyOptions[] = []
   for (const { what, files, expected, reason, nowMs = NOW } of steps) {
     const request = { isDryRun: false, nowMs, clockMs: Math.max(nowMs, Date.UTC(2026, 10, 22)), expiredReason: reason }
@@ -43,7 +46,17 @@ async function both(t: Test, root: Buffer, steps: Step[]): Promise<string> {
     const dir = files.length === 1 ? files[0]! : join(stick, '../..')
     runs.push({ dir, pin: sha256Of(root), now: nowMs / 1000, ...(reason === undefined ? {} : { reason }) })
   }
-  const { results } = await applyAll(box, runs, { nowMs: NOW })
+  const [first, ...others] = await Promise.all(
+    PYTHONS.map((python, i) => applyAll(i === 0 ? box : `${box}-${i}`, runs, { nowMs: NOW, python })),
+  )
+  const { results } = first!
+  for (const other of others) {
+    t.strictSame(
+      other.results.map(({ code }) => code),
+      results.map(({ code }) => code),
+      'python 2.7 says the same',
+    )
+  }
   for (const [i, { what, expected }] of steps.entries()) {
     const { code, message } = results[i]!
     const isSame = code === expected || (code === 'refused' && !['accepted', 'BUNDLE_INCOMPLETE'].includes(expected))

@@ -188,10 +188,23 @@ t.test(
     t.strictSame(state(), before)
 
     const env = { PATH: `${box.path}:/usr/sbin:/usr/bin:/sbin:/bin`, PYTHONPATH: join(dir, 'yum'), TMPDIR: dir }
-    const args = [GAPFERRY_BOX, 'apply', sticks[1]!, '--root', box.root, '--once', '--no-report']
-    const child = spawn('dash', args, { env, detached: true, stdio: ['pipe', 'pipe', 'ignore'] })
-    for await (const chunk of child.stdout)
-      if (String(chunk).includes('until Enter')) process.kill(-child.pid!, 'SIGKILL')
+    /** sends a signal to it and all its children while it waits for Enter */
+    const ended = async ([shell, ...options]: [string, ...string[]], signal: NodeJS.Signals): Promise<string> => {
+      const args = [...options, GAPFERRY_BOX, 'apply', sticks[1]!, '--root', box.root, '--once', '--no-report']
+      const child = spawn(shell, args, { env, detached: true, stdio: ['pipe', 'pipe', 'ignore'] })
+      let said = ''
+      for await (const chunk of child.stdout) {
+        const isFirst = !said.includes('until Enter')
+        said += String(chunk)
+        if (isFirst && said.includes('until Enter')) process.kill(-child.pid!, signal)
+      }
+      return said
+    }
+    for (const shell of SHELLS.slice(0, 2)) {
+      t.match(await ended(shell, 'SIGINT'), /every setting is as it was before --once\n$/, shell.join(' '))
+      t.strictSame(state(), before, `interrupted in ${shell.join(' ')}`)
+    }
+    await ended(SHELLS[0]!, 'SIGKILL')
     t.ok(existsSync(join(box.root, 'etc/gapferry/once/0001')), 'ended while it waited: the changes are there')
     t.ok(existsSync(join(box.root, 'etc/gapferry/once')))
     const next = await apply([sticks[1]!, '--once', '--no-report'])

@@ -53,11 +53,7 @@ function laptop(dir: string) {
   return {
     store,
     /** @param served  what a report says; default: what was signed last */
-    async compose(
-      group: GroupContent,
-      nowMs = NOW_MS,
-      served?: TreeBefore | null,
-    ): Promise<Record<string, Tree>> {
+    async compose(group: GroupContent, nowMs = NOW_MS, served?: TreeBefore | null): Promise<Record<string, Tree>> {
       const number = (last?.number ?? 0) + 1
       const context = {
         site: 'hq',

@@ -51,7 +51,7 @@ t.test('asks for each deployment, and takes a license file or what a box capture
   })
   const laptop = laptopOf()
   const [first, second] = await ask(upstream, { TOKEN: SECRET }, laptop)
-  t.strictSame(seen.map(({ url }) => url).sort(), [
+  t.strictSame(seen.map(({ url }) => String(url)).sort(), [
     `/v1/${PBX1.deploymentId}/license?id=${PBX1.deploymentId}`,
     `/v1/${PBX2.deploymentId}/license?id=${PBX2.deploymentId}`,
   ])

@@ -6,14 +6,8 @@ import { runGapferry } from '../../bundler/program.ts'
 import { sha256Of } from '../../manifests/digest.ts'
 import { signMirrorIdentity } from '../../manifests/mirror-identity.ts'
 import { sealReport } from '../../manifests/report-seal.ts'
-import {
-  identityWords,
-  packAttachments,
-  publicKeyOf,
-  signReport,
-  type Report,
-  type ReportInventory,
-} from '../../manifests/report.ts'
+import { identityWords, publicKeyOf, signReport, type Report, type ReportInventory } from '../../manifests/report.ts'
+import { packAttachments } from '../../storage/attachments.ts'
 import { issueCertificate } from '../../server/issue.ts'
 import { Ledger } from '../../storage/ledger.ts'
 import { inside } from '../helpers/inside.ts'

@@ -1,9 +1,10 @@
 /**
- * The demo's box, a folder: it asks the mirror as a FreePBX box does (the list by POST, each module by HEAD and POST) and as
- * yum does, checks what comes, unpacks modules and notes packages as installed. Nothing is really installed.
+ * What fwconsole and yum do on the demo's box: they ask where its settings and repository files say, as FreePBX does (the list
+ * by POST, each module by HEAD and POST) and as yum does, check what comes, unpack modules and note packages as installed. No
+ * package is really installed.
  */
 import { createHash } from 'node:crypto'
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { globSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
 import { createMessage, readKey, readMessage, readSignature, verify, type Key } from 'openpgp'
@@ -13,17 +14,27 @@ import { compareModuleVersions } from '../../manifests/module-version.ts'
 import type { PackageRow } from '../../manifests/package-xml.ts'
 import { dataOfType, parseRepomd } from '../../manifests/repomd.ts'
 import { compareEvr, parseNevra, type Nevra } from '../../manifests/rpm-version.ts'
+import type { FolderBox } from '../helpers/folder-box/box.ts'
 import { entriesOf } from '../helpers/tar.ts'
-import { licenseOf, packagesOf, readBox, writeBox } from './box-state.ts'
+import {
+  installedModules,
+  installedPackages,
+  KEYS_FOLDER,
+  licenseOf,
+  MODULES_FOLDER,
+  noteModule,
+  packagesOf,
+  writePackages,
+} from './box-state.ts'
 
 export interface DemoBox {
   /** where its state is kept */
   dir: string
-  /** of the mirror, as it is told */
-  origin: string
-  /** ids of its yum repositories there */
-  yum: readonly string[]
-  /** armored public keys: the modules' vendor's, and the site's, as it had them before */
+  /** what it has as MODULE_REPO */
+  modules: string
+  /** of its yum repositories */
+  baseurls: readonly string[]
+  /** armored public keys: the modules' vendor's, and the site's */
   vendorKey: string
   siteKey: string
 }
@@ -39,42 +50,64 @@ const FIRST = ['framework', 'core', 'sipsettings']
 /** Another one is installed beside the one that runs. */
 const BESIDE = ['kernel']
 
+/** As fwconsole's settings and the repository files have it. */
+export function settingsOf(box: FolderBox, dir: string): DemoBox {
+  const sections = globSync('*.repo', { cwd: join(box.root, 'etc/yum.repos.d') })
+    .flatMap((name) => box.read(`/etc/yum.repos.d/${name}`).split(/^(?=\[)/m))
+    .filter((section) => /^enabled *= *1$/m.test(section))
+  return {
+    dir,
+    modules: box.setting('MODULE_REPO')![0],
+    baseurls: sections.flatMap((section) => /^baseurl *= *(\S+?)\/?$/m.exec(section)?.[1] ?? []),
+    vendorKey: vendorKeyOf(box),
+    siteKey: box.read('/etc/pki/rpm-gpg/RPM-GPG-KEY-gapferry'),
+  }
+}
+
+/** The key that came with its framework. */
+export function vendorKeyOf(box: FolderBox): string {
+  return box.read(join(KEYS_FOLDER, globSync('*.key', { cwd: join(box.root, KEYS_FOLDER) })[0]!))
+}
+
 /** Asks for the lists, checks them, and compares. */
 export async function pendingOf(box: DemoBox): Promise<Pending> {
-  const { modules, packages } = readBox(box.dir)
   return {
-    modules: pendingModules(await listedModules(box), modules),
-    packages: pendingPackages(await offeredPackages(box), packages),
+    modules: pendingModules(await listedModules(box), installedModules(box.dir)),
+    packages: pendingPackages(await offeredPackages(box), installedPackages(box.dir)),
   }
 }
 
-/** Fetches, checks and notes all of it.
+/** Fetches, checks, unpacks and notes all of them.
  *  @throws for the first thing that is not as it should be; what was noted before stays */
-export async function upgrade(box: DemoBox, pending: Pending): Promise<void> {
-  for (const { entry } of pending.modules) {
+export async function upgradeModules(box: DemoBox, { modules }: Pending): Promise<void> {
+  for (const { entry } of modules) {
     await installModule(box, entry)
-    const state = readBox(box.dir)
-    writeBox(box.dir, { ...state, modules: { ...state.modules, [entry.rawname]: entry.version } })
+    noteModule(box.dir, entry.rawname, entry.version)
   }
-  for (const { row, from, url } of pending.packages) {
+}
+
+/** Fetches, checks and notes all of them; throws as {@link upgradeModules}. */
+export async function updatePackages(box: DemoBox, { packages }: Pending): Promise<void> {
+  for (const { row, from, url } of packages) {
     const bytes = await ask('GET', url)
     expectDigest(row.checksum.algorithm, bytes, row.checksum.hex, row.nevra)
-    const state = readBox(box.dir)
-    const stays = state.packages.filter((nevra) => BESIDE.includes(row.name) || parseNevra(nevra)?.name !== from.name)
-    writeBox(box.dir, { ...state, packages: [...stays, row.nevra].sort() })
+    const stays = installedPackages(box.dir).filter(
+      (nevra) => BESIDE.includes(row.name) || parseNevra(nevra)?.name !== from.name,
+    )
+    writePackages(box.dir, [...stays, row.nevra])
   }
 }
 
-async function listedModules({ dir, origin }: DemoBox): Promise<ModuleEntry[]> {
-  const { installid, modules } = readBox(dir)
-  const form = new URLSearchParams({ installid, brandid: 'pbxact', phpver: '7.4.33', distro: 'freepbxdistro' })
+async function listedModules({ dir, modules: repo }: DemoBox): Promise<ModuleEntry[]> {
+  const modules = installedModules(dir)
+  const form = new URLSearchParams({ brandid: 'pbxact', phpver: '7.4.33', distro: 'freepbxdistro' })
   for (const [rawname, version] of Object.entries(modules)) {
     const about = { version, status: '2', rawname, license: licenseOf(rawname) }
     for (const [key, value] of Object.entries(about)) form.set(`modules[${rawname}][${key}]`, value)
   }
   form.set('pbxver', modules['framework']!)
   form.set('sv', '2')
-  const list = await ask('POST', `${origin}/all-16.0.xml`, form.toString())
+  const list = await ask('POST', `${repo}/all-16.0.xml`, form.toString())
   return parseModuleFeed(list, 'the list').entries.filter(({ section }) => section === 'module')
 }
 
@@ -100,7 +133,7 @@ function pendingModules(listed: readonly ModuleEntry[], modules: Record<string, 
 
 async function installModule(box: DemoBox, entry: ModuleEntry): Promise<void> {
   const { rawname, location, signedSha1 } = entry
-  const url = `${box.origin}/modules/${location}`
+  const url = `${box.modules}/modules/${location}`
   await ask('HEAD', `${url}?`)
   const served = await ask('POST', url, 'sv=2')
   if (signedSha1 === undefined) throw new Error(`${rawname}: it is not signed`)
@@ -116,7 +149,7 @@ async function installModule(box: DemoBox, entry: ModuleEntry): Promise<void> {
   const archive = Buffer.from(data as Uint8Array)
   if (entry.md5 !== undefined) expectDigest('md5', archive, entry.md5, rawname)
   if (entry.sha1 !== undefined) expectDigest('sha1', archive, entry.sha1, rawname)
-  unpack(join(box.dir, 'modules'), rawname, gunzipSync(archive))
+  unpack(join(box.dir, 'root', MODULES_FOLDER), rawname, gunzipSync(archive))
 }
 
 function unpack(folder: string, rawname: string, tar: Buffer): void {
@@ -129,15 +162,14 @@ function unpack(folder: string, rawname: string, tar: Buffer): void {
   }
 }
 
-async function offeredPackages({ origin, yum, siteKey }: DemoBox): Promise<{ row: PackageRow; url: string }[]> {
+async function offeredPackages({ baseurls, siteKey }: DemoBox): Promise<{ row: PackageRow; url: string }[]> {
   const key = await readKey({ armoredKey: siteKey })
-  const lists = yum.map(async (id) => {
-    const base = `${origin}/yum/${id}`
+  const lists = baseurls.map(async (base) => {
     const index = await ask('GET', `${base}/repodata/repomd.xml`)
     await checkSignature(index, await ask('GET', `${base}/repodata/repomd.xml.asc`), key)
-    const { href, checksum } = dataOfType(parseRepomd(index, id), 'primary')!
+    const { href, checksum } = dataOfType(parseRepomd(index, base), 'primary')!
     const primary = await ask('GET', `${base}/${href}`)
-    expectDigest(checksum.algorithm, primary, checksum.hex, `${id} primary`)
+    expectDigest(checksum.algorithm, primary, checksum.hex, `${base} primary`)
     return packagesOf(gunzipSync(primary)).map(({ row }) => ({ row, url: `${base}/${row.href}` }))
   })
   return (await Promise.all(lists)).flat()

@@ -44,8 +44,10 @@ export async function applyAll(
     ...{ verify: read('verify.py'), apply: read('box/apply.py'), root, now: nowMs / 1000, runs },
     ...(reserveBytes === undefined ? {} : { reserve: reserveBytes }),
   })
-  const [program, ...args] = [...tracer, python, '-B', join(import.meta.dirname, 'apply-program.py')]
-  const outcome = await run(program!, args, { input })
+  const script = ['-B', join(import.meta.dirname, 'apply-program.py')]
+  const outcome = await (tracer.length === 0
+    ? run(python, script, { input })
+    : run(tracer[0]!, [...tracer.slice(1), python, ...script], { input }))
   if (tracer.length > 0 && outcome.status !== 0) return { results: [], peakBytes: 0 }
   const { stdout } = must(outcome)
   return JSON.parse(stdout) as { results: Applied[]; peakBytes: number }

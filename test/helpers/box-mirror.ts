@@ -224,7 +224,8 @@ function ask(port: number, bytes: string | Buffer, box: TestBox | undefined): Pr
   })
 }
 
-function ofBox(box: TestBox | undefined): ConnectionOptions {
+/** What a box connects with. */
+export function ofBox(box: TestBox | undefined): ConnectionOptions {
   return box === undefined ? {} : { key: box.key.export({ type: 'pkcs8', format: 'pem' }), cert: box.certificate }
 }
 

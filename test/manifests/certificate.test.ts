@@ -137,7 +137,7 @@ t.test('DER is read in its shortest form only', (t) => {
 })
 
 /** SIGNED with other fields, signed again unless `key` is null. */
-function signed(change: Record<string, unknown>, key: null | undefined = undefined): Buffer {
+function signed(change: Record<string, unknown>, key?: null): Buffer {
   const doc: Loose = JSON.parse(SIGNED.toString())
   const fields = Object.entries({ ...(doc.signed as object), ...change }).filter(([, value]) => value !== undefined)
   const about = Object.fromEntries(fields)

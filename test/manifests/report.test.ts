@@ -9,16 +9,15 @@ import {
   heldBlobs,
   identityWords,
   MAX_REPORT_BYTES,
-  packAttachments,
   packBlobs,
   parseReport,
   publicKeyOf,
-  readAttachment,
   signReport,
   wholeBundle,
   type Report,
   type ReportInventory,
 } from '../../manifests/report.ts'
+import { packAttachments, readAttachment } from '../../storage/attachments.ts'
 import { parseStateWords, stateWords } from '../../manifests/words.ts'
 import { newReportKey, SAMPLE_CERTIFICATE, sampleReport, signedBefore } from '../helpers/report.ts'
 import { flip, type Loose } from '../helpers/site.ts'

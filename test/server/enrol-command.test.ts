@@ -7,7 +7,7 @@ import { sha256Of } from '../../manifests/digest.ts'
 import { serializeLicenseIndex, serializeSealedLicenses } from '../../manifests/licenses.ts'
 import { parseMirrorIdentity } from '../../manifests/mirror-identity.ts'
 import { runMirror } from '../../server/program.ts'
-import { enrolWith, exchange, head, requestFor, type TestBox } from '../helpers/box-mirror.ts'
+import { enrolWith, exchange, head, ofBox, requestFor, type TestBox } from '../helpers/box-mirror.ts'
 import { inside } from '../helpers/inside.ts'
 import { mirrorProgram, type MirrorProgram } from '../helpers/mirror-program.ts'
 import { makeContent, signContent, writeParts } from '../helpers/mirror.ts'
@@ -55,9 +55,8 @@ async function enrol(program: MirrorProgram, port: number, name: string, ...args
 }
 
 async function statusOf(port: number, box: TestBox, deployment = DEPLOYMENT): Promise<number | undefined> {
-  const options = { key: box.key.export({ type: 'pkcs8', format: 'pem' }), cert: box.certificate }
   const asked = head('GET', `/boxes/${box.name}/license`, { 'Gapferry-Deployment': deployment })
-  return (await exchange(port, asked, options))?.status
+  return (await exchange(port, asked, ofBox(box)))?.status
 }
 
 /** Bundle 1 with one license for DEPLOYMENT, sealed for this mirror, as it comes on a stick. */
@@ -73,7 +72,7 @@ async function licensedStick({ dir, storeDir }: MirrorProgram): Promise<string> 
     site: 'hq',
     number: 1,
     index: sha256Of(index),
-    blobs: new Map([...blobs].sort()),
+    blobs: new Map([...blobs].sort(([a], [b]) => (a < b ? -1 : 1))),
   })
   const bundle = signContent(makeContent(1, [{ stamp: 10, packages: ['a'] }]), { createdAtMs: Date.now() - 3_600_000 })
   const facts = [...bundle.trees].find(([, bytes]) => bytes.includes('"gapferry-site"'))
@@ -117,6 +116,10 @@ t.test('enrol shows a code, revoke takes box and code away; both have rows', asy
     /it has a certificate, which counts until this code is used/,
   )
   t.equal(await statusOf(port, box), 404, 'there is no license')
+  t.match(
+    (await program.run(0, 'status')).stdout,
+    /\nlicenses +https:\/\/mirror\.hq\.lan:0, 1 box is enrolled, 1 code not used yet\n/,
+  )
   t.equal((await program.run(0, 'boxes', 'revoke', 'pbx1')).stdout, 'pbx1 is revoked\n')
   await program.run('BOX_UNKNOWN', 'boxes', 'revoke', 'pbx1')
   await program.run('USAGE_INVALID', 'boxes', 'enrol', 'a/b')
@@ -141,7 +144,9 @@ t.test('enrol shows a code, revoke takes box and code away; both have rows', asy
 })
 
 t.test('without a listener nobody can enrol; two listeners do not share a socket', async (t) => {
-  const program = await mirrorProgram(t)
+  const program = await mirrorProgram(t, { nowMs: Date.now })
+  await program.run(0, 'import', '--release', await licensedStick(program))
+  t.match((await program.run(0, 'status')).stdout, /licenses +came with the bundle; no box can fetch them/)
   const refused = await program.run('CONFIG_INVALID', 'boxes', 'enrol', 'pbx1')
   t.match(refused.stderr, /next: add to .*mirror\.yaml: boxes: \{ listen: 0\.0\.0\.0:8490/)
   const file = join(program.dir, 'mir/mirror.yaml')
@@ -158,6 +163,15 @@ t.test('neither a license nor whose it is can be read in anything that lies at t
   const other = await enrol(program, port, 'pbx2')
   t.equal(await statusOf(port, box), 200)
   t.equal(await statusOf(port, other), 404)
+  const result = JSON.stringify({ result: 'installed', license: sha256Of(Buffer.from(MARKER)) })
+  const put = `${head('PUT', '/boxes/pbx1/result', { 'Content-Length': String(result.length) })}${result}`
+  t.equal((await exchange(port, put, ofBox(box)))?.status, 204)
+  const short = sha256Of(Buffer.from(MARKER)).slice(0, 12)
+  const shown = (await program.run(0, 'boxes', 'show', 'pbx1')).stdout
+  t.match(shown, new RegExp(`certificate +since .*\ndelivered +license ${short}, .*\nlicense +installed ${short}, `))
+  t.match(await program.json('boxes', 'list'), {
+    boxes: [{ box: 'pbx1', enrolled: { isRevoked: false, result: { result: 'installed' } } }, { box: 'pbx2' }],
+  })
   t.equal(await statusOf(port, other, `${DEPLOYMENT}/`), 404)
   await program.run(0, 'backup', '--with-blobs', '--to', 'plain.backup')
   await program.runWith(PASSPHRASE, 0, 'backup', '--with-blobs', '--passphrase', '--to', 'sealed.backup')

@@ -184,7 +184,7 @@ t.test('a box is bound to one deployment, and a deployment to one box', async (t
       .filter(({ result }) => result !== 'ok')
       .map(({ reason }) => reason),
   )
-  t.same([...reasons].sort(), ['no license', 'other deployment', 'revoked', 'the deployment of another'])
+  t.same(reasons, new Set(['no license', 'other deployment', 'the deployment of another', 'revoked']))
 })
 
 t.test('a box that is revoked while it is connected gets nothing more', async (t) => {

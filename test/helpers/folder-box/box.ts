@@ -25,12 +25,14 @@ export type BoxFile = string | { text: string; mode: number } | { link: string }
 export interface FolderBoxSpec {
   /** 15 and 16 run on SNG7 (CentOS 7), 17 on Debian 12 */
   major: 15 | 16 | 17
-  /** installed packages of an SNG7 box; default a few of the vendor's */
+  /** installed packages of an SNG7 box; default a few of the vendor's; of none there is no package database */
   packages?: readonly PackageSpec[]
   /** modules: name → version */
   modules?: Record<string, string>
   /** added to what the vendor's packages install, or instead of it */
   files?: Record<string, BoxFile>
+  /** armored keys that ship with the framework, by file name (`0123456789ABCDEF.key`); default those of the tests' vendor */
+  keys?: ReadonlyMap<string, string>
   /** names of files (`0123456789ABCDEF.key`) of shipped keys that the box lacks */
   without?: readonly string[]
   /** settings of FreePBX, by key: value and defaultval */
@@ -95,7 +97,7 @@ const PACKAGES: PackageSpec[] = [
  *  fwconsole, mysql and the other programs, `state.sqlite` what these know. The caller removes `dir`. */
 export async function makeFolderBox(dir: string, spec: FolderBoxSpec): Promise<FolderBox> {
   const root = join(dir, 'root')
-  const keys = shippedKeys(await moduleKeys(), spec.major)
+  const keys = new Map(spec.keys ?? shippedKeys(await moduleKeys(), spec.major))
   for (const name of spec.without ?? []) keys.delete(name)
   const modules = { framework: FRAMEWORK[spec.major], core: `${spec.major}.0.10`, ...spec.modules }
   const files: Record<string, BoxFile> = {
@@ -105,11 +107,17 @@ export async function makeFolderBox(dir: string, spec: FolderBoxSpec): Promise<F
     ...named(Object.entries(modules).map(moduleXml), (name) => `${WEBROOT}/admin/modules/${name}/module.xml`),
     ...spec.files,
   }
-  if (spec.major !== 17) await makeRpmDatabase(root, spec.packages ?? PACKAGES)
+  const packages = spec.packages ?? PACKAGES
+  if (spec.major !== 17 && packages.length > 0) await makeRpmDatabase(root, packages)
   for (const [path, file] of Object.entries(files)) write(root, path, file)
   makeStubs(dir, ['fwconsole', 'mysql', ...(spec.programs ?? [])])
   makeState(dir, spec, modules)
-  return boxIn(dir, root)
+  return openFolderBox(dir)
+}
+
+/** A box that was made in `dir` before. */
+export function openFolderBox(dir: string): FolderBox {
+  return boxIn(dir, join(dir, 'root'))
 }
 
 function commonFiles(): Record<string, BoxFile> {
