@@ -187,7 +187,8 @@ def tell(doc):
     if doc is None:
         return
     product = printable(doc['product'] if isinstance(doc['product'], type(u'')) else 'a product that is not named')
-    sys.stdout.write('license installed: %d files, for %s\n' % (len(doc['files']), product))
+    count = len(doc['files'])
+    sys.stdout.write('license installed: %d file%s, for %s\n' % (count, '' if count == 1 else 's', product))
     for name, day in sorted(dates_in([(one['path'], one['data']) for one in doc['files']]).items()):
         sys.stdout.write('  %s %s\n' % (name, day))
 

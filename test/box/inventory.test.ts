@@ -525,3 +525,16 @@ t.test('what the web server put among the modules neither hangs root nor hides t
   t.equal((await run('mkfifo', [join(modules, 'bbb/module.xml')])).status, 0)
   t.match((await inventory(root)).freepbx?.modules, [{ name: 'core', version: '16.0.1' }])
 })
+
+t.test('below another root, PHP is what is beside that box, never this system’s own', async (t) => {
+  const dir = t.testdir({ root: {}, bin: {}, own: {} })
+  await makeBoxRoot(join(dir, 'root'), PACKAGES, { '/etc/freepbx.conf': '<?php\n' })
+  const phpOf = async (path: string): Promise<string | undefined> => {
+    const { stdout } = await runBox(['inventory', '--root', join(dir, 'root')], { path })
+    return parseInventory(Buffer.from(stdout), 'box.gfi').freepbx?.profile.get('phpver')
+  }
+  writeFileSync(join(dir, 'bin/php'), '#!/bin/sh\necho "PHP 7.4.33 (cli)"\n', { mode: 0o755 })
+  t.equal(await phpOf(join(dir, 'bin')), '7.4.33')
+  t.match(await run('php', ['-v']), { status: 0 })
+  t.equal(await phpOf(join(dir, 'own')), undefined)
+})

@@ -76,7 +76,7 @@ t.test('a newer license updates the dates, by keep', async (t) => {
   t.match(kept, { status: 0, stderr: /the clocks differ by (?:39|40) days/ })
   t.match(
     kept.stdout,
-    /^license installed: 1 files, for PBXact\n {2}endpoint_exp 2031-12-31\n {2}sysadmin_exp 2031-12-31\nrestarted: [^\n]*\n$/,
+    /^license installed: 1 file, for PBXact\n {2}endpoint_exp 2031-12-31\n {2}sysadmin_exp 2031-12-31\nrestarted: [^\n]*\n$/,
   )
   const logged = readFileSync(box.syslog, 'utf8')
   t.match(logged, /^-t gapferry-box -- mirror: license installed: 1 files, for PBXact\n/)

@@ -91,6 +91,7 @@ export function noteModule(dir: string, rawname: string, version: string): void 
   inState(dir, (db) => {
     db.prepare('DELETE FROM modules WHERE modulename = ?').run(rawname)
     db.prepare('INSERT INTO modules (modulename, version, enabled) VALUES (?, ?, 1)').run(rawname, version)
+    if (rawname === 'framework') db.prepare("UPDATE admin SET value = ? WHERE variable = 'version'").run(version)
   })
   const file = join(dir, 'root', MODULES_FOLDER, rawname, 'module.xml')
   const text = readFileSync(file, 'utf8')

@@ -30,16 +30,16 @@ export async function lookAround(box: FolderBox): Promise<BoxTool> {
     works('openssl', 'version'),
     process.getuid?.() === 0 ? Promise.resolve([]) : works(...UNSHARE, 'true').then((is) => (is ? UNSHARE : undefined)),
   ])
-  const because = [
-    ...(root === undefined ? ['without being root, or allowed user namespaces,'] : []),
-    ...(python ? [] : ['without python3']),
+  const lacking = [
+    ...(root === undefined ? ['you are not root, and user namespaces are not allowed'] : []),
+    ...(python ? [] : ['there is no python3 here']),
   ]
-  const canSetUp = because.length === 0
+  const canSetUp = lacking.length === 0
   const env = { PATH: [...(root === undefined ? [fakeRoot(box)] : []), box.path, PATH].join(':') }
   return {
     missing: [
-      ...(canSetUp ? [] : [`${because.join(' and ')} the box is not set up by gapferry-box here, only updated`]),
-      ...(canSetUp && !openssl ? ['without openssl no license is delivered here'] : []),
+      ...lacking.map((why) => `the box’s set-up and license: ${why}`),
+      ...(canSetUp && !openssl ? ['the box’s license: there is no openssl here'] : []),
     ],
     canSetUp,
     canEnrol: canSetUp && openssl,

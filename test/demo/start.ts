@@ -26,7 +26,7 @@ import { lookAround, type BoxTool } from './box-tool.ts'
 import { pendingOf, settingsOf, updatePackages, upgradeModules, vendorKeyOf, type DemoBox } from './box.ts'
 import { behind, renderModules, renderPackages } from './pending.ts'
 import { DEPLOYMENT, renewedLicense } from './sample-license.ts'
-import { ended, heard, killAll, remark, say, show, start, step, title, type Shown } from './terminal.ts'
+import { ended, heard, isStopping, remark, say, show, start, step, stopAll, title, type Shown } from './terminal.ts'
 import { makeVendor } from './vendor.ts'
 
 const ROOT = resolve(import.meta.dirname, '../..')
@@ -70,10 +70,7 @@ async function main(): Promise<void> {
   const box = await openBox(BOX_DIR, readFileSync(vendor.keyFile, 'utf8'), Date.now())
   const tool = await lookAround(box)
   say('sample upstream', `${upstream.url}  (stands for the vendor's servers)`)
-  say(
-    `box ${BOX}`,
-    `${rel(box.root)}  (a folder: gapferry-box runs with --root there, fwconsole and yum are stand-ins)`,
-  )
+  say(`box ${BOX}`, `${rel(box.root)}  (a folder; its fwconsole and yum are played)`)
   for (const line of tool.missing) say('left out', line)
 
   await makeKeys()
@@ -216,7 +213,7 @@ async function deliverLicense(box: FolderBox, tool: BoxTool): Promise<void> {
   if (!existsSync(join(box.root, 'etc/gapferry/enrolled'))) {
     const told = await heard(mirror('boxes', 'enrol', BOX, '--deployment', DEPLOYMENT, ...ON_MIRROR))
     const code = /--code (\S+)/.exec(told)![1]!
-    await step(onBox(tool, ['enrol', `https://${BOXES}`, '--code', code], INSTALLED_TOOL))
+    await step(onBox(tool, ['enrol', `https://${BOXES}`, '--box', BOX, '--code', code], INSTALLED_TOOL))
   }
   await step(onBox(tool, ['license'], INSTALLED_TOOL))
 }
@@ -225,13 +222,14 @@ async function deliverLicense(box: FolderBox, tool: BoxTool): Promise<void> {
 async function tellMirror(tool: BoxTool): Promise<void> {
   title('7  What the mirror knows of its boxes')
   if (tool.canSetUp) {
-    remark('on a real box a timer does this: settings kept, the inventory told, the license fetched')
+    remark('on a real box a timer does this, every quarter of an hour')
     await step(onBox(tool, ['keep'], INSTALLED_TOOL))
   } else {
     await writeInventory(tool)
     await step(mirror('boxes', 'add', rel(INVENTORY), ...ON_MIRROR))
   }
   await step(mirror('boxes', 'list', ...ON_MIRROR))
+  remark(`which facts those are, and what to do: gapferry-mirror boxes show ${BOX}`)
 }
 
 function licenseUntil(box: FolderBox): string {
@@ -331,21 +329,15 @@ function rel(path: string): string {
   return relative(ROOT, path)
 }
 
-let isStopping = false
-for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-  process.on(signal, () => {
-    isStopping = true
-    killAll(signal)
-  })
-}
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => void stopAll().then(() => process.exit()))
 
 try {
   await main()
 } catch (error) {
-  if (!isStopping) {
+  if (!isStopping()) {
     process.stderr.write(`\nnpm start: ${(error as Error).message}\n`)
     process.exitCode = 1
   }
-  killAll('SIGTERM')
 }
+await stopAll()
 process.exit()

@@ -18,6 +18,7 @@ export interface Shown {
 const RULE = 76
 const MAX_WIDTH = 100
 const children = new Set<ChildProcess>()
+let isEnding = false
 
 export function title(text: string): void {
   process.stdout.write(`\n── ${text} ${'─'.repeat(Math.max(0, RULE - text.length))}\n`)
@@ -55,6 +56,7 @@ type Output = 'inherit' | 'pipe' | number
 
 /** Shows a command, and starts it. Outputs are this terminal, a pipe, or a file's descriptor. */
 export function start(command: Shown, stdout: Output = 'inherit', stderr: Output = 'inherit'): ChildProcess {
+  if (isEnding) throw new Error('stopped')
   show(command.prompt, command.typed, command.into)
   const { file, args, cwd, env } = command
   const child = spawn(file, args, { cwd, env, stdio: ['ignore', stdout, stderr] })
@@ -93,6 +95,14 @@ export function ended(child: ChildProcess): Promise<number | null> {
   })
 }
 
-export function killAll(signal: NodeJS.Signals): void {
-  for (const child of children) child.kill(signal)
+export function isStopping(): boolean {
+  return isEnding
+}
+
+/** Ends every command that runs, and lets no other begin. */
+export async function stopAll(): Promise<void> {
+  isEnding = true
+  const ends = [...children].map(ended)
+  for (const child of children) child.kill('SIGTERM')
+  await Promise.allSettled(ends)
 }
