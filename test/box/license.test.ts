@@ -79,7 +79,7 @@ t.test('a newer license updates the dates, by keep', async (t) => {
     /^license installed: 1 file, for PBXact\n {2}endpoint_exp 2031-12-31\n {2}sysadmin_exp 2031-12-31\nrestarted: [^\n]*\n$/,
   )
   const logged = readFileSync(box.syslog, 'utf8')
-  t.match(logged, /^-t gapferry-box -- mirror: license installed: 1 files, for PBXact\n/)
+  t.match(logged, /^-t gapferry-box -- mirror: license installed: 1 file, for PBXact\n/)
   t.notMatch(logged, new RegExp(`${DEPLOYMENT}|${MARKER}`))
   t.equal(box.read(ZL), renewed)
   t.equal(box.read(TXT), licenseText({ until: UNTIL }))
