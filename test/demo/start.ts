@@ -25,6 +25,7 @@ import { BOX, openBox } from './box-state.ts'
 import { lookAround, type BoxTool } from './box-tool.ts'
 import { pendingOf, settingsOf, updatePackages, upgradeModules, vendorKeyOf, type DemoBox } from './box.ts'
 import { behind, renderModules, renderPackages } from './pending.ts'
+import { expectFree } from './ports.ts'
 import { DEPLOYMENT, renewedLicense } from './sample-license.ts'
 import { ended, heard, isStopping, remark, say, show, start, step, stopAll, title, type Shown } from './terminal.ts'
 import { makeVendor } from './vendor.ts'
@@ -63,6 +64,7 @@ interface Told {
 }
 
 async function main(): Promise<void> {
+  await expectFree([UPSTREAM_PORT, ORIGIN_PORT, ADMIN_PORT, BOXES_PORT])
   const vendor = await makeVendor(join(DEMO, 'vendor'))
   const upstream = await serveSample(UPSTREAM_PORT, vendor.route)
   for (const folder of [LAPTOP, STICK]) mkdirSync(folder, { recursive: true })
@@ -329,7 +331,8 @@ function rel(path: string): string {
   return relative(ROOT, path)
 }
 
-for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => void stopAll().then(() => process.exit()))
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+  process.on(signal, () => void stopAll().then(() => process.exit()))
 
 try {
   await main()

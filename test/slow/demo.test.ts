@@ -1,8 +1,10 @@
-import { readFileSync } from 'node:fs'
+import { once } from 'node:events'
+import { existsSync, readFileSync } from 'node:fs'
+import { createServer, type AddressInfo } from 'node:net'
 import { join, resolve } from 'node:path'
 import t from 'tap'
 import { freePorts } from '../helpers/gap.ts'
-import { start } from '../helpers/process.ts'
+import { run, start } from '../helpers/process.ts'
 
 const DEMO = resolve(import.meta.dirname, '../demo/start.ts')
 const READY_MS = 120_000
@@ -37,4 +39,16 @@ t.test('npm start: a box is behind, then it is not; a second start finds everyth
   t.match(second, /^the license is the one that the mirror has$/m)
   const third = await demo()
   t.match(third, /unchanged since/, 'nothing new is signed for the same content')
+})
+
+t.test('a port that is taken is named before anything is made', async (t) => {
+  const dir = join(t.testdir(), 'demo')
+  const other = createServer().listen(0, '127.0.0.1')
+  t.teardown(() => other.close())
+  await once(other, 'listening')
+  const [origin, upstream, boxes] = await freePorts(3)
+  const taken = (other.address() as AddressInfo).port
+  const outcome = await run(process.execPath, [DEMO, dir, ...[origin!, taken, upstream!, boxes!].map(String)])
+  t.match(outcome, { status: 1, stderr: `npm start: port ${taken} is taken` })
+  t.notOk(existsSync(dir))
 })
