@@ -244,7 +244,8 @@ export class BoxAccess {
     const box = this.#known(caller)
     if (caller.certificate === undefined) return this.#ignore('no certificate', caller.address)
     if (box === undefined) return this.#ignore('a certificate that this mirror does not know', caller.address)
-    if (!this.#asked.take(box.name, this.#now()))
+    // Of the certificate: whoever kept a revoked one shall not use up what its successor may ask.
+    if (!this.#asked.take(box.sha256, this.#now()))
       return this.#ignore(`too many requests of ${box.name}`, caller.address)
     if (box.revokedAtMs !== null) return this.#refuse(box, 'revoked', caller)
     if (box.name !== name.toLowerCase()) return this.#refuse(box, 'the path of another', caller)

@@ -47,6 +47,8 @@ const CLOSE_GRACE_MS = 2_000
 const MAX_ENROLMENT_BYTES = 32 * 1024
 const MAX_INVENTORY_BYTES = 4 * 1024 * 1024
 const MAX_RESULT_BYTES = 64 * 1024
+/** bodies of one box at a time: one that lost its line may begin anew before that shows here */
+const MAX_SENDING = 3
 /** A machine has some; somebody who connects to ever more of them shall not make the certificate grow. */
 const MAX_ADDRESSES = 32
 const LOG_MS = 60_000
@@ -65,7 +67,13 @@ export function boxListener(args: BoxListenerArgs): BoxListener {
   const limit = new ConnectionLimit()
   const certificate = new ServerCertificate(args)
   const server = createServer(
-    { ...LIMITS, requestTimeout: REQUEST_MS, handshakeTimeout: HANDSHAKE_MS, ...certificate.options() },
+    {
+      ...LIMITS,
+      requestTimeout: REQUEST_MS,
+      handshakeTimeout: HANDSHAKE_MS,
+      requireHostHeader: false,
+      ...certificate.options(),
+    },
     (req, res) => void answer(req, res, args),
   )
   server.maxHeadersCount = 0
@@ -151,20 +159,32 @@ function isStranger(socket: TLSSocket): boolean {
 }
 
 async function answer(req: IncomingMessage, res: ServerResponse, args: BoxListenerArgs): Promise<void> {
+  const heard = { atMs: performance.now() }
   try {
-    if (!(await tryAnswer(req, res, args))) refuse(res, args)
+    if (!(await tryAnswer(req, res, args, heard))) refuse(res, args, heard)
   } catch (error) {
     args.log.error(errorFields(error), 'a request of a box failed')
-    refuse(res, args)
+    refuse(res, args, heard)
   }
 }
 
-/** @returns whether there is an answer */
-async function tryAnswer(req: IncomingMessage, res: ServerResponse, { access }: BoxListenerArgs): Promise<boolean> {
+/** @param heard  when the request had come, with its body
+ *  @returns whether there is an answer */
+async function tryAnswer(
+  req: IncomingMessage,
+  res: ServerResponse,
+  { access }: BoxListenerArgs,
+  heard: { atMs: number },
+): Promise<boolean> {
+  const readWhole = async (maxBytes: number): Promise<Buffer | undefined> => {
+    const body = await readBody(req, maxBytes)
+    heard.atMs = performance.now()
+    return body
+  }
   const caller = callerOf(req.socket as TLSSocket)
   const { method, url = '' } = req
   if (url === '/enrol' && method === 'POST') {
-    const body = await readBody(req, MAX_ENROLMENT_BYTES)
+    const body = await readWhole(MAX_ENROLMENT_BYTES)
     const server = (req.socket as TLSSocket).getX509Certificate()?.raw
     const made = body === undefined || server === undefined ? undefined : access.enrol(body, server, caller)
     return made !== undefined && send(res, 200, { 'Content-Type': 'application/json' }, made)
@@ -172,11 +192,33 @@ async function tryAnswer(req: IncomingMessage, res: ServerResponse, { access }: 
   const [, name = '', what] = PATH.exec(url) ?? []
   if (what === 'license' && method === 'GET') return sendLicense(req, res, { name, caller, access })
   if (method !== 'PUT' || (what !== 'inventory' && what !== 'result') || !access.mayAsk(name, caller)) return false
-  const body = await readBody(req, what === 'inventory' ? MAX_INVENTORY_BYTES : MAX_RESULT_BYTES)
+  const maxBytes = what === 'inventory' ? MAX_INVENTORY_BYTES : MAX_RESULT_BYTES
+  const body = await sending.within(caller.certificate!, () => readWhole(maxBytes))
   if (body === undefined) return false
   const isKept = what === 'result' ? access.result(body, name, caller) : access.inventory(body, name, caller)
   return isKept && send(res, 204, {})
 }
+
+/** How many bodies each box is sending: so much of each may lie in memory. */
+class Sending {
+  readonly #counts = new Map<string, number>()
+
+  /** @returns undefined, and `read` is not called, where it sends MAX_SENDING already */
+  async within(certificate: string, read: () => Promise<Buffer | undefined>): Promise<Buffer | undefined> {
+    const count = this.#counts.get(certificate) ?? 0
+    if (count >= MAX_SENDING) return undefined
+    this.#counts.set(certificate, count + 1)
+    try {
+      return await read()
+    } finally {
+      const left = this.#counts.get(certificate)! - 1
+      if (left === 0) this.#counts.delete(certificate)
+      else this.#counts.set(certificate, left)
+    }
+  }
+}
+
+const sending = new Sending()
 
 async function sendLicense(
   req: IncomingMessage,
@@ -202,15 +244,19 @@ function send(res: ServerResponse, status: number, headers: Record<string, strin
 const NOT_FOUND = '404\n'
 
 /** The one answer to everything that is not allowed, unknown, foreign, revoked, too long or too often. */
-function refuse(res: ServerResponse, { refusalMs = REFUSAL_MS }: BoxListenerArgs): void {
-  setTimeout(() => {
-    if (res.headersSent) {
-      res.destroy()
-      return
-    }
-    const headers = { 'Content-Type': 'text/plain; charset=utf-8', 'Content-Length': NOT_FOUND.length }
-    res.writeHead(404, { ...headers, 'Cache-Control': 'no-store', Connection: 'close' }).end(NOT_FOUND)
-  }, refusalMs)
+function refuse(res: ServerResponse, { refusalMs = REFUSAL_MS }: BoxListenerArgs, heard: { atMs: number }): void {
+  // Not so long after the judgement: how long that took is what nobody shall know.
+  setTimeout(
+    () => {
+      if (res.headersSent) {
+        res.destroy()
+        return
+      }
+      const headers = { 'Content-Type': 'text/plain; charset=utf-8', 'Content-Length': NOT_FOUND.length }
+      res.writeHead(404, { ...headers, 'Cache-Control': 'no-store', Connection: 'close' }).end(NOT_FOUND)
+    },
+    heard.atMs + refusalMs - performance.now(),
+  )
 }
 
 function callerOf(socket: TLSSocket): Caller {

@@ -47,7 +47,14 @@ export class Licenses implements LicenseSource {
 
   #index(): Promise<ReadonlyMap<string, IndexedLicense>> {
     const version = this.#store.releases.version()
-    if (this.#opened?.version !== version) this.#opened = { version, index: openIndex(this.#store, this.#keys) }
+    if (this.#opened?.version !== version) {
+      const opened = { version, index: openIndex(this.#store, this.#keys) }
+      this.#opened = opened
+      // What could not be read may be mended by now: importing the same bundle again releases nothing.
+      opened.index.catch(() => {
+        if (this.#opened === opened) this.#opened = undefined
+      })
+    }
     return this.#opened.index
   }
 }

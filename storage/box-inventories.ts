@@ -134,7 +134,7 @@ export class BoxInventories {
       const left = rivals.filter((one) => !leaving.has(one)).sort(stayingFirst)
       while (isTooMuch(left)) {
         const last = left.pop()
-        if (last === undefined || !isPasser(last)) throw tooMany(head)
+        if (last === undefined || !givesWay(last, head)) throw tooMany(head)
         leaving.add(last)
       }
     }
@@ -178,7 +178,10 @@ export class BoxInventories {
 function refuseRival(before: HeldInventory, { box, inventory, way, address, nowMs }: OfferedInventory): void {
   if (way === 'hand') return
   const installid = installidOf(inventory)
-  const isSame = before.machine === null ? before.installid === installid : before.machine === inventory.machine
+  const isSame =
+    before.machine === null
+      ? installid !== null && before.installid === installid // two that tell neither are not the same for that
+      : before.machine === inventory.machine
   const isFresh = nowMs - before.receivedMs < DAY_MS
   if (way === 'network' && before.way === 'enrolled') throw conflict(box, 'it has a certificate')
   if (way === 'network' && before.way === 'hand' && !isSame) throw conflict(box, 'its inventory was added by hand')
@@ -213,13 +216,19 @@ function installidOf({ freepbx }: Pick<Inventory, 'freepbx'>): string | null {
   return freepbx?.profile.get('installid')?.slice(0, 64).toLowerCase() ?? null
 }
 
-/** Whom nobody vouches for. */
-function isPasser({ way, firstMs, receivedMs }: HeldInventory): boolean {
-  return way === 'network' && receivedMs - firstMs < DAY_MS
+/** To a certificate or a person all others do: whoever invents boxes for longer than a day must not keep those out. */
+function givesWay(one: HeldInventory, { way }: HeldInventory): boolean {
+  return way === 'network' ? rank(one) === 2 : rank(one) > 0
 }
 
 function stayingFirst(a: HeldInventory, b: HeldInventory): number {
-  return Number(isPasser(a)) - Number(isPasser(b)) || b.receivedMs - a.receivedMs
+  return rank(a) - rank(b) || b.receivedMs - a.receivedMs
+}
+
+/** 0: a certificate or a person vouches for it; 1: it was here over a day or more; 2: a passer-by. */
+function rank({ way, firstMs, receivedMs }: HeldInventory): 0 | 1 | 2 {
+  if (way !== 'network') return 0
+  return receivedMs - firstMs < DAY_MS ? 2 : 1
 }
 
 function seal(key: Buffer, head: HeldInventory, inventory: Buffer): Buffer {

@@ -162,6 +162,29 @@ t.test('where all stay, there is no room', (t) => {
   t.end()
 })
 
+t.test('who invents boxes for days keeps no certificate and no person out', (t) => {
+  const { inventories, keep } = setUp(t)
+  keep({ box: 'mine', way: 'hand', address: null })
+  for (let i = 1; i < MAX_HELD_BOXES; i++) {
+    for (const nowMs of [NOW, NOW + DAY]) keep({ box: `b${i}`, machine: `b${i}`, address: `10.0.${i}.1`, nowMs })
+  }
+  t.throws(() => keep({ box: 'new', nowMs: NOW + DAY }), { code: 'INVENTORY_LIMIT' })
+  t.ok(keep({ box: 'enrolled', way: 'enrolled', nowMs: NOW + DAY }))
+  t.ok(keep({ box: 'brought', way: 'hand', address: null, nowMs: NOW + DAY }))
+  const here = inventories.list().map(({ box }) => box)
+  t.equal(here.length, MAX_HELD_BOXES)
+  t.ok(['mine', 'enrolled', 'brought'].every((box) => here.includes(box)))
+  t.end()
+})
+
+t.test('a box that tells neither machine nor installation is not every other one that does not', (t) => {
+  const { inventories, keep } = setUp(t)
+  keep({ machine: undefined, way: 'hand', address: null })
+  t.throws(() => keep({ machine: undefined, address: '10.0.0.66', nowMs: NOW + HOUR }), { code: 'BOX_CONFLICT' })
+  t.match(inventories.list(), [{ box: 'pbx1', way: 'hand' }])
+  t.end()
+})
+
 t.test('so many bytes in all', (t) => {
   const { dir, keep } = setUp(t)
   const inventories = new BoxInventories(dir, { key: KEY, maxBytes: 100_000 })
