@@ -40,6 +40,6 @@ t.test('what the site decides is what its boxes see', async (t) => {
   const set = 'modules/packages/freepbx/freepbx-16.0-latest.tgz'
   t.strictSame(await gap.fetch(set), Buffer.from(await (await fetch(`${vendor.url}/${set}`)).arrayBuffer()))
   await mirror.stop()
-  const { stdout } = await gap.mirror('boxes', 'list')
+  const { stdout } = await gap.mirror('boxes', 'list', '--json')
   t.match(stdout, /16\.0\.40/, 'the mirror knows the boxes that asked')
 })
