@@ -32,8 +32,9 @@ import { makeVendor } from './vendor.ts'
 
 const ROOT = resolve(import.meta.dirname, '../..')
 /** `start.ts [DIR ORIGIN-PORT ADMIN-PORT UPSTREAM-PORT BOXES-PORT]`: a test has places of its own. */
-const [DEMO = join(ROOT, 'demo'), ...PORTS] = process.argv.slice(2)
+const [DIR = join(ROOT, 'demo'), ...PORTS] = process.argv.slice(2)
 const [ORIGIN_PORT = 8416, ADMIN_PORT = 8480, UPSTREAM_PORT = 8481, BOXES_PORT = 8490] = PORTS.map(Number)
+const DEMO = resolve(DIR)
 const LAPTOP = join(DEMO, 'laptop')
 const STICK = join(DEMO, 'stick')
 const BOX_DIR = join(DEMO, BOX)
