@@ -98,7 +98,9 @@ def sweep():
     for name in os.listdir(place):
         folder = os.path.join(place, name)
         try:
-            if name.startswith(WORK) and os.lstat(folder).st_mtime < time.time() - WORK_SECONDS:
+            found = os.lstat(folder)
+            mine = found.st_uid == getattr(os, "getuid", lambda: found.st_uid)()
+            if name.startswith(WORK) and mine and found.st_mtime < time.time() - WORK_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
         except OSError:
             pass  # another run took it away, or it is somebody else's

@@ -93,7 +93,7 @@ def apply(home, options):
     check_whole(home, bundle, stager, folder)
     keep_licenses(home, stager.licenses)
     tree = unpack(home, bundle.number, stager)
-    return about(bundle, stager, tree) + [("folder", folder.folder)]
+    return about(bundle, stager, tree) + [("folder", folder.base), ("below", folder.below)]
 
 
 def about(bundle, stager, tree):
@@ -119,7 +119,7 @@ class Home(object):
         for path, mode in ((self.settings, 0o700), (self.data, 0o755), (self.trees, 0o755), (self.blobs, 0o700)):
             if not os.path.isdir(path):
                 os.makedirs(path)
-                os.chmod(path, mode)
+            os.chmod(path, mode)  # licenses and keep may have made it before, for root alone
         self.sweep()
         os.mkdir(self.staging, 0o700)
 
@@ -196,14 +196,15 @@ class Stick(object):
     """The parts of the newest bundle of a site in a folder, or one file. Names only choose what is read."""
 
     def __init__(self, path, site):
-        self.folder, self.parts, self.absent, self.site = path, [path], [], site
+        self.base, self.below, self.folder, self.parts, self.site = path, "", path, [path], site
         if os.path.isfile(path):
-            self.folder = os.path.dirname(path) or "."
+            self.base = self.folder = os.path.dirname(path) or "."
             return
         if not os.path.isdir(path):
             raise Stop(4, "BUNDLE_NOT_FOUND", "%s: there is no such file or folder" % path, "is the stick mounted?")
         self.site = site or self.only_site(path)
-        for place in (os.path.join(path, "gapferry", self.site), os.path.join(path, self.site), path):
+        for self.below in ("gapferry/" + self.site, self.site, ""):
+            place = os.path.join(path, self.below)
             found = list(self.named(place, self.site))
             if found:
                 break

@@ -16,7 +16,6 @@ apply() {
   cd / # python looks for modules where it is started, and anybody may have put some there
   mode=stick
   check_database
-  undo_once
   agree_root
   [ -n "$group" ] || group=$(setting_of group)
   answer=$(apply_python apply) || exit $?
@@ -145,7 +144,7 @@ told() {
   printf '%s\n' "$answer" | sed -n "s/^$1 //p"
 }
 
-# A run with --once that was ended by force left its changes: they go first.
+# A run with --once that was ended by force left its changes: they go first, whatever is done now.
 undo_once() {
   [ -d "$ROOT/etc/gapferry/once" ] || return 0
   say 'an earlier run with --once was ended before it put everything back: done now'
@@ -157,12 +156,13 @@ undo_once() {
 begin_once() {
   CHANGES=$ROOT/etc/gapferry/once
   mkdir -p "$CHANGES" || fail 1 "$CHANGES: cannot be made"
-  [ ! -f "$self" ] || trap 'trap "" HUP INT TERM; rm -rf "$SCRATCH"; exec sh "$self" apply --put-back --root "${ROOT:-/}"' HUP INT TERM
+  [ -f "$self" ] || return 0
+  trap '[ ! -d "$ROOT/etc/gapferry/once" ] || { exec 9<&- && sh "$self" apply --put-back --root "${ROOT:-/}"; }; end_changes' EXIT
+  trap 'trap "" HUP INT TERM; rm -rf "$SCRATCH"; exec sh "$self" apply --put-back --root "${ROOT:-/}"' HUP INT TERM
 }
 
 put_back_once() {
   begin_changes
-  undo_once
   printf 'every setting is as it was before --once\n'
 }
 
@@ -171,7 +171,8 @@ end_once() {
   CHANGES=$ROOT/etc/gapferry/once
   undo_changes || return 1
   find_web
-  [ -z "$WEB" ] || [ -e "$ROOT$WEB_FILE" ] || reload_web
+  [ -z "$WEB" ] || [ -e "$ROOT$WEB_FILE" ] || reload_web || :
+  rm -rf "$CHANGES"/*.tmp "$CHANGES"/gone
   rmdir "$CHANGES" && CHANGES=$kept
 }
 
@@ -286,7 +287,7 @@ write_records() {
   [ "$records" = 1 ] || return 0
   (inventory --root "${ROOT:-/}") >"$SCRATCH/inventory" || : >"$SCRATCH/inventory"
   printf '\n'
-  set -- "data=$ROOT$DATA" "settings=$ROOT/etc/gapferry" "folder=$(told folder)" "inventory=$SCRATCH/inventory" "once=$once" "reason=$reason"
+  set -- "data=$ROOT$DATA" "settings=$ROOT/etc/gapferry" "folder=$(told folder)" "below=$(told below)" "inventory=$SCRATCH/inventory" "once=$once" "reason=$reason"
   set -- "$@" "box=$box" "tool=$TOOL" "number=$number" "site=$site" "group=$(told group)"
   with_verify python_records "$@" "created=$(told created)" "expires=$(told expires)" "origin=$(told origin)" ||
     say 'nothing was written to the stick; all else is done'

@@ -8,7 +8,8 @@
 # whose digest is in the record, and undo_changes tells both from what others wrote.
 #
 #   begin_changes                                  first; refuses while held or while another run is at work
-#   change_file PATH [MODE [OWNER:GROUP]] <BYTES   default: as the file there has them, else 0644 0:0
+#   change_file PATH [MODE [OWNER:GROUP]] <BYTES   default: as the file there has them, else 0644 0:0; "folder" as owner: the
+#                                                  folder's, who may be at work there, and is given no more than he has
 #   change_link PATH TARGET
 #   remove_file PATH
 #   change_setting KEY VALUE [DEFAULT]             in FreePBX's database; DEFAULT: its defaultval, too
@@ -40,12 +41,13 @@ begin_changes() {
   SYNC_TAKES_FILES=$(sync --help 2>&1 | grep 'FILE') # coreutils 8.24; before that it would sync the whole system
   find_database
   rm -rf "$CHANGES"/*.tmp "$CHANGES"/gone "$CHANGES"/*/record.new
+  undo_once
 }
 
 # Where nothing was changed nothing of ours stays.
 end_changes() {
   rm -rf "$SCRATCH"
-  [ "$DRY" = 1 ] || rmdir "$CHANGES" "$ROOT/etc/gapferry" 2>/dev/null || :
+  [ "$DRY" = 1 ] || rmdir "$ROOT/etc/gapferry/changes" "$ROOT/etc/gapferry" 2>/dev/null || :
 }
 
 refuse_while_held() {
@@ -59,16 +61,43 @@ unlocked() {
 
 change_file() {
   cat >"$SCRATCH/incoming" || fail 5 "$1: no room for temporary files"
-  change_mode=${2:-} change_owner=${3:-}
+  change_mode=${2:-} change_owner=${3:-} is_foreign=
+  [ "$change_owner" != folder ] || is_foreign=yes change_owner=
   [ "$(state_of "$ROOT$1")" != other ] || fail 1 "$1: is not a file" 'see what it is, and move it away'
   wanted="file $(sha256 <"$SCRATCH/incoming")"
   ! is_as_wanted "$1" "$wanted" || return 0
   tell_change "$1" || return 0
   make_folders "${1%/*}"
   remember "$1" "$wanted"
+  [ -z "$is_foreign" ] || { { durable "$CHANGES" && write_foreign "$1"; } || give_up "$1" && return; }
   new=$ROOT$1$NEW_ENDING
   rm -f "$new"
-  { write_new "$1" && mv -f "$new" "$ROOT$1"; } || give_up "$1"
+  { write_new "$1" && mv -fT "$new" "$ROOT$1"; } || give_up "$1"
+}
+
+# In a folder of somebody who can put links there at any moment: as that user, without root's rights, and without a path
+# once the folder is entered.
+write_foreign() {
+  "$(any_python)" -c 'import os, sys
+folder, name, mode, ending, source = sys.argv[1:]
+with open(source, "rb") as file:
+    data = file.read()
+os.chdir(folder)
+about = os.stat(".")
+if about.st_uid != 0:
+    os.setgroups([])
+    os.setgid(about.st_gid)
+    os.setuid(about.st_uid)
+fresh = name + ending
+if os.path.lexists(fresh):
+    os.unlink(fresh)
+descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+with os.fdopen(descriptor, "wb") as file:
+    file.write(data)
+    file.flush()
+    os.fchmod(file.fileno(), int(mode, 8))
+    os.fsync(file.fileno())
+os.rename(fresh, name)' "$ROOT${1%/*}" "${1##*/}" "$change_mode" "$NEW_ENDING" "$SCRATCH/incoming" 2>/dev/null
 }
 
 # The file as it shall be, under its other name; what the one in place has beside its bytes is kept.
@@ -83,16 +112,17 @@ write_new() {
 change_link() {
   [ "$(state_of "$ROOT$1")" != other ] || fail 1 "$1: is not a file" 'see what it is, and move it away'
   rm -f "$SCRATCH/incoming"
-  wanted="link $(printf '%s\n' "$2" | sha256)"
+  wanted="link $(printf '%s\n' "$2" | sha256)" is_foreign=
   [ "$(state_of "$ROOT$1")" != "$wanted" ] || return 0
   tell_change "$1" || return 0
   make_folders "${1%/*}"
   remember "$1" "$wanted"
   rm -f "$ROOT$1$NEW_ENDING"
-  { durable "$CHANGES" && ln -s "$2" "$ROOT$1$NEW_ENDING" && mv -f "$ROOT$1$NEW_ENDING" "$ROOT$1"; } || give_up "$1"
+  { durable "$CHANGES" && ln -s "$2" "$ROOT$1$NEW_ENDING" && mv -fT "$ROOT$1$NEW_ENDING" "$ROOT$1"; } || give_up "$1"
 }
 
 remove_file() {
+  is_foreign=
   case $(state_of "$ROOT$1") in
   absent) return 0 ;;
   other) fail 1 "$1: is not a file" 'see what it is, and move it away' ;;
@@ -157,6 +187,7 @@ remember() {
   entry=$(entry_of file "$1")
   if [ -z "$entry" ]; then
     new_entry
+    [ -z "$is_foreign" ] || state=absent
     keep_original "$1" "$entry.tmp/before.1"
     printf 'file %s\nbefore 1 %s\nafter %s\n' "$1" "$state" "$2" >"$entry.tmp/record"
     commit_entry
@@ -174,7 +205,7 @@ remember() {
 # What others wrote over ours is what would stand there without us, so it is what uninstall gives back: the vendor's newer
 # file; not one of ours that somebody edited; of a file that has a block of ours, the lines around it.
 next_original() {
-  if [ "${state%% *}" = file ] && grep -qF "$MARK" "$ROOT$1"; then
+  if [ -n "$is_foreign" ] || { [ "${state%% *}" = file ] && grep -qF "$MARK" "$ROOT$1"; }; then
     grep '^before ' "$entry/record"
     return
   fi
@@ -205,8 +236,14 @@ has_block() {
   grep -qxF "$BLOCK_BEGIN" "$1" && grep -qxF "$BLOCK_END" "$1"
 }
 
+# Where somebody took its end away, what follows is his: all but the first line stays.
 without_block() {
-  awk -v begin="$BLOCK_BEGIN" -v end="$BLOCK_END" '$0 == begin { inside = 1 } !inside { print } $0 == end { inside = 0 }'
+  awk -v begin="$BLOCK_BEGIN" -v end="$BLOCK_END" '
+    $0 == begin { for (i = 1; i <= count; i++) print line[i]; inside = 1; count = 0; next }
+    $0 == end { inside = count = 0; next }
+    inside { line[++count] = $0; next }
+    { print }
+    END { for (i = 1; i <= count; i++) print line[i] }'
 }
 
 # entry_of KIND NAME: its folder, or nothing
@@ -425,7 +462,7 @@ is_original() {
 put_back() {
   {
     cp -pP "$original" "$ROOT$name$NEW_ENDING" &&
-      { [ -L "$original" ] || durable "$ROOT$name$NEW_ENDING"; } && mv -f "$ROOT$name$NEW_ENDING" "$ROOT$name"
+      { [ -L "$original" ] || durable "$ROOT$name$NEW_ENDING"; } && mv -fT "$ROOT$name$NEW_ENDING" "$ROOT$name"
   } || rm -f "$ROOT$name$NEW_ENDING"
 }
 

@@ -9,7 +9,7 @@ freepbx() {
   rows=$(database_rows)
   printf '%s\n' "$rows" | grep -q '^version' || say 'the FreePBX database cannot be read; modules come from their files alone'
   root=$(printf '%s\n' "$rows" | awk -F "$TAB" '$1 == "setting" && $2 == "AMPWEBROOT" { print $3 }')
-  WEBROOT=${root:-$WEBROOT}
+  ! is_plain_path "$root" || WEBROOT=$root
   facts=$({
     printf '%s\n' "$rows"
     module_files
@@ -54,6 +54,11 @@ freepbx() {
   SETTING_ROWS=$(printf '%s\n' "$rows" | sed -n -e '/^setting/p' -e '/^trunk/p')
 }
 
+# is_plain_path TEXT: whoever can write to the database can write there what is none
+is_plain_path() {
+  case $1 in *[!A-Za-z0-9._/-]* | */../* | */..) return 1 ;; /?*) return 0 ;; *) return 1 ;; esac
+}
+
 # Tab separated: version V · module NAME VERSION ENABLED · setting KEY VALUE DEFAULT · profile KEY VALUE · repos LIST ·
 # sound TYPE MODULE LANGUAGE FORMAT INSTALLED · trunk HOST. A table that is not there is passed over.
 database_rows() {
@@ -78,8 +83,9 @@ database() {
   [ -n "${DATABASE_USER+known}" ] || find_database
   have mysql && [ -n "$DATABASE_USER" ] || return 0
   sql=$1 && shift
-  MYSQL_PWD=$DATABASE_PASSWORD within mysql --batch --skip-column-names --connect-timeout=3 \
-    --host="${DATABASE_HOST:-localhost}" --user="$DATABASE_USER" "${DATABASE_NAME:-asterisk}" --execute="$sql" "$@" 2>/dev/null
+  # freepbx.conf is the web server's, so its words are no options of ours, and the server that it names gets no file of root's
+  MYSQL_PWD=$DATABASE_PASSWORD within mysql --batch --skip-column-names --connect-timeout=3 --local-infile=0 \
+    --host="${DATABASE_HOST:-localhost}" --user="$DATABASE_USER" --database="${DATABASE_NAME:-asterisk}" --execute="$sql" "$@" 2>/dev/null
 }
 
 find_database() {
@@ -100,7 +106,15 @@ module_files() {
     [ ! -f "$path" ] || [ ! -r "$path" ] || set -- "$@" "$path"
   done
   [ $# -gt 0 ] || return 0
-  awk -v OFS="$TAB" '
+  if [ -n "$(find -L "$@" -prune -size +$((MAX_MODULE_BYTES / 512)) 2>/dev/null)" ]; then
+    for path in "$@"; do
+      shift
+      [ "$(stat -L -c %s "$path")" -gt "$MAX_MODULE_BYTES" ] || set -- "$@" "$path"
+    done
+    [ $# -gt 0 ] || return 0
+  fi
+  # shellcheck disable=SC2016 # awk text
+  waiting 60 awk -v OFS="$TAB" '
     function text(tag) {
       if (!match($0, "<" tag ">[^<]*</" tag ">")) return ""
       return substr($0, RSTART + length(tag) + 2, RLENGTH - 2 * length(tag) - 5)
@@ -142,7 +156,7 @@ licenses() {
   existing '/etc/schmooze/*.zl' '/etc/schmooze/license*' '/etc/sangoma/*.zl' '/etc/sangoma/license*' | while IFS= read -r path; do
     word=$(printf '%s\n' "$path" | as_word)
     printf 'license %s\n' "$word"
-    tr -d '\000\r' <"$ROOT$path" | sed -n \
+    head -c 1048576 "$ROOT$path" | tr -d '\000\r' | sed -n \
       -e 's/^[[:space:]]*\([A-Za-z0-9_]\{1,60\}_exp\)[[:space:]]*=[[:space:]]*\([0-9][-0-9A-Za-z:\/. ]\{0,39\}\)$/\1 \2/p' \
       -e 's/^[[:space:]]*\(Product-Name\|deploymentid\)[[:space:]]*=[[:space:]]*\([-0-9A-Za-z. ]\{1,60\}\)$/\1 \2/p' |
       WORD=$word awk '{ print "license-fact " ENVIRON["WORD"] " " $0 }'

@@ -12,12 +12,16 @@ export LC_ALL
 umask 077
 PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
+# HOME may still be that of whoever called sudo
+PYTHONNOUSERSITE=1
+export PYTHONNOUSERSITE
 
 TOOL=0.1.0
 WAIT_SECONDS=5
 MAX_PLAN_BYTES=4194304
 MAX_KEY_FILES=20
 MAX_KEY_BYTES=65536
+MAX_MODULE_BYTES=4194304
 MAX_NAMES=30
 NEWLINE='
 '

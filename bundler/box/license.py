@@ -264,5 +264,6 @@ if __name__ == '__main__':
         sys.stderr.write('gapferry-box: something is not as it must be (%s)\n  next: gapferry-box --help\n' % type(error).__name__)
         sys.exit(1)
     except Failure as failure:
-        sys.stderr.write('gapferry-box: %s\n  next: %s\n' % (failure, failure.step))
+        say(failure)
+        sys.stderr.write('  next: %s\n' % shown(failure.step))
         sys.exit(failure.status)

@@ -87,7 +87,7 @@ license_python() (
   { python_whole && python_mirror && python_enrol && python_here && python_capture && python_afterwards && python_license; } | {
     mode=$1
     shift
-    GAPFERRY_TOOL=$TOOL "$python" -E -W ignore - "$mode" "$ROOT" "$@"
+    GAPFERRY_TOOL=$TOOL "$python" -E -s -W ignore - "$mode" "$ROOT" "$@"
   }
 )
 

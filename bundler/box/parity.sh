@@ -48,9 +48,9 @@ fetch() {
   if have curl; then
     curl --fail --silent --show-error --location --max-time 60 "$1"
   elif have wget; then
-    wget -q -T 60 -O - "$1"
+    waiting 120 wget -q -T 60 -O - "$1"
   else
-    "$(interpreter)" -c 'import sys
+    waiting 120 "$(interpreter)" -c 'import sys
 try: from urllib.request import urlopen
 except ImportError: from urllib2 import urlopen
 data = urlopen(sys.argv[1], timeout=60).read()

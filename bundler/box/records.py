@@ -33,7 +33,9 @@ def main(arguments):
     place = os.path.join(given["data"], "report")
     keep(place, files)
     folder = given["folder"]
-    below = ["report"] if os.path.basename(folder) == given["site"] else ["gapferry", given["site"], "report"]
+    is_inside = os.path.basename(os.path.normpath(folder)) == given["site"]
+    below = given["below"].split("/") if given["below"] else [] if is_inside else ["gapferry", given["site"]]
+    below.append("report")
     try:
         enter(folder, below)
         for name, data in files:

@@ -4,11 +4,20 @@
 # switched off; lines of other options stay as they are. No word of the network stands in what is written but the ids, the
 # origin is the operator's. Every option fits on one line, which yum 3.4.3 and dnf read alike.
 
-# A repository whose packages the vendor signs needs the vendor's key: the one that is on this box, where there is one.
+# A repository whose packages the vendor signs needs the vendor's key: the one that is on this box, where there is one. Else
+# the bundle's, but from a stick alone, where its digest was signed: managers take any key of a repository for its metadata,
+# too, so that whoever stands on the network could bring one and be believed from then on.
 take_repository_keys() {
   rewrite_repositories
   sort -u "$SCRATCH/needed" >"$SCRATCH/ids"
   while IFS= read -r id; do
+    case $origin in
+    file:*) ;;
+    *)
+      say "packages of $id are signed by a key that this box does not have: gpgcheck=0, as the site key vouches for each of them"
+      continue
+      ;;
+    esac
     take "$own_files/keys/$id.asc" "keys/$id.asc" "$MAX_KEY_BYTES" || cannot_fetch "keys/$id.asc"
     without_armor <"$own_files/keys/$id.asc" >/dev/null 2>&1 || fail 3 "$origin/keys/$id.asc: is no OpenPGP key; nothing was changed"
     say "packages of $id are signed by a key that came with the bundle: $(without_armor <"$own_files/keys/$id.asc" | sha256 | words_of)"
@@ -23,7 +32,7 @@ assert_repositories() {
   done
   rewrite_repositories
   while IFS= read -r path; do
-    change_file "$path" <"$SCRATCH/rewritten/${path##*/}"
+    change_file "$path" <"$SCRATCH/rewritten$path"
   done <"$SCRATCH/vendor-files"
   if [ -s "$SCRATCH/rewritten/own" ]; then change_file "/etc/yum.repos.d/gapferry-$group.repo" 0644 0:0 <"$SCRATCH/rewritten/own"; fi
   while IFS= read -r path; do
@@ -40,7 +49,8 @@ rewrite_repositories() {
   repository_files | grep '/gapferry-[^/]*\.repo$' >"$SCRATCH/own-files"
   repository_files | grep -v '/gapferry-[^/]*\.repo$' >"$SCRATCH/vendor-files"
   while IFS= read -r path; do
-    rewrite_sections <"$ROOT$path" >"$SCRATCH/rewritten/${path##*/}"
+    mkdir -p "$SCRATCH/rewritten${path%/*}" # folders may hold files of one name
+    rewrite_sections <"$ROOT$path" >"$SCRATCH/rewritten$path"
   done <"$SCRATCH/vendor-files"
   printf '%s\n' "$repositories" | awk -v seen="$SCRATCH/seen" '
     BEGIN { while ((getline line < seen) > 0) known[line] = 1 }
@@ -49,7 +59,7 @@ rewrite_repositories() {
 }
 
 rewrite_sections() {
-  ORIGIN=$origin REPOSITORIES=$repositories KEY=$SITE_KEY MARK=$MARK BOX_ROOT=$ROOT SCRATCH=$SCRATCH awk '
+  ORIGIN=$origin REPOSITORIES=$repositories KEY=$SITE_KEY MARK=$MARK BOX_ROOT=$ROOT OWN_KEYS=$own_files/keys SCRATCH=$SCRATCH awk '
     BEGIN {
       lines = split(ENVIRON["REPOSITORIES"], list, "\n")
       for (i = 1; i <= lines; i++) if (split(list[i], part, " ") == 2) carried[part[1]] = part[2]
@@ -76,21 +86,23 @@ rewrite_sections() {
       }
       if (list == "" || list == " file://" ENVIRON["KEY"] "-" id) {
         print id >> (ENVIRON["SCRATCH"] "/needed")
+        if (!is_there(ENVIRON["OWN_KEYS"] "/" id ".asc")) return ""
         list = " file://" ENVIRON["KEY"] "-" id
       }
       return list
     }
-    function flush(   i) {
+    function flush(   i, list) {
       if (head == "") return
       print id >> (ENVIRON["SCRATCH"] "/seen")
       if (id in carried) {
         changed = 1
+        list = keys()
         add(head)
         add("baseurl=" ENVIRON["ORIGIN"] "/yum/" id "/")
         add("enabled=1")
-        add("gpgcheck=" (carried[id] == "checked" ? 1 : 0))
+        add("gpgcheck=" (list != "" ? 1 : 0))
         add("repo_gpgcheck=1")
-        add("gpgkey=file://" ENVIRON["KEY"] keys())
+        add("gpgkey=file://" ENVIRON["KEY"] list)
         add("metadata_expire=60")
         add("skip_if_unavailable=0")
         add("deltarpm=0")

@@ -167,11 +167,18 @@ assert_modules() {
   change_setting BROWSER_STATS 0
   root=$(known_row AMPWEBROOT)
   WEBROOT=$(from_hex "${root% *}")
-  folder=${WEBROOT:-/var/www/html}/admin/libraries/BMO
+  is_plain_path "$WEBROOT" || WEBROOT=/var/www/html
+  folder=$WEBROOT/admin/libraries/BMO
   [ -d "$ROOT$folder" ] || return 0
   for key in $module_keys; do
-    has_module_key "$key" || change_file "$folder/$key.key" 0644 "$(stat -c %u:%g "$ROOT$folder")" <"$own_files/keys/$key.key"
+    has_module_key "$key" || is_too_large "$folder/$key.key" || change_file "$folder/$key.key" 0644 folder <"$own_files/keys/$key.key"
   done
+}
+
+# The web server's user may have put anything there.
+is_too_large() {
+  [ -f "$ROOT$1" ] && [ "$(stat -L -c %s "$ROOT$1")" -gt "$MAX_KEY_BYTES" ] || return 1
+  say "$1: larger than $MAX_KEY_BYTES bytes: it is left as it is"
 }
 
 # has_module_key ID: one of the vendor's own; ours is written again where it is not as it was
@@ -187,6 +194,7 @@ has_module_key() {
 remember_setup() {
   [ "$DRY" = 0 ] || return 0
   if [ "$mode" != names ]; then
+    for file in "$ROOT"/etc/gapferry/keys/*; do [ -e "$own_files/keys/${file##*/}" ] || rm -f "$file"; done
     own_file site.asc <"$own_files/site.asc"
     for file in "$own_files"/keys/*; do [ ! -f "$file" ] || own_file "keys/${file##*/}" <"$file"; done
   else

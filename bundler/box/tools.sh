@@ -27,7 +27,7 @@ as_word() {
 }
 
 first_line() {
-  head -n 1 "$1" | tr -d '\r'
+  head -c 4096 "$1" | head -n 1 | tr -d '\r'
 }
 
 # The digest of standard input, 64 hex digits

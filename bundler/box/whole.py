@@ -12,7 +12,15 @@ class Failure(Exception):
         self.code = code or {5: 'BOX_SPACE', 7: 'BOX_BUSY'}.get(status, 'BOX_FAILED')
 
 def say(text):
-    sys.stderr.write('gapferry-box: %s\n' % text)
+    """On a terminal, and maybe with words of whoever answered."""
+    sys.stderr.write('gapferry-box: %s\n' % shown(text))
+
+def shown(text):
+    try:
+        text = u'%s' % (text,)
+    except UnicodeError:  # of python 2
+        text = repr(text)
+    return str(re.sub(u'[^ -~]', '?', text[:2000]))
 
 def digest_of(data):
     return hashlib.sha256(data).hexdigest()
@@ -98,8 +106,10 @@ class Whole(object):
             self._finish(json.loads(text.decode('ascii')))
         for folder in self.folders + [self.home]:
             for name in os.listdir(folder) if os.path.isdir(folder) else []:
-                if name.startswith(self.prefix):
-                    self._clear(os.path.join(folder, name))
+                path = os.path.join(folder, name)
+                # folders of ours are in our own alone: elsewhere somebody may exchange one while it is emptied
+                if name.startswith(self.prefix) and (folder == self.home or not os.path.isdir(path) or os.path.islink(path)):
+                    self._clear(path)
         return text is not None
 
     def replace(self, files, kept=None):
