@@ -7,6 +7,7 @@ import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import { parseInventory, type Inventory } from '../manifests/inventory.ts'
 import { type Report, type SignedReport } from '../manifests/report.ts'
 import { readAttachment } from '../storage/attachments.ts'
+import type { EnrolledBox } from '../storage/identities.ts'
 import type { Ledger } from '../storage/ledger.ts'
 import type { Fleet } from './config.ts'
 import { keepInventory, loadBoxes, siteOf, type KnownBox } from './inventories.ts'
@@ -32,9 +33,7 @@ export function takeFacts(ledger: Ledger, report: Report, what: string): string 
   const { site } = report
   if (report.format > 1) {
     const { authority, delivery } = certificatesOf(report, what)
-    const enrolled = report.enrolled.map(({ box, certificate, revoked }) => {
-      return { box, certificate: Buffer.from(certificate, 'base64'), isRevoked: revoked }
-    })
+    const enrolled = enrolledOf(report, what)
     ledger.identities.keep(site, { authority, delivery, ...(report.level === 'full' && { enrolled }) })
   }
   const highest = Math.max(0, ...report.bundles.map(({ number }) => number))
@@ -50,17 +49,33 @@ export function takeFacts(ledger: Ledger, report: Report, what: string): string 
 /** @throws REPORT_INVALID */
 function certificatesOf(report: Report, what: string): { authority: Buffer | null; delivery: Buffer | null } {
   const [authority, delivery] = [report.authority, report.delivery].map((text) => text && Buffer.from(text, 'base64'))
-  try {
+  return asReport(() => {
     const issuer = authority ? parseAuthority(authority, `${what}: the authority`) : undefined
     const issued = delivery ? parseCertificate(delivery, `${what}: the delivery certificate`) : undefined
     if (issued === undefined || (issuer !== undefined && isIssuedBy(issued, issuer) && !issued.ca)) {
       return { authority: authority || null, delivery: delivery || null }
     }
+    throw new GapferryError('REPORT_INVALID', `${what}: its delivery certificate is not of its authority`)
+  })
+}
+
+/** Each certificate once, and for a key that something can be sealed for. @throws REPORT_INVALID */
+function enrolledOf({ enrolled }: Report, what: string): EnrolledBox[] {
+  if (new Set(enrolled.map(({ certificate }) => certificate)).size < enrolled.length)
+    throw new GapferryError('REPORT_INVALID', `${what}: it has the certificate of a box twice`)
+  return enrolled.map(({ box, certificate, revoked }) => {
+    const { raw } = asReport(() => parseCertificate(Buffer.from(certificate, 'base64'), `${what}: that of ${box}`))
+    return { box, certificate: raw, isRevoked: revoked }
+  })
+}
+
+function asReport<T>(read: () => T): T {
+  try {
+    return read()
   } catch (error) {
     if (!isGapferryError(error, 'CERTIFICATE_INVALID')) throw error
     throw new GapferryError('REPORT_INVALID', error.message, { cause: error })
   }
-  throw new GapferryError('REPORT_INVALID', `${what}: its delivery certificate is not of its authority`)
 }
 
 /** Keeps the inventories that came with a report of level `full`, each for itself. A box that is known under another name (a second

@@ -230,6 +230,8 @@ export class BoxAccess {
     const { enrolments } = store.catalog
     const asked = { command: 'enrol', boxes: [name], sha256 }
     audited({ catalog: store.catalog, by: this.#actor(`box ${name} (${address})`), asked }, () => {
+      // An operator may have taken it away since the proof was looked at.
+      if (this.#codeOf(name) !== code) throw new GapferryError('DELIVERY_REFUSED', `${name}: its code has ended`)
       const deployment = enrolments.code(name)?.deployment ?? null
       enrolments.enrol({ sha256, name, certificate, deployment, nowMs: this.#now() })
     })

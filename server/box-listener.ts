@@ -255,7 +255,7 @@ function refuse(res: ServerResponse, { refusalMs = REFUSAL_MS }: BoxListenerArgs
       const headers = { 'Content-Type': 'text/plain; charset=utf-8', 'Content-Length': NOT_FOUND.length }
       res.writeHead(404, { ...headers, 'Cache-Control': 'no-store', Connection: 'close' }).end(NOT_FOUND)
     },
-    heard.atMs + refusalMs - performance.now(),
+    Math.max(0, heard.atMs + refusalMs - performance.now()),
   )
 }
 

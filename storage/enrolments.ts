@@ -143,7 +143,7 @@ export class Enrolments {
     this.#sql.noteResult.run(result, nowMs, sha256)
   }
 
-  /** Takes over what another database of this mirror knew: what it revoked is revoked, what it enrolled counts.
+  /** Takes over what another database of this mirror knew: what it revoked is revoked, what it enrolled or bound counts.
    *  All codes end: one of an older day may have been used since. */
   merge(known: readonly EnrolledBox[]): void {
     this.#sql.dropCodes.run()
@@ -151,6 +151,12 @@ export class Enrolments {
       const here = this.byCertificate(box.sha256)
       if (here === undefined) this.#adopt(box)
       else if (here.revokedAtMs === null && box.revokedAtMs !== null) this.#sql.revoke.run(box.revokedAtMs, box.name)
+    }
+    // After all were revoked that are: a deployment is bound to one box at a time.
+    for (const { sha256, deployment, revokedAtMs } of known) {
+      if (deployment === null || revokedAtMs !== null) continue
+      this.#sql.unbind.run(deployment)
+      this.#sql.rebind.run(deployment, sha256)
     }
   }
 
@@ -198,6 +204,7 @@ function prepareStatements(db: Database) {
     bind: db.prepare(
       'UPDATE enrolled_box SET deployment = ? WHERE sha256 = ? AND revoked_at_ms IS NULL AND deployment IS NULL',
     ),
+    rebind: db.prepare('UPDATE enrolled_box SET deployment = ? WHERE sha256 = ? AND revoked_at_ms IS NULL'),
     unbind: db.prepare('UPDATE enrolled_box SET deployment = NULL WHERE deployment = ? AND revoked_at_ms IS NULL'),
     noteDelivery: db.prepare('UPDATE enrolled_box SET delivered = ?, delivered_at_ms = ? WHERE sha256 = ?'),
     noteResult: db.prepare('UPDATE enrolled_box SET result = ?, result_at_ms = ? WHERE sha256 = ?'),

@@ -43,6 +43,12 @@ export function licenseRows(fleet: Fleet, ledger: Ledger, site: string, nowMs: n
   const kept = new Map(ledger.licenses.of(site).map((one) => [one.deployment, one]))
   const certificates = boxCertificates(fleet, ledger, site)
   const hasMirror = (ledger.identities.of(site)?.delivery ?? null) !== null
+  const claims = claimsOf(fleet, ledger, site)
+  const rivals = (deployment: string | undefined, box: KnownBox | undefined): Partial<LicenseVerdict> => {
+    const others = (claims.get(deployment ?? '') ?? []).filter(({ name }) => name !== box?.name)
+    if (box === undefined || others.length === 0) return {}
+    return { state: 'mismatch', why: `${others.map(({ name }) => name).join(', ')} says to be the same deployment` }
+  }
   const row = (license: KeptLicense | undefined, box: KnownBox | undefined): LicenseRow => ({
     site,
     box: box?.name ?? null,
@@ -53,18 +59,20 @@ export function licenseRows(fleet: Fleet, ledger: Ledger, site: string, nowMs: n
     sealedFor:
       license === undefined ? null : certificates.has(license.deployment) ? 'box' : hasMirror ? 'mirror' : null,
     ...judgeLicense(license, box && licensedBox(box.inventory.freepbx, box.inventory.machine), nowMs),
+    ...rivals(license?.deployment, box),
   })
   const rows: LicenseRow[] = []
   for (const box of loadBoxes(fleet, site).filter(({ inventory }) => needsLicense(licensedBox(inventory.freepbx)))) {
     const deployment = deploymentOf(ledger, box)
     rows.push(row(deployment === undefined ? undefined : kept.get(deployment), box))
-    if (deployment !== undefined) kept.delete(deployment)
   }
-  return [...rows, ...[...kept.values()].map((one) => row(one, undefined))]
+  const left = [...kept.values()].filter(({ deployment }) => !claims.has(deployment))
+  return [...rows, ...left.map((one) => row(one, undefined))]
 }
 
 /** Certificates of boxes that are believed, by deployment: what the site's authority issued and did not take back, else what an
- *  inventory has that a person brought here.
+ *  inventory has that a person brought here. None where two boxes say to be one deployment, or where the license was captured
+ *  on another machine than the one with the certificate: an inventory is only what a box says, and the mirror knows whose it is.
  *  @throws as loadBoxes */
 export function boxCertificates(fleet: Fleet, ledger: Ledger, site: string): BoxCertificates {
   const authority = ledger.identities.of(site)?.authority ?? null
@@ -75,11 +83,27 @@ export function boxCertificates(fleet: Fleet, ledger: Ledger, site: string): Box
       .filter(({ certificate, isRevoked }) => !isRevoked && authority !== null && isOf(certificate, authority))
       .map(({ box, certificate }) => [box.toLowerCase(), certificate]),
   )
+  const machines = new Map(ledger.licenses.of(site).map(({ deployment, machine }) => [deployment, machine]))
+  const isItsOwn = (deployment: string, { inventory }: KnownBox): boolean =>
+    (machines.get(deployment) ?? inventory.machine) === inventory.machine
   return new Map(
-    deployedBoxes(fleet, ledger, site).flatMap(({ box, deployment }) => {
-      const certificate = issued.get(box.name) ?? broughtCertificate(box)
+    [...claimsOf(fleet, ledger, site)].flatMap(([deployment, [box, ...others]]) => {
+      if (box === undefined || others.length > 0) return []
+      const own = isItsOwn(deployment, box) ? issued.get(box.name) : undefined
+      const certificate = own ?? broughtCertificate(box)
       const isBelieved = certificate !== undefined && !revoked.some((other) => other.equals(certificate))
       return isBelieved ? [[deployment, certificate] as const] : []
+    }),
+  )
+}
+
+/** The boxes that say to be a deployment, by its HMAC; what stands in for an inventory only where no box says it. */
+function claimsOf(fleet: Fleet, ledger: Ledger, site: string): Map<string, KnownBox[]> {
+  const boxes = Map.groupBy(deployedBoxes(fleet, ledger, site), ({ deployment }) => deployment)
+  return new Map(
+    [...boxes].map(([deployment, all]) => {
+      const said = all.filter(({ box }) => !box.inventory.isGuess)
+      return [deployment, (said.length > 0 ? said : all).map(({ box }) => box)]
     }),
   )
 }
@@ -98,7 +122,7 @@ function broughtCertificate({ isReported, inventory }: KnownBox): Buffer | undef
 
 /** What keeps licenses of the site off its bundles; undefined where nothing does, or none is kept. */
 export function whyNotCarried(rows: readonly LicenseRow[], site: string): string | undefined {
-  const left = rows.filter(({ license, sealedFor }) => license !== null && sealedFor === null).length
+  const left = new Set(rows.flatMap(({ license, sealedFor }) => (sealedFor === null ? (license ?? []) : []))).size
   if (left === 0) return undefined
   return (
     `${plural(left, 'license')} of ${site} cannot be carried: the delivery key of its mirror is not known here; ` +
@@ -129,7 +153,7 @@ export function licensesOf({ fleet, ledger, nowMs }: Laptop, { sites }: Pick<Pla
 /** For a plan: how many, and what somebody has to look after. */
 export function licenseLines(rows: readonly LicenseRow[]): string[] {
   return [...Map.groupBy(rows, ({ site }) => site)].flatMap(([site, own]) => {
-    const kept = own.filter(({ license }) => license !== null).length
+    const kept = new Set(own.flatMap(({ license }) => license ?? [])).size
     const care = own
       .filter(({ state }) => state !== 'good')
       .map((row) => `  ${row.box ?? `license ${row.license}`}: ${row.state}: ${withReactivation(row)}`)

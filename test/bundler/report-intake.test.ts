@@ -19,11 +19,13 @@ const groups = ['old', 'new'].map((name) => {
   return `{ name: ${name}, boxes: ['${name}-*'], origin: 'http://m.lan', files: [{ url: 'https://v/x', as: x }] }`
 })
 const SETTINGS = `apiVersion: gapferry/v1\nkind: Fleet\nsites: [{ name: hq, groups: [${groups.join(', ')}] }]\n`
-const { authority, delivery, box } = certificates()
+const AUTHORITY = generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey
+const { authority, delivery, box } = certificates(AUTHORITY)
 
 /** A mirror's authority, what it issued for itself and for a box, base64 of the DER. */
-function certificates() {
-  const keys = Array.from({ length: 3 }, () => generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey)
+function certificates(own = generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey) {
+  const others = Array.from({ length: 2 }, () => generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey)
+  const keys = [own, ...others]
   const about = { site: 'hq', notBeforeMs: Date.UTC(2026), notAfterMs: Date.UTC(2046) }
   const first = issueCertificate({ ...about, kind: 'authority', name: 'authority of hq', key: keys[0]! })
   const issuer = { key: keys[0]!, certificate: new X509Certificate(first) }
@@ -175,6 +177,23 @@ t.test('a report tells the keys that licenses are sealed for, and the boxes that
   )
   await run('REPORT_OLDER', 'report', 'add', put(sealReport(signedBefore(reader, MIRROR), reader, 'hq')))
   t.strictSame(known()[0], { identity: publicKeyOf(MIRROR), ...keys })
+})
+
+t.test('boxes that a report names twice, or with keys that nothing can be sealed for', async (t) => {
+  const { report, run, withLedger } = laptop(t)
+  await run(0, 'report', 'add', report({}, { authority, delivery, enrolled: [] }), '--yes')
+  const twice = { box: 'old-1', certificate: box, revoked: false }
+  await run('REPORT_INVALID', 'report', 'add', report({}, { authority, delivery, enrolled: [twice, twice] }))
+  const issuer = { key: AUTHORITY, certificate: new X509Certificate(Buffer.from(authority, 'base64')) }
+  const key = generateKeyPairSync('ec', { namedCurve: 'P-384' }).privateKey
+  const about = { site: 'hq', name: 'old-1', notBeforeMs: Date.UTC(2026), notAfterMs: Date.UTC(2046) }
+  const odd = issueCertificate({ ...about, kind: 'box', key, issuer }).toString('base64')
+  const enrolled = [{ box: 'old-1', certificate: odd, revoked: false }]
+  await run('REPORT_INVALID', 'report', 'add', report({}, { authority, delivery, enrolled }))
+  t.same(
+    withLedger((ledger) => ledger.identities.enrolled('hq')),
+    [],
+  )
 })
 
 t.test('mirror-identity.json is accepted by its words, alone or from the stick', async (t) => {

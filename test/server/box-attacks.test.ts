@@ -159,6 +159,20 @@ t.test('of two that have one code, one gets a certificate', async (t) => {
   t.equal(mirror.store.catalog.enrolments.all().length, 1)
 })
 
+t.test('a code that is taken away while its proof is looked at', async (t) => {
+  const mirror = await boxMirror(t)
+  const { catalog } = mirror.store
+  const code = mirror.offer('a')
+  const write = catalog.write.bind(catalog)
+  catalog.write = (work) => {
+    catalog.write = write
+    write(() => catalog.enrolments.dropCode('a'))
+    return write(work)
+  }
+  t.equal((await enrolWith(portOf(mirror), { name: 'a', code, request: requestFor(newP256()) })).status, 404)
+  t.same(catalog.enrolments.all(), [])
+})
+
 t.test('what a request asks for beside its key is not given', async (t) => {
   const mirror = await boxMirror(t)
   const dir = t.testdir()
