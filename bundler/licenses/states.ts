@@ -76,12 +76,22 @@ export function boxCertificates(fleet: Fleet, ledger: Ledger, site: string): Box
       .map(({ box, certificate }) => [box.toLowerCase(), certificate]),
   )
   return new Map(
-    deployedBoxes(fleet, ledger, site).flatMap(({ box, deployment }) => {
+    ownersOf(deployedBoxes(fleet, ledger, site)).flatMap(({ box, deployment }) => {
       const certificate = issued.get(box.name) ?? broughtCertificate(box)
       const isBelieved = certificate !== undefined && !revoked.some((other) => other.equals(certificate))
       return isBelieved ? [[deployment, certificate] as const] : []
     }),
   )
+}
+
+/** Who has a deployment: the box whose inventory a person brought, before any that a mirror only heard of, for anybody may
+ *  send it an inventory. Where two are left nobody is believed, and the mirror decides who gets the license. */
+function ownersOf(deployed: readonly Deployed[]): Deployed[] {
+  return [...Map.groupBy(deployed, ({ deployment }) => deployment).values()].flatMap((all) => {
+    const brought = all.filter(({ box }) => !box.isReported)
+    const owners = brought.length > 0 ? brought : all
+    return owners.length === 1 ? owners : []
+  })
 }
 
 /** That a box says of itself; what a mirror's report brought, or stands in for an inventory, is not asked. */
