@@ -168,7 +168,7 @@ t.test('neither a license nor whose it is can be read in anything that lies at t
   t.equal((await exchange(port, put, ofBox(box)))?.status, 204)
   const short = sha256Of(Buffer.from(MARKER)).slice(0, 12)
   const shown = (await program.run(0, 'boxes', 'show', 'pbx1')).stdout
-  t.match(shown, new RegExp(`certificate +since .*\ndelivered +license ${short}, .*\nlicense +installed ${short}, `))
+  t.match(shown, new RegExp(`certificate +since .*\ndelivered +license ${short}, .*\nresult +installed ${short}, `))
   t.match(await program.json('boxes', 'list'), {
     boxes: [{ box: 'pbx1', enrolled: { isRevoked: false, result: { result: 'installed' } } }, { box: 'pbx2' }],
   })
@@ -273,7 +273,7 @@ t.test('certificates and keys that do not belong together are damage', async (t)
     t.match(warned.stderr, new RegExp(`warning: .*(?:authority|delivery)\\.(?:key|pem): .* cannot be read`), name)
     const { port, stderr } = await serve(t, program)
     t.ok(Number.isNaN(port), 'origins are served all the same')
-    t.match(await stderr(), /"code":"STORE_DAMAGED".*"msg":"no box can enrol or fetch its license"/)
+    t.match(await stderr(), /"alarm":"BOXES_CLOSED","msg":"no box can enrol or fetch its license: /)
     restore()
   }
   rmSync(join(program.storeDir, 'mirror-identity.json'))
