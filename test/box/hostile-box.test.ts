@@ -164,6 +164,17 @@ t.test('two folders of repository files with one name', async (t) => {
   t.match(box.read('/etc/yum.repos.d/twice.repo'), /\[two\]\nenabled=0\n/)
 })
 
+t.test('a key of packages that a stick brought, where its digest was signed, is taken', async (t) => {
+  const { box, script } = await makeBench(t)
+  box.write('/etc/yum.repos.d/one.repo', '[one]\nbaseurl=http://one/\n')
+  const lines = `begin_changes; MANAGER=yum origin=file:///tree own_files=$SCRATCH repositories='one checked' group=g
+    mkdir "$SCRATCH/keys"; printf key | tee "$SCRATCH/site.asc" "$SCRATCH/keys/one.asc" >/dev/null; assert_repositories`
+  t.match(await script(lines), { status: 0 })
+  const key = 'file:///etc/pki/rpm-gpg/RPM-GPG-KEY-gapferry'
+  t.match(box.read('/etc/yum.repos.d/one.repo'), `gpgcheck=1\nrepo_gpgcheck=1\ngpgkey=${key} ${key}-one\n`)
+  t.equal(box.read('/etc/pki/rpm-gpg/RPM-GPG-KEY-gapferry-one'), 'key')
+})
+
 t.test('a run with --once that was ended by force: also uninstall gives its changes back', async (t) => {
   const { box, script } = await makeBench(t)
   const before = box.everything()
