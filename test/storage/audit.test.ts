@@ -151,8 +151,9 @@ t.test('a catalogue of before gets the table, and what came after it', async (t)
   const state = catalog.state()!
   catalog.close()
   const db = new SqliteDatabase(join(root, 'catalog.db'))
-  for (const table of ['audit', 'generation', 'bundle_metadata', 'setting']) db.exec(`DROP TABLE ${table}`)
-  const columns = ['revoked', 'roots', 'expired_reason', 'was_complete', 'part_hint']
+  const tables = ['audit', 'generation', 'bundle_metadata', 'setting', 'box_code', 'enrolled_box']
+  for (const table of tables) db.exec(`DROP TABLE ${table}`)
+  const columns = ['revoked', 'roots', 'expired_reason', 'was_complete', 'part_hint', 'read_parts']
   for (const column of columns) db.exec(`ALTER TABLE bundle DROP COLUMN ${column}`)
   db.pragma('user_version = 1')
   db.close()
