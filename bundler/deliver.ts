@@ -5,10 +5,11 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { sha256Of } from '../manifests/digest.ts'
 import { GapferryError } from '../manifests/errors.ts'
+import { countLicenses, parseSealedLicenses, type LicenseCount } from '../manifests/licenses.ts'
 import { parseTimestamp } from '../manifests/metadata.ts'
 import type { Surroundings } from '../manifests/program.ts'
 import { parseSiteFacts } from '../manifests/site.ts'
-import { isTreeTarget, parseTree } from '../manifests/tree.ts'
+import { isTreeTarget, LICENSES_TARGET, parseTree } from '../manifests/tree.ts'
 import { fingerprintWords, siteKeyWords } from '../manifests/words.ts'
 import type { AuditWhat } from '../storage/audit.ts'
 import type { SignedBundle } from '../storage/ledger.ts'
@@ -182,20 +183,27 @@ function slipContent(
     bundler: `gapferry ${around.version}`,
     facts: parseSiteFacts(document('site')),
     trees: [...trees.keys()].filter(isTreeTarget).map((name) => parseTree(document(name), name)),
+    licenses: licensesOf({ bundle, documents }),
     fingerprint: fingerprintWords(roots[0]!),
     siteKey: siteKeyWords(siteKeyArmored),
     tool: boxToolDigests(),
   }
 }
 
+function licensesOf({ bundle, documents }: Pick<ComposedBundle, 'bundle' | 'documents'>): LicenseCount | null {
+  const named = bundle.trees.get(LICENSES_TARGET)
+  return named === undefined ? null : countLicenses(parseSealedLicenses(documents.get(named)!))
+}
+
 function describePacked(
-  { bundle, isNew, paths }: ComposedBundle,
+  { bundle, documents, isNew, paths }: ComposedBundle,
   { roots, siteKeyArmored }: SiteRoots,
 ): Omit<PackedBundle, 'site' | 'files' | 'carriedBytes' | 'leftOut' | 'isPastCache' | 'absent'> {
   const { number, createdAtMs } = bundle
   const { expiresAtMs } = parseTimestamp(bundle.metadata.get('timestamp.json')!, 'timestamp.json')
   const words = { fingerprint: fingerprintWords(roots[0]!), siteKey: siteKeyWords(siteKeyArmored) }
-  return { number, isNew, createdAtMs, expiresAtMs, paths, ...words, boxTool: boxToolDigests() }
+  const licenses = licensesOf({ bundle, documents })
+  return { number, isNew, createdAtMs, expiresAtMs, paths, licenses, ...words, boxTool: boxToolDigests() }
 }
 
 /** Which bundle, by the digest that tells its state, and which keys signed it. */

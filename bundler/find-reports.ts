@@ -17,9 +17,9 @@ export interface Found {
 }
 
 const MAX_NAMES = 10_000
-/** What is public of a mirror, as its store has it. */
 /** Canonical form sorts the keys. */
 const FIRST_BYTES = Buffer.from('{"_type":"gapferry-sealed-report"')
+/** What is public of a mirror, as its store has it. */
 const IDENTITY_NAME = 'mirror-identity.json'
 const REPORT_NAME = /^([a-z0-9._-]{1,64})-([1-9][0-9]{0,12})\.report$/
 

@@ -123,7 +123,7 @@ apiVersion: gapferry/v1
 kind: Fleet
 store: ./store            # fetched files, shared by all sites
 keys: ./keys              # signing keys: back them up, keep the root keys elsewhere
-budget: 600MB             # a pull that needs more is refused before a byte is spent
+budget: 600MB             # what one pull may let over the link; the next goes on
 
 sites:
   - name: ${yamlText(site)}

@@ -162,10 +162,12 @@ function readAll(
   if (pasted === undefined) {
     if (options.name !== undefined && files.length > 1)
       throw usage('--name names one box', 'give one inventory with --name')
-    return read.map(({ file, bytes }) => {
+    const offered = read.map(({ file, bytes }) => {
       const inventory = readInventory(bytes, { name: '', createdAt }, file)
       return { name: (options.name ?? inventory.box).toLowerCase(), bytes, inventory }
     })
+    refuseTwice(files, offered)
+    return offered
   }
   const other = read.find(({ file, bytes }) => isInventory(bytes, file))
   if (other !== undefined)
@@ -175,6 +177,18 @@ function readAll(
   const what = files.join(', ')
   const bytes = Buffer.concat(read.flatMap((one) => [one.bytes, Buffer.from('\n')]))
   return [{ name, bytes, inventory: readInventory(bytes, { name, createdAt }, what) }]
+}
+
+/** Boxes as they are installed all have one host name: the last one would take the place of the others. */
+function refuseTwice(files: readonly string[], offered: readonly { name: string }[]): void {
+  const names = offered.map(({ name }) => name)
+  const at = names.findIndex((name, i) => names.indexOf(name) < i)
+  if (at < 0) return
+  const [name, file] = [names[at]!, files[at]!]
+  throw usage(
+    `${files[names.indexOf(name)]} and ${file} are both of a box ${name}`,
+    `two boxes of that name: gapferry inventory add ${file} --name OTHER, one after the other; one box: give the newer file`,
+  )
 }
 
 /** Boxes whose inventory is stale. */

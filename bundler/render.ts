@@ -3,6 +3,7 @@
  */
 import { dirname } from 'node:path'
 import { formatBytes, formatTable, formatTime, plural, shortList } from '../manifests/console.ts'
+import type { LicenseCount } from '../manifests/licenses.ts'
 import { redact } from '../manifests/errors.ts'
 import { parseNevra } from '../manifests/rpm-version.ts'
 import { filesOf } from './downloads.ts'
@@ -221,6 +222,8 @@ export interface PackedBundle {
   /** what the site has, by its last report; null: there is none, or everything was to be carried */
   leftOut: LeftOut | null
   paths: number
+  /** null where none is carried */
+  licenses: LicenseCount | null
   fingerprint: string
   /** words of site.asc */
   siteKey: string
@@ -240,7 +243,7 @@ export function renderPacked(bundle: PackedBundle): string {
   ])
   return [
     `bundle ${bundle.number} for ${bundle.site}: ${state}, good until ${formatTime(bundle.expiresAtMs)}`,
-    `${plural(bundle.paths, 'path')}, ${formatBytes(bundle.carriedBytes)}`,
+    `${plural(bundle.paths, 'path')}${licensesText(bundle)}, ${formatBytes(bundle.carriedBytes)}`,
     ...(bundle.leftOut === null ? [] : [leftOutText(bundle.leftOut)]),
     formatTable(rows, { indent: '  ', right: [1] }),
     `root fingerprint: ${bundle.fingerprint}`,
@@ -250,6 +253,10 @@ export function renderPacked(bundle: PackedBundle): string {
     ...(bundle.absent.length === 0 ? [] : [`not on this stick, so not mended: ${bundle.absent.join(', ')}`]),
     readBackNote(bundle),
   ].join('\n')
+}
+
+function licensesText({ licenses }: PackedBundle): string {
+  return licenses === null ? '' : ` and ${plural(licenses.count, 'license')}`
 }
 
 function readBackNote({ isPastCache, files }: PackedBundle): string {

@@ -85,13 +85,14 @@ export function takeInventories(fleet: Fleet, signed: SignedReport, what: string
   const { level, inventories, site } = signed.report
   if (level !== 'full' || inventories.length === 0) return []
   const known = loadBoxes(fleet, site)
+  const names = new Set(inventories.map(({ box }) => box))
   const addedAt = `${new Date(nowMs).toISOString().slice(0, 19)}Z`
   return inventories.map((one) => {
     try {
       const bytes = readAttachment(signed, one, what)
       if (bytes === undefined) return { box: one.box, outcome: 'absent' }
       const inventory = parseInventory(bytes, `${what}: ${one.box}`)
-      return keepOne(fleet, site, { name: one.box, bytes, inventory, known, addedAt })
+      return keepOne(fleet, site, { name: one.box, bytes, inventory, known, names, addedAt })
     } catch (error) {
       if (isGapferryError(error, 'INVENTORY_OLDER')) return { box: one.box, outcome: 'older' }
       if (!isGapferryError(error)) throw error
@@ -103,12 +104,24 @@ export function takeInventories(fleet: Fleet, signed: SignedReport, what: string
 function keepOne(
   fleet: Fleet,
   site: string,
-  offered: { name: string; bytes: Buffer; inventory: Inventory; known: readonly KnownBox[]; addedAt: string },
+  offered: {
+    name: string
+    bytes: Buffer
+    inventory: Inventory
+    known: readonly KnownBox[]
+    /** all boxes of the report */
+    names: ReadonlySet<string>
+    addedAt: string
+  },
 ): TakenInventory {
-  const { bytes, inventory, known, addedAt } = offered
+  const { bytes, inventory, known, names, addedAt } = offered
   const { machine } = inventory
-  const same = machine === undefined ? undefined : known.find((box) => box.inventory.machine === machine)
-  const box = same ?? known.find(({ name }) => name === offered.name)
+  const same = known.filter((box) => machine !== undefined && box.inventory.machine === machine)
+  // Boxes that were cloned share a machine id: then the name tells them apart, and one that the report has itself is another.
+  const box =
+    same.find((one) => one.name === offered.name) ??
+    same.find((one) => !names.has(one.name)) ??
+    known.find((one) => one.name === offered.name)
   const name = box?.name ?? offered.name
   if (box?.inventory.digest === inventory.digest) return { box: name, outcome: 'unchanged' }
   const byHand = box?.isByHand === true && box.group !== undefined ? { group: box.group } : {}

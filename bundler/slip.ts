@@ -4,6 +4,7 @@
  */
 import { partName } from '../manifests/bundle.ts'
 import { formatBytes, formatTable, formatTime, plural } from '../manifests/console.ts'
+import type { LicenseCount } from '../manifests/licenses.ts'
 import type { SiteFacts } from '../manifests/site.ts'
 import type { Tree, TreeEntry } from '../manifests/tree.ts'
 import type { ToolDigests } from './box/tool.ts'
@@ -18,6 +19,8 @@ export interface SlipContent {
   facts: SiteFacts
   /** the current ones are told of */
   trees: Tree[]
+  /** null where none is carried */
+  licenses: LicenseCount | null
   /** twelve words */
   fingerprint: string
   /** twelve words of site.asc */
@@ -59,6 +62,7 @@ export function renderSlip(content: SlipContent, files: readonly PackedFile[]): 
     formatTable(head),
     '',
     ...contents(content),
+    ...licenseLines(content),
     'parts, with their SHA-256',
     ...files.flatMap(partLines),
     '',
@@ -88,6 +92,13 @@ function contents({ facts, trees }: SlipContent): string[] {
       formatTable(kindRows(entries), { indent: '  ', right: [1, 2] }),
       '',
     ])
+}
+
+/** How many, and never whose. */
+function licenseLines({ licenses }: SlipContent): string[] {
+  if (licenses === null) return []
+  const { count, bytes } = licenses
+  return ['licenses of boxes, sealed', `  ${plural(count, 'license')}, ${formatBytes(bytes)}`, '']
 }
 
 /** A blob that answers several paths counts once. */

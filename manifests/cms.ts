@@ -77,6 +77,15 @@ export async function openCms(cms: Buffer, key: KeyObject, certificate: Buffer, 
   }
 }
 
+/** Whether the certificate is one of those that it is sealed for. @param certificate  DER
+ *  @throws CMS_INVALID as openCms */
+export async function isSealedFor(cms: Buffer, certificate: Buffer, what: string): Promise<boolean> {
+  checkDer(cms, 'CMS_INVALID', what)
+  const pki = await import('pkijs')
+  const own = parseRecipient(pki, certificate)
+  return parseEnvelope(pki, cms, what).recipientInfos.some((info) => isFor(own, info))
+}
+
 /** @throws CMS_INVALID */
 function parseRecipient(pki: typeof Pki, bytes: Buffer): Pki.Certificate {
   const what = 'a certificate to seal for'

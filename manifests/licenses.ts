@@ -55,6 +55,12 @@ export interface SealedLicenses {
   blobs: Map<Sha256, number>
 }
 
+/** What a person reads of it: how many licenses, and the bytes of all blobs. */
+export interface LicenseCount {
+  count: number
+  bytes: number
+}
+
 /** What the index says of one deployment's license. */
 export interface IndexedLicense {
   /** of the blob */
@@ -86,6 +92,12 @@ export function parseSealedLicenses(bytes: Buffer): SealedLicenses {
   if (blobs.size === 0 || (index !== null && !blobs.has(index)))
     throw invalid('licenses', 'its index is none of its blobs')
   return { site: doc.site, number: doc.number, index, blobs }
+}
+
+/** The index is none of the licenses, and counts with the bytes. */
+export function countLicenses({ index, blobs }: Pick<SealedLicenses, 'index' | 'blobs'>): LicenseCount {
+  const bytes = [...blobs.values()].reduce((sum, size) => sum + size, 0)
+  return { count: blobs.size - (index === null ? 0 : 1), bytes }
 }
 
 /** The index, to be sealed. @param licenses  by deployment ID

@@ -76,6 +76,18 @@ export function hasIdentity(dir: string): boolean {
   return IDENTITY_FILES.every((name) => existsSync(join(dir, name)))
 }
 
+/** Why its keys are of no use; undefined where they are sound, or still to be made. */
+export function identityFault(place: Place, nowMs: number): GapferryError | undefined {
+  if (!hasIdentity(place.dir)) return undefined
+  try {
+    ensureIdentity(place, nowMs)
+    return undefined
+  } catch (error) {
+    if (isGapferryError(error)) return error
+    throw error
+  }
+}
+
 /** As it is in a store; undefined where there is none yet. @throws STORE_DAMAGED */
 export function readIdentity(dir: string): ReportIdentity | undefined {
   const key = readKey(join(dir, 'identity.key'), WHICH.identity)

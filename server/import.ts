@@ -17,6 +17,7 @@ import type { Sha256 } from '../manifests/digest.ts'
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import { withCode } from '../manifests/system-error.ts'
 import { parsePartHint, partHolding, partNames, serializePartHint, type PartHint } from '../manifests/part-hint.ts'
+import { countLicenses, type LicenseCount } from '../manifests/licenses.ts'
 import type { SiteFacts } from '../manifests/site.ts'
 import type { Tree } from '../manifests/tree.ts'
 import { checkDigest, type BlobBatch } from '../storage/blobs.ts'
@@ -87,6 +88,8 @@ export interface ImportResult {
   damaged: DamagedBlob[]
   /** what is missing, and the name of the part that should have it */
   missing: (MissingPath & { part: string | null })[]
+  /** null where the bundle carries none */
+  licenses: LicenseCount | null
   trees: Map<string, Tree>
   facts: SiteFacts
 }
@@ -141,6 +144,7 @@ export async function importParts(store: MirrorStore, request: ImportRequest): P
     isDryRun,
     isNew,
     isExpired: metadata.isExpired,
+    licenses: last.licenses === undefined ? null : countLicenses(last.licenses),
     parts: run.parts,
     ignored,
     damaged: run.damaged,

@@ -20,10 +20,18 @@ export function addInit(program: Command, around: Surroundings): void {
     .option('--yes', 'trust the root as it is; nothing is asked')
     .option('--origin <GROUP=HOST:PORT>', 'where to serve a group of boxes; may be repeated', append)
     .option('--host <NAME>', 'a name by which boxes reach the origins; may be repeated', append)
+    .option(
+      '--boxes <HOST:PORT>',
+      'where boxes enrol and fetch licenses, over TLS (as in 0.0.0.0:8490; default: nowhere)',
+    )
     .option('--admin <HOST:PORT>', 'where to serve the operator (default: 127.0.0.1:8480)')
     .addHelpText(
       'after',
-      examples(program, 'init mirror --trust 1.root.json --origin pbxact16=0.0.0.0:8416 --host mirror.hq.lan'),
+      examples(
+        program,
+        'init mirror --trust 1.root.json --origin pbxact16=0.0.0.0:8416 --host mirror.hq.lan',
+        'init mirror --trust 1.root.json --origin pbxact16=0.0.0.0:8416 --boxes 0.0.0.0:8490 --host mirror.hq.lan',
+      ),
     )
     .action(async (dir: string, options: InitOptions, command: Command) => {
       const { config, json } = command.optsWithGlobals<GlobalOptions>()
@@ -37,6 +45,7 @@ export function addInit(program: Command, around: Surroundings): void {
         ask: isTerminal ? (root) => askToTrust(root, around) : undefined,
         origins: options.origin ?? [],
         hosts: options.host ?? [],
+        boxes: options.boxes,
         admin: options.admin,
         by: around,
       })
@@ -52,6 +61,7 @@ export function addInit(program: Command, around: Surroundings): void {
       print(around, `  identity     ${made.identity}`)
       print(around, `  settings     ${made.config}`)
       print(around, `  store        ${made.store}`)
+      print(around, `  public part  on the laptop, for licenses: gapferry report add ${made.identityFile}`)
       if (made.origins === 0) talk(around, `next: add the groups of boxes to origins in ${made.config}`)
       else talk(around, `next: gapferry-mirror import --config ${relative(around.cwd, made.config)} FILE or DIR`)
     })
@@ -63,6 +73,7 @@ interface InitOptions {
   yes?: boolean
   origin?: string[]
   host?: string[]
+  boxes?: string
   admin?: string
 }
 

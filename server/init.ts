@@ -42,6 +42,8 @@ export interface InitRequest {
   origins: string[]
   /** further names of every origin */
   hosts: string[]
+  /** `HOST:PORT` of the listener that boxes enrol at; undefined: none */
+  boxes: string | undefined
   /** `HOST:PORT` */
   admin: string | undefined
   by: Actor
@@ -56,6 +58,8 @@ export interface Initialized {
   origins: number
   /** of this mirror, in words: the laptop asks for them when its first report comes */
   identity: string
+  /** what is public of it: the laptop seals licenses for it */
+  identityFile: string
   /** false when this root was pinned here before */
   isNew: boolean
   /** the database was gone; what state.json says was put into a new one */
@@ -80,6 +84,7 @@ export async function initialize(request: InitRequest): Promise<Initialized> {
     store: config.storeDir,
     origins: config.origins.length,
     identity,
+    identityFile: join(config.storeDir, 'mirror-identity.json'),
     isNew,
     isRecovered,
   }
@@ -118,7 +123,7 @@ function planSettings(request: InitRequest, site: string): { config: MirrorConfi
   const { configFile, hosts } = request
   const origins = request.origins.map((origin) => parseOriginOption(origin, hosts))
   if (!existsSync(configFile)) {
-    const text = settingsText(site, origins, request.admin)
+    const text = settingsText(site, origins, request)
     return { config: parseMirrorConfig(text, configFile), text }
   }
   const config = loadMirrorConfig(configFile)
@@ -127,8 +132,16 @@ function planSettings(request: InitRequest, site: string): { config: MirrorConfi
   )
   const isOtherAdmin =
     request.admin !== undefined && formatListen(config.admin) !== formatListen(parseListen(request.admin, '--admin'))
-  if (other === undefined && !isOtherAdmin) return { config, text: undefined }
-  const what = other === undefined ? `admin at ${request.admin}` : `origin ${other.group} at ${formatListen(other)}`
+  const isOtherBoxes =
+    request.boxes !== undefined &&
+    (config.boxes === undefined || formatListen(config.boxes) !== formatListen(parseListen(request.boxes, '--boxes')))
+  if (other === undefined && !isOtherAdmin && !isOtherBoxes) return { config, text: undefined }
+  const what =
+    other !== undefined
+      ? `origin ${other.group} at ${formatListen(other)}`
+      : isOtherAdmin
+        ? `admin at ${request.admin}`
+        : `boxes at ${request.boxes}`
   throw new GapferryError('CONFIG_EXISTS', `${configFile} is there and does not have ${what}`, {
     hint: `edit ${configFile}`,
   })
@@ -225,8 +238,13 @@ async function stateToRecover(storeDir: string, catalog: Catalog, root: Buffer):
   throw new GapferryError('STORE_DAMAGED', message, { hint: 'gapferry-mirror restore BACKUP --replace', cause: fault })
 }
 
-function settingsText(site: string, origins: OriginListener[], admin = '127.0.0.1:8480'): string {
+function settingsText(
+  site: string,
+  origins: OriginListener[],
+  { admin = '127.0.0.1:8480', boxes, hosts }: Pick<InitRequest, 'admin' | 'boxes' | 'hosts'>,
+): string {
   parseListen(admin, '--admin')
+  if (boxes !== undefined) parseListen(boxes, '--boxes')
   const rows = origins.map(
     (origin) =>
       `  - group: ${yamlText(origin.group)}\n    listen: ${yamlText(formatListen(origin))}\n` +
@@ -244,6 +262,15 @@ admin:
 # One origin for each group of boxes. hosts: the names by which its boxes reach it, beside the address itself.
 origins:${origins.length === 0 ? ` []\n${none}` : `\n${rows.join('\n')}`}
 
+${boxesText(boxes, site, hosts)}
+
 keepPreviousHours: 48       # files of a replaced release stay fetchable for boxes that were in the middle of an update
 `
+}
+
+function boxesText(boxes: string | undefined, site: string, hosts: readonly string[]): string {
+  const about = '# Where boxes enrol and fetch their licenses, over TLS; hosts: names of it, for its certificate.'
+  if (boxes === undefined) return `${about}\n# boxes: { listen: 0.0.0.0:8490, hosts: [mirror.${site}.lan] }`
+  const names = hosts.map((host) => yamlText(host.replace(/:\d+$/, '')))
+  return `${about}\nboxes: { listen: ${yamlText(boxes)}, hosts: [${names.join(', ')}] }`
 }

@@ -5,6 +5,7 @@ import { isGapferryError, type GapferryError } from '../manifests/errors.ts'
 import { parseInventory, type Inventory } from '../manifests/inventory.ts'
 import { judgeLicense, licensedBox, needsLicense } from '../manifests/license-state.ts'
 import type { KnownLicense, LicenseVerdict } from '../manifests/license-state.ts'
+import type { IndexedLicense } from '../manifests/licenses.ts'
 import type { BoxInventories } from '../storage/box-inventories.ts'
 import { deploymentHmac, ensureIdentity, hasIdentity, type Identity } from './identity.ts'
 import { openInventories } from './inventories.ts'
@@ -19,6 +20,9 @@ export interface LicenseStates {
   failure: GapferryError | undefined
 }
 
+const FORMER_KEY =
+  'it is sealed for a key that this box had before it enrolled again: take a report of level full to the laptop, and bring the next bundle'
+
 /** Of every box whose inventory is here; none where the mirror has no identity yet. */
 export async function licenseStates(
   store: Pick<MirrorStore, 'dir' | 'site' | 'catalog' | 'blobs' | 'releases'>,
@@ -32,7 +36,9 @@ export async function licenseStates(
   for (const { box } of inventories.list()) {
     const inventory = readInventory(inventories, box)
     const verdict = inventory && licenseOf(inventory, known, { site: store.site, identity, nowMs })
-    if (verdict !== undefined) boxes.set(box, verdict)
+    if (inventory === undefined || verdict === undefined) continue
+    const isLost = await isForFormerKey(store, { box, inventory, known, identity })
+    boxes.set(box, isLost ? { ...verdict, state: 'mismatch', why: FORMER_KEY } : verdict)
   }
   return { boxes, failure }
 }
@@ -45,6 +51,31 @@ export async function withLicenses(
 ): Promise<KnownBox[]> {
   const states = await licenseStates(store, nowMs)
   return boxes.map((box) => ({ ...box, license: (box.name === null ? undefined : states.boxes.get(box.name)) ?? null }))
+}
+
+/** Enrolling again makes a new key, which the laptop hears of with the next report. */
+async function isForFormerKey(
+  { site, catalog, blobs }: Pick<MirrorStore, 'site' | 'catalog' | 'blobs'>,
+  about: {
+    box: string
+    inventory: Inventory
+    known: ReadonlyMap<string, IndexedLicense>
+    identity: Identity
+  },
+): Promise<boolean> {
+  const { box, inventory, known, identity } = about
+  const enrolled = catalog.enrolments.all().find(({ name, revokedAtMs }) => name === box && revokedAtMs === null)
+  const { deploymentId } = licensedBox(inventory.freepbx)
+  const license = deploymentId === null ? undefined : known.get(deploymentHmac(identity, site, deploymentId))
+  if (enrolled === undefined || license?.recipient !== 'box') return false
+  try {
+    const { isSealedFor, MAX_CMS_BYTES } = await import('../manifests/cms.ts')
+    const cms = blobs.read(license.sha256, MAX_CMS_BYTES)
+    return !(await isSealedFor(cms, enrolled.certificate, `the license of ${box}`))
+  } catch (error) {
+    if (isGapferryError(error)) return false // a damaged store is for verify to tell
+    throw error
+  }
 }
 
 /** @param known  by the HMAC of the deployment
@@ -64,7 +95,7 @@ function licenseOf(
 async function knownLicenses(
   store: ConstructorParameters<typeof Licenses>[0],
   identity: Identity,
-): Promise<{ known: ReadonlyMap<string, KnownLicense>; failure: GapferryError | undefined }> {
+): Promise<{ known: ReadonlyMap<string, IndexedLicense>; failure: GapferryError | undefined }> {
   try {
     return { known: await new Licenses(store, identity).known(), failure: undefined }
   } catch (error) {

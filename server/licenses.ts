@@ -6,7 +6,6 @@
 import type { KeyObject, X509Certificate } from 'node:crypto'
 import { MAX_CMS_BYTES, openCms } from '../manifests/cms.ts'
 import { GapferryError } from '../manifests/errors.ts'
-import type { KnownLicense } from '../manifests/license-state.ts'
 import { parseLicenseIndex, type IndexedLicense } from '../manifests/licenses.ts'
 import { readLicenses } from '../storage/completeness.ts'
 import { deploymentHmac } from './identity.ts'
@@ -41,7 +40,7 @@ export class Licenses implements LicenseSource {
   }
 
   /** Products and dates, by the HMAC of the deployment. @throws as licenseFor */
-  async known(): Promise<ReadonlyMap<string, KnownLicense>> {
+  async known(): Promise<ReadonlyMap<string, IndexedLicense>> {
     return this.#index()
   }
 

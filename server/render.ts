@@ -18,6 +18,8 @@ export interface GroupChange {
   group: string
   paths: number
   bytes: number
+  /** false before the group's first release */
+  isServed: boolean
   /** immutable paths that are not served yet, and those that are served now and would not be any more */
   added: number
   removed: number
@@ -29,12 +31,14 @@ export interface GroupChange {
 export function changesOf(result: ImportResult, served: Map<string, ServedGroup>): GroupChange[] {
   const current = [...result.trees.values()].filter((tree) => tree.role === 'current')
   return current.map(({ group, entries }) => {
-    const now: typeof entries = served.get(group)?.released?.tree.entries ?? new Map()
+    const released = served.get(group)?.released ?? null
+    const now: typeof entries = released?.tree.entries ?? new Map()
     const lowered = loweredPackages(now, entries)
     const count = (of: typeof entries, other: typeof entries): number =>
       [...of].filter(([path, { kind }]) => kind === 'immutable' && !other.has(path)).length
     const bytes = [...entries.values()].reduce((total, entry) => total + entry.bytes, 0)
-    return { group, paths: entries.size, bytes, added: count(entries, now), removed: count(now, entries), lowered }
+    const [added, removed] = [count(entries, now), count(now, entries)]
+    return { group, paths: entries.size, bytes, isServed: released !== null, added, removed, lowered }
   })
 }
 
@@ -46,7 +50,7 @@ export function renderImport(result: ImportResult, changes: GroupChange[], isRel
   const times = `made ${formatTime(createdAtMs)} by ${bundler}, good until ${formatTime(expiresAtMs)}`
   const lines = [`bundle ${number} of site ${site}: ${age}, ${times}`]
   const rows = parts.map((part) => [basename(part.file), ...countsOf(part, isDryRun)])
-  lines.push(formatTable([...rows, ...changes.map(changeRow)], { indent: '  ', right: [1, 2] }))
+  lines.push(formatTable([...rows, ...changes.map(changeRow), ...licenseRows(result)], { indent: '  ', right: [1, 2] }))
   if (result.damaged.length > 0 && (missing.length > 0 || isDryRun)) {
     lines.push('damaged, and not taken:', ...renderDamaged(result.damaged).map((line) => `  ${line}`))
   }
@@ -150,10 +154,18 @@ function countsOf(part: ImportResult['parts'][number], isDryRun: boolean): strin
   return [...all, `${part.newBlobs} new, ${formatBytes(part.newBytes)}${isDryRun ? ', not kept' : ''}`]
 }
 
-function changeRow({ group, paths, bytes, added, removed }: GroupChange): string[] {
-  const change =
-    added + removed === 0 ? 'the files that are served now' : `${added} new, ${removed} gone against what is served`
+function changeRow({ group, paths, bytes, added, removed, isServed }: GroupChange): string[] {
+  const change = !isServed
+    ? 'nothing is served yet'
+    : added + removed === 0
+      ? 'the files that are served now'
+      : `${added} new, ${removed} gone against what is served`
   return [group, plural(paths, 'path'), formatBytes(bytes), change]
+}
+
+function licenseRows({ licenses }: ImportResult): string[][] {
+  if (licenses === null) return []
+  return [['licenses', plural(licenses.count, 'license'), formatBytes(licenses.bytes), 'sealed, on no origin']]
 }
 
 function renderMissing(missing: ImportResult['missing']): string {

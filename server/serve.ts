@@ -4,7 +4,7 @@
 import { once } from 'node:events'
 import type { DestinationStream, Logger } from 'pino'
 import { pino } from 'pino'
-import { isGapferryError, redact } from '../manifests/errors.ts'
+import { isGapferryError, redact, type GapferryError } from '../manifests/errors.ts'
 import type { Actor } from '../storage/audited.ts'
 import type { BoxInventories } from '../storage/box-inventories.ts'
 import { ContactStore } from '../storage/contacts.ts'
@@ -48,8 +48,13 @@ export async function serve(args: {
   const log = pino({ base: null, timestamp: pino.stdTimeFunctions.isoTime }, logTo(around.stderr))
   const floorMs = clockFloor(store.catalog)
   const clock = (): number => Math.max(around.nowMs(), floorMs)
-  for (const { name, text } of alarmsOf(store, { nowMs: clock(), warnAfterDays: config.warnAfterDays }))
-    log.error({ alarm: name }, text)
+  const { listener: boxes, fault: boxesFault } = listenerOfBoxes({ store, config, around, log })
+  const about = (): Parameters<typeof alarmsOf>[1] => ({
+    nowMs: clock(),
+    warnAfterDays: config.warnAfterDays,
+    boxesFault,
+  })
+  for (const { name, text } of alarmsOf(store, about())) log.error({ alarm: name }, text)
   if (!healState(store)) log.info('another run is writing: it will bring state.json up to date')
   const contacts = openContacts(store, clock, log)
   const mirror = buildMirror({
@@ -59,14 +64,13 @@ export async function serve(args: {
     status: (number) => ({
       site: store.site,
       store: { path: store.dir },
-      ...known(store, number, { nowMs: clock(), warnAfterDays: config.warnAfterDays }),
+      ...known(store, number, about()),
     }),
     clock,
     log,
     contacts,
     ...(config.takesInventories ? { inventories: inventoriesOf(store, { clock, log, nowMs: around.nowMs }) } : {}),
   })
-  const boxes = listenerOfBoxes({ store, config, around, log })
   try {
     await mirror.listen()
     await boxes?.listen()
@@ -86,16 +90,15 @@ function listenerOfBoxes(args: {
   config: MirrorConfig
   around: Actor
   log: Logger
-}): BoxListener | undefined {
-  const { store, config, log } = args
-  if (config.boxes === undefined) return undefined
+}): { listener?: BoxListener; fault?: GapferryError } {
+  const { store, config } = args
+  if (config.boxes === undefined) return {}
   try {
     if ('damage' in store) throw store.damage
-    return listenerFor({ ...args, store, listener: config.boxes })
+    return { listener: listenerFor({ ...args, store, listener: config.boxes }) }
   } catch (error) {
     if (!isGapferryError(error)) throw error
-    log.error(errorFields(error), 'no box can enrol or fetch its license')
-    return undefined
+    return { fault: error }
   }
 }
 

@@ -9,19 +9,21 @@ import { fingerprintWords, siteKeyWords } from '../manifests/words.ts'
 import type { BundleRow, Catalog } from '../storage/catalog.ts'
 import { missingBytes, missingPaths, readLicenses, readTrees } from '../storage/completeness.ts'
 import type { Releases, ServedGroup, ServedTree } from '../storage/releases.ts'
-import { isGapferryError } from '../manifests/errors.ts'
+import { isGapferryError, type GapferryError } from '../manifests/errors.ts'
 import type { TreePath } from '../manifests/path.ts'
 import { LICENSES_TARGET, type Tree, type TreeRole } from '../manifests/tree.ts'
 import { boxSummary } from './boxes.ts'
 import { listenerUrl, type Listener, type MirrorConfig, type OriginListener } from './config.ts'
+import { identityFault } from './identity.ts'
 import type { MirrorStore, ReadOnlyStore } from './store.ts'
 
 const MAX_SITE_KEY_BYTES = 65_536
 
 /** What an operator must hear; its name is stable. DATABASE_DAMAGED: the mirror is read-only. GROUP_UNVERIFIED: a group is not
- *  served. ACCEPTED_EXPIRED: what is served was past its end when it was imported. BUNDLE_OLD: none came for long. */
+ *  served. ACCEPTED_EXPIRED: what is served was past its end when it was imported. BUNDLE_OLD: none came for long. BOXES_CLOSED: the listener that boxes enrol at and
+ *  fetch licenses from is not open, though mirror.yaml has it. */
 export interface Alarm {
-  name: 'DATABASE_DAMAGED' | 'GROUP_UNVERIFIED' | 'ACCEPTED_EXPIRED' | 'BUNDLE_OLD'
+  name: 'DATABASE_DAMAGED' | 'GROUP_UNVERIFIED' | 'ACCEPTED_EXPIRED' | 'BUNDLE_OLD' | 'BOXES_CLOSED'
   text: string
 }
 
@@ -101,7 +103,11 @@ export function siteStatus(args: {
   return {
     site: store.site,
     fingerprint: fingerprintWords(store.catalog.trusted().roots[0]!),
-    alarms: alarmsOf(store, { nowMs, warnAfterDays: config.warnAfterDays }),
+    alarms: alarmsOf(store, {
+      nowMs,
+      warnAfterDays: config.warnAfterDays,
+      boxesFault: config.boxes === undefined ? undefined : boxesFaultOf(store, nowMs),
+    }),
     bundle: newest?.number ?? null,
     ageSeconds: newest === undefined ? null : Math.max(0, Math.floor((nowMs - newest.createdAtMs) / 1000)),
     expiresAt: newest === undefined ? null : formatIso(newest.expiresAtMs),
@@ -158,15 +164,29 @@ function boxesOf(storeDir: string): SiteStatus['boxes'] {
   return { asked, lastAskedAt: lastMs === null ? null : formatIso(lastMs), odd }
 }
 
-/** What is wrong with what is served, or with the store. */
+/** What keeps `serve` from opening the listener of the boxes, as far as the store tells. */
+function boxesFaultOf(
+  store: Pick<MirrorStore, 'dir' | 'site'> & Partial<ReadOnlyStore>,
+  nowMs: number,
+): GapferryError | undefined {
+  return store.damage ?? identityFault(store, nowMs)
+}
+
+/** What is wrong with what is served, or with the store.
+ *  @param about.boxesFault  why the listener of the boxes is not open */
 export function alarmsOf(
   store: Pick<MirrorStore, 'catalog'> & Partial<ReadOnlyStore>,
-  { nowMs, warnAfterDays }: { nowMs: number; warnAfterDays: number },
+  about: { nowMs: number; warnAfterDays: number; boxesFault?: GapferryError | undefined },
 ): Alarm[] {
+  const { nowMs, warnAfterDays, boxesFault } = about
   const alarms: Alarm[] = []
   if (store.damage !== undefined) {
     const text = `serving read-only what was released; nothing can be imported or released: ${store.damage.message}`
     alarms.push({ name: 'DATABASE_DAMAGED', text })
+  }
+  if (boxesFault !== undefined) {
+    const way = boxesFault.hint === undefined ? '' : ` (${boxesFault.hint})`
+    alarms.push({ name: 'BOXES_CLOSED', text: `no box can enrol or fetch its license: ${boxesFault.message}${way}` })
   }
   for (const { group, number, error } of store.faults ?? []) {
     alarms.push({ name: 'GROUP_UNVERIFIED', text: `group ${group} is not served: bundle ${number}: ${error.message}` })

@@ -42,7 +42,7 @@ export function settingsSkeleton({ facts, trees }: PartBundle): Skeleton {
     'kind: Fleet',
     'store: ./store            # fetched files, shared by all sites',
     'keys: ./keys              # signing keys: back them up (gapferry keys backup)',
-    'budget: 600MB             # a pull that needs more is refused before a byte is spent',
+    'budget: 600MB             # what one pull may let over the link; the next goes on',
     '',
     'sites:',
     `  - name: ${yamlText(facts.site)}`,

@@ -109,6 +109,17 @@ t.test('the same box again replaces; what is older, less or another machine does
   )
 })
 
+t.test('two files of one name are refused together, and neither is kept', async (t) => {
+  const { run, put } = laptop(t, ONE)
+  const files = [put('one.gfi', { box: 'vm' }), put('two.gfi', { box: 'VM' })]
+  const refused = await run('add', ...files)
+  status(t, refused, 2, 'USAGE_INVALID')
+  t.match(refused.stderr, /one\.gfi and two\.gfi are both of a box vm.*\n.*inventory add two\.gfi --name OTHER/)
+  t.match((await run('list')).stdout, 'no inventories yet')
+  status(t, await run('add', files[0]!), 0)
+  status(t, await run('add', files[1]!, '--name', 'other'), 0)
+})
+
 t.test('pasted lists and another box’s inventory stand in, marked as a guess', async (t) => {
   const { dir, run, put } = laptop(t, ONE)
   writeFileSync(join(dir, 'qa.txt'), LISTS)

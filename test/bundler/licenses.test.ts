@@ -84,7 +84,9 @@ t.test('licenses reach the mirror sealed, and nothing of them is in the clear on
     /licenses of hq: 2 kept, 3 boxes in need of one\n {2}pbx3: unknown: none was brought; the one on the box: no date/,
   )
   t.notMatch(plan.stdout, /cannot be carried/)
-  const [whole] = (await gap.bundle()).files
+  const packed = await gap.bundle()
+  const [whole] = packed.files
+  t.match(readFileSync(join(gap.stickDir, `gapferry/hq/hq-${packed.number}.txt`), 'latin1'), '  2 licenses, ')
   const bundle = await gap.bundle('--part-size', `${statSync(whole!).size - 4096}`)
   t.equal(bundle.isNew, false, 'nothing changed, so nothing is signed or sealed')
   const first = await inspected(gap, bundle.files)
@@ -97,7 +99,9 @@ t.test('licenses reach the mirror sealed, and nothing of them is in the clear on
   const cut = await gap.mirror('import', '--release', ...others)
   t.match(cut, { status: 4, stdout: /licenses\/index/ }, 'a bundle without the index is not whole')
   t.match(await gap.mirror('release'), { status: 4, stderr: /RELEASE_INCOMPLETE/ })
-  await gap.deliver(...bundle.files)
+  const imported = must(await gap.mirror('import', '--release', ...bundle.files))
+  t.match(imported.stdout, /^ {2}licenses +2 licenses +[\d.]+ kB +sealed, on no origin$/m)
+  t.match(imported.stdout, /^ {2}pbxact16 .* nothing is served yet$/m)
   await looksRight(t, gap, { identity, pbx2 })
 
   must(await gap.gapferry('report', 'add', '--words', await wordsOf(gap)))
@@ -201,6 +205,17 @@ async function looksRight(t: Test, gap: Gap, { identity, pbx2 }: { identity: Ide
     ],
   )
   t.equal(failure, undefined)
+
+  const bytes = Buffer.from(licensedInventory(PBX2), 'latin1')
+  keepInventory(inventories, { box: 'pbx2', bytes, address: null, enrolled: false, nowMs: Date.now() })
+  const enrolNow = async (certificate: Buffer): Promise<unknown> => {
+    const row = { sha256: sha256Of(certificate), name: 'pbx2', certificate, deployment: null, nowMs: Date.now() }
+    store.catalog.write(() => store.catalog.enrolments.enrol(row))
+    return (await licenseStates(store, NOW)).boxes.get('pbx2')
+  }
+  t.match(await enrolNow(pbx2.certificate), { state: 'good' })
+  const again = newBox(identity, 'pbx2').certificate
+  t.match(await enrolNow(again), { state: 'mismatch', why: /a key that this box had before it enrolled again/ })
   const anotherDir = join(gap.dir, 'another')
   mkdirSync(anotherDir)
   const another = ensureIdentity({ dir: anotherDir, site: 'hq' }, NOW)

@@ -117,6 +117,22 @@ t.test('inventories that a report brings are those of the laptop, with what was 
   t.notOk(kept.toString().includes('H4sI'), 'they are not kept once more')
 })
 
+t.test('boxes that were cloned, with one machine id, are told apart by their names', async (t) => {
+  const { report, run } = laptop(t)
+  const created = '2026-11-22T09:00:00Z'
+  const both = (later: object): string =>
+    report({ 'old-1': { box: 'vm', machine: 'a', ...later }, 'old-2': { box: 'vm', machine: 'a', ...later } })
+  const first = await run(0, 'report', 'add', both({}), '--yes')
+  t.match(first.stdout, /hq: inventories of old-1, old-2: new$/m)
+  t.match((await run(0, 'report', 'add', both({ created }))).stdout, /of old-1, old-2: newer than what was here$/m)
+  t.match(JSON.parse((await run(0, 'inventory', 'list', '--json')).stdout), {
+    boxes: [
+      { box: 'old-1', createdAt: created },
+      { box: 'old-2', createdAt: created },
+    ],
+  })
+})
+
 t.test('one inventory that cannot be taken is named; report and others are', async (t) => {
   const { report, run, withLedger } = laptop(t)
   const mixed = report({

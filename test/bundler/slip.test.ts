@@ -44,6 +44,7 @@ const content: SlipContent = {
       'firmware/x.bin': entry('x', 40_000, 'http://x/x'),
     }),
   ],
+  licenses: { count: 2, bytes: 3_000 },
   fingerprint: 'one two three four five six seven eight nine ten eleven twelve',
   siteKey: 'eins zwei drei vier fuenf sechs sieben acht neun zehn elf zwoelf',
   tool: { sha256: sha256Of('tool'), words: 'un deux trois quatre cinq six sept huit neuf dix onze douze' },
@@ -67,11 +68,13 @@ t.test('says on paper what the bundle is', (t) => {
     / modules +1 +3\.0 MB\n/,
     / other files +1 +40\.0 kB\n/,
     / lists and keys +3 +50\.9 kB\n/,
+    /licenses of boxes, sealed\n {2}2 licenses, 3\.0 kB\n/,
     / 1 one +2 two +3 three +4 four\n/,
     / 9 nine +10 ten +11 eleven +12 twelve\n/,
   ]) {
     t.match(text, pattern)
   }
+  t.notMatch(renderSlip({ ...content, licenses: null }, files).toString('latin1'), 'license')
   t.notMatch(text, 'sounds', 'no line for what there is none of')
   t.notMatch(text, '5.0 MB', 'the content before is not told of')
   for (const { name, bytes, sha256 } of files) {

@@ -155,6 +155,21 @@ t.test('init pins the root whose words were given, once, and writes readable set
   status(t, await mirror(dir, 'init', 'mir', '--trust', 'nowhere.json'), 2, 'USAGE_INVALID')
 })
 
+t.test('init --boxes gives boxes a place to enrol at, and says what the laptop needs', async (t) => {
+  const { dir, mir } = await site(t, { isBare: true })
+  const init = (...more: string[]) => mirror(dir, 'init', 'mir', '--trust', 'root.json', '--yes', ...more)
+  status(t, await init('--boxes', '8490'), 2)
+  const made = await init('--boxes', '0.0.0.0:8490', '--host', 'mirror.hq.lan:8416')
+  status(t, made, 0)
+  t.match(made.stdout, `gapferry report add ${join(mir, 'store/mirror-identity.json')}`)
+  const { boxes } = loadMirrorConfig(join(mir, 'mirror.yaml'))
+  t.match(boxes, { host: '0.0.0.0', port: 8490, hosts: ['mirror.hq.lan'] })
+  status(t, await init('--boxes', '0.0.0.0:8490'), 0)
+  const other = await init('--boxes', '0.0.0.0:8491')
+  status(t, other, 2, 'CONFIG_EXISTS')
+  t.match(other.stderr, 'does not have boxes at 0.0.0.0:8491')
+})
+
 t.test('init without origins writes settings that say how to add one', async (t) => {
   const { dir, mir } = await site(t, { isBare: true })
   const made = await mirror(dir, 'init', 'mir', '--trust', 'root.json', '--yes')

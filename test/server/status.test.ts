@@ -1,4 +1,4 @@
-import { appendFileSync } from 'node:fs'
+import { appendFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { fingerprintWords } from '../../manifests/words.ts'
@@ -74,4 +74,15 @@ t.test('an old bundle is an alarm, as old as mirror.yaml has it', async (t) => {
   const file = join(mirror.dir, 'mir/mirror.yaml')
   appendFileSync(file, 'warnAfterDays: 0\n')
   t.match(await mirror.json('status'), { alarms: [] })
+})
+
+t.test('keys that do not let the listener of the boxes open are an alarm', async (t) => {
+  const mirror = await mirrorProgram(t)
+  writeFileSync(join(mirror.storeDir, 'delivery.key'), 'no key')
+  t.match(await mirror.json('status'), { alarms: [] }, 'where there is no such listener')
+  appendFileSync(join(mirror.dir, 'mir/mirror.yaml'), 'boxes: { listen: 127.0.0.1:8490 }\n')
+  t.match(
+    (await mirror.run(0, 'status')).stdout,
+    /^ALARM BOXES_CLOSED: no box can enrol or fetch its license: .*delivery/m,
+  )
 })
