@@ -1,9 +1,9 @@
 /**
  * `gapferry init`: a new laptop, or one in the place of a lost one.
  */
-import { resolve } from 'node:path'
+import { relative, resolve } from 'node:path'
 import { Option, type Command } from 'commander'
-import { append, examples, print, type GlobalOptions, type Surroundings } from '../manifests/program.ts'
+import { append, examples, print, talk, type GlobalOptions, type Surroundings } from '../manifests/program.ts'
 import { PRESETS } from './config.ts'
 import { initialize, type InitArguments } from './init.ts'
 import { initFromReports, partReports, warnOfReports } from './init-from-report.ts'
@@ -73,6 +73,7 @@ async function make(around: Surroundings, dir: string, given: InitArguments, jso
     for (const file of site.rootKeys) print(around, `  root key     ${file}`)
   }
   print(around, `settings: ${made.config}`)
+  talk(around, `next: look through the settings, then: gapferry plan --config ${relative(around.cwd, made.config)}`)
 }
 
 async function recover(

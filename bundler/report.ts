@@ -170,7 +170,7 @@ async function acceptIdentity(
     'REPORT_NOT_CONFIRMED',
     `${what}: the identity of ${site}’s mirror is new, ${why}: ${words}`,
     {
-      hint: 'compare it with what gapferry-mirror report shows at the site, then add --identity "WORDS"',
+      hint: 'compare it with what gapferry-mirror init or report showed at the site, then add --identity "WORDS"',
     },
   )
 }

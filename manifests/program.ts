@@ -66,7 +66,8 @@ export const ENDED_BY_SIGNAL = 130
 export async function runProgram(shape: ProgramShape, args: string[], around: Surroundings): Promise<number> {
   const program = newProgram(shape, around)
   const command = args.find((arg) => shape.commands.some(({ names }) => names.includes(arg)))
-  const report = (error: unknown, isJson: boolean): number => sayFailure(shape, error, command, isJson, around)
+  const report = (error: unknown, isJson: boolean): number =>
+    sayFailure(shape, error, { command, part: partOf(program, command, args) }, isJson, around)
   try {
     for (const addCommands of await loadCommands(shape, args)) addCommands(program, around)
     await program.parseAsync(args, { from: 'user' })
@@ -147,23 +148,35 @@ function newProgram({ name, description, config, example }: ProgramShape, around
   return program
 }
 
+/** `add` of `inventory add`: undefined where the command has no parts, or none was named. */
+function partOf(program: Command, command: string | undefined, args: readonly string[]): string | undefined {
+  const parts = program.commands.find((one) => one.name() === command)?.commands.map((one) => one.name())
+  return args.slice(args.indexOf(command ?? '') + 1).find((arg) => parts?.includes(arg))
+}
+
+/** What was asked for: `inventory`, and `add` of it. */
+interface Asked {
+  command: string | undefined
+  part: string | undefined
+}
+
 function sayFailure(
   shape: ProgramShape,
   thrown: unknown,
-  command: string | undefined,
+  asked: Asked,
   isJson: boolean,
   around: Surroundings,
 ): number {
   const coded = withCode(thrown)
-  const error = coded instanceof GapferryError ? withHint(shape, coded, command) : coded
+  const error = coded instanceof GapferryError ? withHint(shape, coded, asked) : coded
   talk(around, formatError(shape.name, error))
   if (isJson) print(around, JSON.stringify(errorObject(error)))
   return exitStatus(error)
 }
 
 /** Every error names a next command, also where it was thrown by code that knows of no command. */
-function withHint({ name, hint }: ProgramShape, error: GapferryError, command: string | undefined): GapferryError {
+function withHint({ name, hint }: ProgramShape, error: GapferryError, { command, part }: Asked): GapferryError {
   if (error.hint !== undefined) return error
-  const help = [name, ...(command === undefined ? [] : [command]), '--help'].join(' ')
+  const help = [name, command, part, '--help'].filter((word) => word !== undefined).join(' ')
   return new GapferryError(error.code, error.message, { hint: hint?.(error, command) ?? help, cause: error })
 }

@@ -175,7 +175,7 @@ function enrolledFacts({ enrolledAtMs, revokedAtMs, delivered, deliveredAtMs, ..
     const { result, code, license } = JSON.parse(box.result) as { result: string; code?: string; license?: string }
     const which = license === undefined ? '' : ` ${license.slice(0, SHORT_DIGEST)}`
     rows.push([
-      'installed',
+      'result',
       `${result}${code === undefined ? '' : ` (${code})`}${which}, ${formatTime(box.resultAtMs)}`,
     ])
   }

@@ -12,7 +12,8 @@ enrol() {
     [ ! -t 0 ] || printf 'code: ' >&2
     IFS= read -r code || fail 2 'enrol: the code is missing' 'gapferry-box enrol https://MIRROR:PORT --code CODE'
   fi
-  GAPFERRY_CODE=$code license_python enrol "$url" "$box" && certificate_words
+  GAPFERRY_CODE=$code license_python enrol "$url" "$box" && certificate_words &&
+    echo 'next: gapferry-box license'
 }
 
 key() {

@@ -27,6 +27,8 @@ export interface LicenseRow extends LicenseVerdict {
   capturedAt: string | null
   /** whom it is sealed for in a bundle; null where it would not be carried */
   sealedFor: 'mirror' | 'box' | null
+  /** a pull asks the site's HTTP source for it */
+  isAsked: boolean
 }
 
 /** A box that says its deployment. */
@@ -42,6 +44,7 @@ const DAY_CHARS = 10
 export function licenseRows(fleet: Fleet, ledger: Ledger, site: string, nowMs: number): LicenseRow[] {
   const kept = new Map(ledger.licenses.of(site).map((one) => [one.deployment, one]))
   const certificates = boxCertificates(fleet, ledger, site)
+  const hasSource = fleet.sites.find(({ name }) => name === site)?.licenses !== undefined
   const hasMirror = (ledger.identities.of(site)?.delivery ?? null) !== null
   const claims = claimsOf(fleet, ledger, site)
   const rivals = (deployment: string | undefined, box: KnownBox | undefined): Partial<LicenseVerdict> => {
@@ -56,6 +59,7 @@ export function licenseRows(fleet: Fleet, ledger: Ledger, site: string, nowMs: n
     product: license?.product ?? null,
     source: license?.source ?? null,
     capturedAt: license?.capturedAt ?? null,
+    isAsked: hasSource && box !== undefined && licensedBox(box.inventory.freepbx).deploymentId !== null,
     sealedFor:
       license === undefined ? null : certificates.has(license.deployment) ? 'box' : hasMirror ? 'mirror' : null,
     ...judgeLicense(license, box && licensedBox(box.inventory.freepbx, box.inventory.machine), nowMs),
@@ -126,7 +130,7 @@ export function whyNotCarried(rows: readonly LicenseRow[], site: string): string
   if (left === 0) return undefined
   return (
     `${plural(left, 'license')} of ${site} cannot be carried: the delivery key of its mirror is not known here; ` +
-    'bring mirror-identity.json of the mirror, or its report: gapferry report add FILE'
+    'bring store/mirror-identity.json of the mirror, or its report: gapferry report add FILE'
   )
 }
 
@@ -160,7 +164,9 @@ export function licenseLines(rows: readonly LicenseRow[]): string[] {
     const why = whyNotCarried(own, site)
     const boxes = own.filter(({ box }) => box !== null).length
     const head = `licenses of ${site}: ${kept} kept, ${plural(boxes, 'box')} in need of one`
-    return [head, ...care, ...(why === undefined ? [] : [`  ${why}`])]
+    const asked = own.filter(({ isAsked }) => isAsked).length
+    const first = `  pull asks the HTTP source for ${plural(asked, 'license')}, before the budget goes to anything else`
+    return [head, ...(asked === 0 ? [] : [first]), ...care, ...(why === undefined ? [] : [`  ${why}`])]
   })
 }
 

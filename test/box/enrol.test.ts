@@ -44,7 +44,10 @@ for (const [index, python] of PYTHONS.entries()) {
     const outcome = await enrol({ code: CODE.toLowerCase().replaceAll('-', ''), name: 'PBX1' })
     const certificate = mirror.boxes.get('pbx1')!
     t.match(outcome, { status: 0, stderr: '' })
-    t.equal(outcome.stdout, `enrolled as pbx1 at ${mirror.url}\ncertificate: ${fingerprintWords(certificate)}\n`)
+    t.equal(
+      outcome.stdout,
+      `enrolled as pbx1 at ${mirror.url}\ncertificate: ${fingerprintWords(certificate)}\nnext: gapferry-box license\n`,
+    )
     const files = own()
     t.strictSame(Object.keys(files).sort(), ['authority.pem', 'box.key', 'box.pem', 'enrolled'])
     t.ok(new X509Certificate(files['box.pem']!).raw.equals(certificate))

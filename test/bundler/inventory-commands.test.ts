@@ -109,6 +109,11 @@ t.test('the same box again replaces; what is older, less or another machine does
   )
 })
 
+t.test('a mistake on the line names the help of that very command', async (t) => {
+  const { run } = laptop(t, ONE)
+  t.match((await run('add', 'x.gfi', '--as', 'y')).stderr, /\n {2}next: gapferry inventory add --help$/m)
+})
+
 t.test('two files of one name are refused together, and neither is kept', async (t) => {
   const { run, put } = laptop(t, ONE)
   const files = [put('one.gfi', { box: 'vm' }), put('two.gfi', { box: 'VM' })]

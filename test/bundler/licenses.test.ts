@@ -140,6 +140,8 @@ t.test('what is asked for at the HTTP source stays at home, too', async (t) => {
   const settings = join(gap.laptopDir, 'gapferry.yaml')
   const text = readFileSync(settings, 'utf8')
   writeFileSync(settings, `${text}    licenses: { url: '${server.url}/licenses/{deploymentId}' }\n`)
+  const planned = must(await gap.gapferry('plan')).stdout
+  t.match(planned, /^ {2}pull asks the HTTP source for 2 licenses, before the budget goes to anything else$/m)
   const pulled = must(await gap.gapferry('pull'))
   t.match(pulled.stdout, /^hq: licenses fetched: pbx1\nhq: license of pbx2: .*404/m)
   const { stdout } = must(await gap.gapferry('license', 'list'))

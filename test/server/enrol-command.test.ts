@@ -168,7 +168,7 @@ t.test('neither a license nor whose it is can be read in anything that lies at t
   t.equal((await exchange(port, put, ofBox(box)))?.status, 204)
   const short = sha256Of(Buffer.from(MARKER)).slice(0, 12)
   const shown = (await program.run(0, 'boxes', 'show', 'pbx1')).stdout
-  t.match(shown, new RegExp(`certificate +since .*\ndelivered +license ${short}, .*\nlicense +installed ${short}, `))
+  t.match(shown, new RegExp(`certificate +since .*\ndelivered +license ${short}, .*\nresult +installed ${short}, `))
   t.match(await program.json('boxes', 'list'), {
     boxes: [{ box: 'pbx1', enrolled: { isRevoked: false, result: { result: 'installed' } } }, { box: 'pbx2' }],
   })
