@@ -160,13 +160,7 @@ interface Asked {
   part: string | undefined
 }
 
-function sayFailure(
-  shape: ProgramShape,
-  thrown: unknown,
-  asked: Asked,
-  isJson: boolean,
-  around: Surroundings,
-): number {
+function sayFailure(shape: ProgramShape, thrown: unknown, asked: Asked, isJson: boolean, around: Surroundings): number {
   const coded = withCode(thrown)
   const error = coded instanceof GapferryError ? withHint(shape, coded, asked) : coded
   talk(around, formatError(shape.name, error))

@@ -119,7 +119,7 @@ function addStatus(program: Command, around: Surroundings): void {
       await withStore(around, command, openStoreToServe, async (store, config, json) => {
         const nowMs = clockOf(store, around)
         const status = siteStatus({ store, config, nowMs })
-        print(around, json ? JSON.stringify(status) : renderStatus(status, nowMs))
+        print(around, json ? JSON.stringify(status) : renderStatus(status, nowMs, around.stdout.columns))
       })
     })
 }

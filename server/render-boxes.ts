@@ -174,10 +174,7 @@ function enrolledFacts({ enrolledAtMs, revokedAtMs, delivered, deliveredAtMs, ..
   if (box.result !== null && box.resultAtMs !== null) {
     const { result, code, license } = JSON.parse(box.result) as { result: string; code?: string; license?: string }
     const which = license === undefined ? '' : ` ${license.slice(0, SHORT_DIGEST)}`
-    rows.push([
-      'result',
-      `${result}${code === undefined ? '' : ` (${code})`}${which}, ${formatTime(box.resultAtMs)}`,
-    ])
+    rows.push(['result', `${result}${code === undefined ? '' : ` (${code})`}${which}, ${formatTime(box.resultAtMs)}`])
   }
   return rows
 }

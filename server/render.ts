@@ -105,7 +105,8 @@ export function renderRollback({ role, groups }: RollbackResult): string {
     .join('\n')
 }
 
-export function renderStatus(status: SiteStatus, nowMs: number): string {
+/** @param width  of the terminal, where there is one */
+export function renderStatus(status: SiteStatus, nowMs: number, width?: number): string {
   const alarms = status.alarms.map(({ name, text }) => redact(`ALARM ${name}: ${text}`))
   const { site, fingerprint, bundle, ageSeconds, expiresAt, imported, origins, withoutOrigin, boxes, store } = status
   const rows = [
@@ -122,7 +123,7 @@ export function renderStatus(status: SiteStatus, nowMs: number): string {
   const { path, freeBytes, bundles } = store
   rows.push(['store', `${path}, ${plural(bundles, 'bundle')}, ${formatBytes(freeBytes)} free`])
   rows.push(...boxRows(boxes, nowMs), ...enrolmentRows(status))
-  const lines = [...alarms, ...(alarms.length > 0 ? [''] : []), formatTable(rows)]
+  const lines = [...alarms, ...(alarms.length > 0 ? [''] : []), formatTable(rows, { width })]
   if (origins.length > 0) lines.push('', formatTable(origins.map(originRow)))
   lines.push(...siteKeyLines(origins))
   for (const group of withoutOrigin)

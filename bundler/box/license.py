@@ -21,7 +21,7 @@ def opened(root, sealed):
     return data if status == 0 else None
 
 def refused(why, code='LICENSE_INVALID'):
-    return Failure(3, 'the license is refused: %s' % why, 'gapferry license list, on the laptop', code)
+    return Failure(3, 'the license is refused: %s' % why, 'gapferry-mirror boxes show NAME, at the mirror; or gapferry license list, on the laptop', code)
 
 def once(pairs):
     if len(set(name for name, _ in pairs)) != len(pairs):
