@@ -78,7 +78,7 @@ t.test('a box that says the deployment of another does not get its license seale
   const enrolled = { pbx1: own, pbx2: other }
   const brought: Told = { box: 'pbx1' }
   const claims: Told = { box: 'pbx2', isReported: true }
-  t.equal(believed(t, [brought, claims], enrolled)['D-1'], undefined, 'one brought, one only reported')
+  t.strictSame(believed(t, [brought, claims], enrolled)['D-1'], own, 'one brought, one only reported')
   t.equal(believed(t, [{ ...brought, isReported: true }, claims], enrolled)['D-1'], undefined, 'both only reported')
   t.equal(believed(t, [brought, { box: 'pbx2' }], enrolled)['D-1'], undefined, 'both brought')
   t.strictSame(believed(t, [brought, { ...claims, deployment: 'D-2' }], enrolled), { 'D-1': own, 'D-2': other })
