@@ -126,7 +126,8 @@ t.test('changed settings leave a row with the names of what changed, never the v
   t.equal(settings().length, 1, 'once')
   t.match(settings()[0], { what: { files: ['mirror.yaml'], changed: ['keepPreviousHours', 'origins.pbx.hosts'] } })
   t.match(settings()[0]!.what!.sha256, /^[0-9a-f]{64}$/)
-  t.notMatch(JSON.stringify(rows()), /secret-name|77/)
+  // a digest may hold any two digits
+  t.notMatch(JSON.stringify(rows()).replace(/[0-9a-f]{64}/g, ''), /secret-name|77/)
   edit(/$/, '\n# a comment\n')
   await run(0, 'prune')
   t.same(settings()[1]!.what!.changed, [])
