@@ -1,14 +1,13 @@
-#!/usr/bin/python3
+#!/usr/bin/python3 -SEs
 """fwconsole, mysql and any other program of a box, as far as tests need them: one script under several names, one state
 (state.sqlite in the folder above) that all of them share, so that what fwconsole sets mysql tells, and each call recorded.
 `answers/NAME` in that folder says what another program prints; its first line is the exit status. `hooks/ma` is run for
-the `ma` commands that this file does not know, with MODULE_REPO in its environment."""
-import configparser
+the `ma` commands that this file does not know, with MODULE_REPO in its environment. A call is mostly the start of python, and a
+test makes hundreds: no site packages, and modules that few calls need are imported where they are needed."""
 import json
 import os
 import re
 import sqlite3
-import subprocess
 import sys
 
 HOME = os.path.dirname(os.path.dirname(os.path.abspath(sys.argv[0])))
@@ -17,6 +16,7 @@ NAME = os.path.basename(sys.argv[0])
 
 def main(args):
     db = sqlite3.connect(os.path.join(HOME, 'state.sqlite'), timeout=20, isolation_level=None)
+    db.execute('PRAGMA synchronous = OFF')  # no test is about this file's durability
     text = '' if NAME != 'mysql' or execute_of(args) is not None else sys.stdin.read()
     secret_free = [re.sub(r'^(--password=|-p).+', r'\1***', arg) for arg in args]
     db.execute('INSERT INTO calls (program, arguments, input) VALUES (?, ?, ?)', (NAME, json.dumps(secret_free), text))
@@ -78,6 +78,8 @@ def ma(db, args):
     if not os.path.exists(hook):
         return other(args)
     repo = db.execute("SELECT value FROM freepbx_settings WHERE keyword = 'MODULE_REPO'").fetchone()[0]
+    import subprocess
+
     return subprocess.call([hook] + args[1:], env=dict(os.environ, MODULE_REPO=repo))
 
 
@@ -145,6 +147,8 @@ def options_of(args):
 
 
 def client_section(path):
+    import configparser
+
     parser = configparser.RawConfigParser(allow_no_value=True)
     parser.read(path)
     values = dict(parser.items('client')) if parser.has_section('client') else {}
