@@ -54,7 +54,8 @@ export async function makeYearPair(
     const names = Object.keys(groups)
     const [admin, ...addresses] = (await freePorts(names.length + 1)).map((port) => `127.0.0.1:${port}`)
     const origins = Object.fromEntries(names.map((name, i) => [name, `http://${addresses[i]}`]))
-    const run = (...args: string[]) => inside(runMirror, join(dir, site), args)
+    const run = (...args: string[]) =>
+      inside(runMirror, join(dir, site), args, { environment: { GAPFERRY_PASSPHRASE: 'of the backup' } })
     mirrors[site] = yearMirror(t, { dir: join(dir, site), admin: admin!, origins, run })
     admins.set(site, admin!)
     const settings = names.map((name) => `{ name: ${name}, origin: '${origins[name]}', ${groups[name]} }`)

@@ -1,6 +1,7 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Test } from 'tap'
+import { boxTool } from '../../bundler/box/tool.ts'
 import { sha256Of, type Sha256 } from '../../manifests/digest.ts'
 import type { TreeRole } from '../../manifests/tree.ts'
 import { runOnBox } from './as-box.ts'
@@ -179,7 +180,7 @@ export async function known({ site, box, phpBox, held, served }: Stand): Promise
   }
 }
 
-/** What boxes at the site shall have, and neither they nor their mirror has yet. */
+/** What boxes at the site shall have, the tool for them among it, and neither they nor their mirror has yet. */
 export function neededBytes({ vendor, bytesOf }: World, { packages, modules }: Stick, has: Known): number {
   const nevras = [...packages.values()].filter((nevra) => !has.installed.includes(nevra))
   const rpms = nevras.map((nevra) => bytesOf.get(nevra)!)
@@ -188,7 +189,8 @@ export function neededBytes({ vendor, bytesOf }: World, { packages, modules }: S
     const bytes = vendor.modules.bytes(rawname, version)
     return { sha256: sha256Of(bytes), bytes: bytes.length }
   })
-  return [...rpms, ...archives].reduce((sum, one) => sum + (has.held.has(one.sha256) ? 0 : one.bytes), 0)
+  const tool = { sha256: sha256Of(boxTool()), bytes: boxTool().length }
+  return [...rpms, ...archives, tool].reduce((sum, one) => sum + (has.held.has(one.sha256) ? 0 : one.bytes), 0)
 }
 
 /** A site before its first bundle; the inventory of its box is on the laptop. */

@@ -35,7 +35,7 @@ import { makeVendorYear, type VendorYear } from '../helpers/year-vendor.ts'
  *   home        the stick comes back: report and inventory are added; home:N that of month N
  *   older:N     the report of month N turns up after a newer one: refused
  *   forced      the stick comes back with a report of a restored mirror: refused as older, then added by force
- *   backup      the mirror is backed up
+ *   backup      the mirror is backed up, with its identity
  *   disaster    its disk is lost; the backup, without blobs, is restored on a new one
  *   rot         the mirror loses a file that a report said it has
  *   unfit       this month's bundle is imported, and leaves out what is not there: each missing path is named
@@ -191,7 +191,7 @@ async function forced(world: World, stand: Stand, month: number): Promise<void> 
 }
 
 async function backup(_world: World, stand: Stand): Promise<void> {
-  must(await stand.mirror.run('backup', '--to', '../safe.backup'))
+  must(await stand.mirror.run('backup', '--passphrase', '--to', '../safe.backup'))
 }
 
 async function disaster(_world: World, stand: Stand): Promise<void> {
