@@ -5,6 +5,7 @@
 import { existsSync } from 'node:fs'
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
+import { formatTable } from '../manifests/console.ts'
 import { GapferryError, isGapferryError } from '../manifests/errors.ts'
 import { addAudit } from '../storage/audit-command.ts'
 import { auditedRelease, auditedRollback, noteSettings } from './audit.ts'
@@ -194,6 +195,6 @@ function parseNumber(text: string): number {
 }
 
 function renderUrls({ admin, origins, boxes }: ServedUrls): string {
-  const rows = origins.map(({ group, url, vendorNames }) => `${group}  ${url}${vendorNames ? AND_NAMES : ''}`)
-  return [...rows, ...(boxes === null ? [] : [`boxes  ${boxes}`]), `admin  ${admin}`].join('\n')
+  const rows = origins.map(({ group, url, vendorNames }) => [group, `${url}${vendorNames ? AND_NAMES : ''}`])
+  return formatTable([...rows, ...(boxes === null ? [] : [['boxes', boxes]]), ['admin', admin]])
 }

@@ -101,20 +101,10 @@ async function visitSite(tool: BoxTool): Promise<void> {
   await step(
     mirror(
       ...['init', rel(MIRROR), '--trust', rel(ROOT_FILE), '--fingerprint', fingerprintWords(readFileSync(ROOT_FILE))],
-      ...['--admin', ADMIN, '--origin', `${GROUP}=${ORIGIN}`],
+      ...['--admin', ADMIN, '--origin', `${GROUP}=${ORIGIN}`, '--boxes', BOXES],
     ),
   )
-  listenForBoxes()
   await writeInventory(tool)
-}
-
-/** The one thing that `init` leaves to the operator. */
-function listenForBoxes(): void {
-  const file = join(MIRROR, 'mirror.yaml')
-  const line = `boxes: { listen: ${BOXES} }`
-  if (readFileSync(file, 'utf8').includes(line)) return
-  process.stdout.write(`\nmirror$ echo '${line}' >> ${rel(file)}\n`)
-  writeFileSync(file, `${line}\n`, { flag: 'a' })
 }
 
 /** One that says the same as the last is not written again: a second start has nothing new. */

@@ -170,7 +170,7 @@ t.test('serve goes on read-only and says so in status and log', async (t) => {
   const { dir, db } = await mirror(t)
   rmSync(db)
   const end = new AbortController()
-  const ready = /^pbx {2}(http:\S+)\nadmin {2}(http:\S+)$/m
+  const ready = /^pbx +(http:\S+)\nadmin +(http:\S+)$/m
   const stdout = new PassThrough()
   const around = { nowMs: () => NOW, stdout, signal: end.signal }
   const running = inside(runMirror, dir, ['serve', '--config', 'mir/mirror.yaml'], around)

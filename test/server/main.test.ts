@@ -26,7 +26,7 @@ t.test('serves, sees a release by another process, and ends cleanly', async (t) 
   const init = ['init', 'mir', '--trust', 'root.json', '--yes', '--origin', 'pbx=127.0.0.1:0', '--admin', '127.0.0.1:0']
   await mirror(t, init, { cwd: '/', env: { INIT_CWD: dir } })
 
-  const ready = /^pbx {2}(http:\S+)\nadmin {2}(http:\S+)$/m
+  const ready = /^pbx +(http:\S+)\nadmin +(http:\S+)$/m
   const running = await start(t, process.execPath, [MAIN, 'serve'], { cwd: mir, ready })
   const [, origin, admin] = ready.exec(running.output().stdout)!
   const get = async (url: string) => {
