@@ -79,7 +79,7 @@ Options:
   --fingerprint 'WORDS'
                      setup: the twelve words that the site key must have
   --dns              setup: change nothing but resolution; the vendor's names lead to the mirror
-  --dry-run          setup, uninstall: say every change and do none
+  --dry-run          setup, keep, uninstall: say every change and do none
   --no-keep          setup: without the timer
   --group NAME       setup: refuse a mirror that serves another group there
   --yes              setup: believe the site key as it comes (labs)

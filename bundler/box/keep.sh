@@ -8,6 +8,7 @@ keep() {
   while [ $# -gt 0 ]; do
     case $1 in
     --root) set_root "${2:-}" && shift 2 ;;
+    --dry-run) DRY=1 && shift ;;
     -h | --help) usage && return ;;
     *) fail 2 "keep: \"$1\" is not known" ;;
     esac
@@ -17,8 +18,14 @@ keep() {
   [ -n "$mode" ] || fail 4 'this box is not set up' "gapferry-box setup http://MIRROR:PORT --fingerprint 'WORDS'"
   find_manager
   begin_changes
-  trap 'tell_changes; end_changes' EXIT
   cd /
+  if [ "$DRY" = 1 ]; then
+    recall_setup
+    assert_all
+    printf 'nothing was done\n'
+    return
+  fi
+  trap 'tell_changes; end_changes' EXIT
   recall_setup
   assert_all >"$SCRATCH/changes"
   tell_changes

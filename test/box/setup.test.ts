@@ -276,7 +276,7 @@ t.test('nothing is changed by what a hostile network says, or where there is no 
 })
 
 t.test('keep goes on where the mirror is away or takes nothing, and says so once', async (t) => {
-  const { box, origin, run, setup } = await makeStand(t)
+  const { box, origin, run, setup, state } = await makeStand(t)
   await setup()
   t.match(await run(['keep']), { status: 0, stdout: /has the inventory of pbx1/ })
   t.match(await run(['keep']), { status: 0, stdout: '' })
@@ -291,6 +291,12 @@ t.test('keep goes on where the mirror is away or takes nothing, and says so once
   t.match(await run(['keep']), { status: 6, stdout: /does not take the inventory of pbx1: status 429/ })
   await origin.close()
   box.set('BROWSER_STATS', '1')
+  const drifted = state()
+  t.match(await run(['keep', '--dry-run']), {
+    status: 0,
+    stdout: /^would change setting BROWSER_STATS[^]*nothing was done\n$/,
+  })
+  t.strictSame(state(), drifted, 'what keep would do is only said')
   t.match(await run(['keep']), { status: 6, stdout: /changed setting BROWSER_STATS[^]*cannot be reached/ })
   t.match(await run(['keep']), { status: 6, stdout: '', stderr: '' })
   t.equal(box.setting('BROWSER_STATS')![0], '0')
